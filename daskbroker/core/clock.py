@@ -205,12 +205,12 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
     if isinstance(converted, pd.Series):
         return converted.dt.tz_convert(tz) if is_zoned(converted.dtype) else converted
     zoned = {
-        place: converted.iloc[:, place].dt.tz_convert(tz)
-        for place in range(converted.shape[1])
-        if is_zoned(converted.iloc[:, place].dtype)
+        position: converted.iloc[:, position].dt.tz_convert(tz)
+        for position in range(converted.shape[1])
+        if is_zoned(converted.iloc[:, position].dtype)
     }
-    for place, column in zoned.items():  # by place, as several columns may have one name
-        converted.isetitem(place, column)
+    for position, column in zoned.items():  # by place, as several columns may have one name
+        converted.isetitem(position, column)
     return converted
 
 

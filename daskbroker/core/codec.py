@@ -166,8 +166,8 @@ def _spread(solid: np.ndarray | pa.Array, valid: np.ndarray | None) -> pa.Array:
     if valid is None:
         return solid if isinstance(solid, pa.Array) else pa.array(solid)
     if isinstance(solid, pa.Array):
-        places = np.cumsum(valid) - 1
-        return solid.take(pa.array(places, mask=~valid))
+        positions = np.cumsum(valid) - 1
+        return solid.take(pa.array(positions, mask=~valid))
     full = np.zeros((len(valid), *solid.shape[1:]), solid.dtype)
     full[valid] = solid
     return pa.array(full, mask=~valid)
@@ -342,13 +342,13 @@ def _cell_of_rows(value: Any) -> Any:
     return [plain(value)]
 
 
-def _array_of_cell(found: Any) -> Any:
+def _array_of_cell(encoded: Any) -> Any:
     """Return the cell of a text of :func:`_encode_rows`; structured arrays as lists."""
-    if found is None:
+    if encoded is None:
         return None
-    if len(found) == 1:
-        return found[0]
-    text, shape, rows = found
+    if len(encoded) == 1:
+        return encoded[0]
+    text, shape, rows = encoded
     return ArrayList(rows, fields_dtype(text), shape)
 
 

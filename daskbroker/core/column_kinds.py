@@ -111,8 +111,8 @@ class Column:
 
 
 @lru_cache(maxsize=4096)
-def _field(name: str, kind: pa.DataType, note: bytes) -> pa.Field:
-    return pa.field(name, kind, metadata={b"daskbroker": note})
+def _field(name: str, arrow_type: pa.DataType, note: bytes) -> pa.Field:
+    return pa.field(name, arrow_type, metadata={b"daskbroker": note})
 
 
 def _noted(kind: Kind, notes: Mapping[str, str]) -> bytes:

@@ -204,8 +204,8 @@ class Compiler:
             raise self._fail(f"$type takes {', '.join(_TYPES)}, not {operand!r}")
         tests = [_TYPES[name] for name in names]
 
-        def test(found: list[Any]) -> bool:
-            return any(kind(cell) for value in found for cell in _cells(value) for kind in tests)
+        def test(values: list[Any]) -> bool:
+            return any(kind(cell) for value in values for cell in _cells(value) for kind in tests)
 
         return test
 

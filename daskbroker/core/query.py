@@ -145,13 +145,13 @@ def _simple(value: Any, where: str, depth: int) -> Any:
     return value
 
 
-def _gather(source: Mapping[str, Any], found: dict[str, list[Any]]) -> None:
+def _gather(source: Mapping[str, Any], values: dict[str, list[Any]]) -> None:
     for key, value in source.items():
         if key.startswith("$"):
             for part in value:
-                _gather(part, found)
+                _gather(part, values)
         else:
-            found.setdefault(key, []).append(value)
+            values.setdefault(key, []).append(value)
 
 
 # -- for stores ------------------------------------------------------------------------------

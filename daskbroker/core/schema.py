@@ -147,7 +147,7 @@ def constant_of(
 def stored_kinds(plan: ChunkPlan, physical: str) -> list[Kind | None]:
     """Return the different kinds of a column in a plan's chunks; None for chunks without it."""
     used = np.unique(plan.records["schema"])
-    return [plan.schemas[place].get(physical) for place in used.tolist()]
+    return [plan.schemas[position].get(physical) for position in used.tolist()]
 
 
 def stored_fields(kinds: Sequence[Kind | None]) -> np.dtype | None:
@@ -243,15 +243,15 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
     chunk lacks is all null. Array cells are NumPy arrays, JSON cells Python values.
     """
     rows = table.num_rows
-    place = table.schema.get_field_index(physical)
-    if place < 0:
+    position = table.schema.get_field_index(physical)
+    if position < 0:
         return constant(None, rows, dtype)
-    array = as_one_chunk(table.column(place))
-    kind, _ = field_kind(table.schema.field(place))
+    array = as_one_chunk(table.column(position))
+    kind, _ = field_kind(table.schema.field(position))
     if dtype == TIME:
         return posix_to_datetime(array.to_numpy(zero_copy_only=False))
     if dtype == "object":
-        return _objects(array, table.schema.field(place), kind)
+        return _objects(array, table.schema.field(position), kind)
     if kind.name == "null":
         return constant(None, rows, dtype)
     if dtype == "str":
@@ -290,19 +290,19 @@ def object_cells(
     else:
         convert = partial(np.asarray, dtype=arrays.cell_dtype)
     ragged = arrays is not None and arrays.shape is None
-    for place, cell in enumerate(cells):
+    for position, cell in enumerate(cells):
         if cell is None or (ragged and type(cell) is list and None in cell):
             continue  # lists of differing lengths that have None are kept as they are
-        cells[place] = convert(cell)
+        cells[position] = convert(cell)
     return cells
 
 
 def _has_leaves_of(table: pa.Table, physical: str, dtype: np.dtype) -> bool:
     """Return whether a chunk's cells are arrays of a dtype, or lists if that is of objects."""
-    place = table.schema.get_field_index(physical)
-    if place < 0:
+    position = table.schema.get_field_index(physical)
+    if position < 0:
         return True
-    kind, _ = field_kind(table.schema.field(place))
+    kind, _ = field_kind(table.schema.field(position))
     if kind.name not in ("array", "list") or kind.dtype == "<U":
         return dtype.kind == "O"
     return np.dtype(kind.dtype) == dtype
@@ -328,8 +328,8 @@ def _objects(array: pa.Array, arrow_field: pa.Field, kind: Kind) -> np.ndarray:
         rows = [cell.array() if type(cell) is ArrayList else cell for cell in cells]
     else:
         rows = decode(array, arrow_field)
-    for place, cell in enumerate(rows):
-        out[place] = None if cell is MISSING else cell
+    for position, cell in enumerate(rows):
+        out[position] = None if cell is MISSING else cell
     if kind.nulls and kind.name in ("array", "list"):
         out[~array.is_valid().to_numpy(zero_copy_only=False)] = None
     return out
@@ -383,8 +383,8 @@ def of_values(values: Sequence[Any], dtype: str) -> Any:
     """Return an array of values of the given dtype; None becomes null."""
     if dtype == "object":
         out = np.empty(len(values), dtype=object)
-        for place, value in enumerate(values):
-            out[place] = value
+        for position, value in enumerate(values):
+            out[position] = value
         return out
     if dtype == TIME:
         return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME)

@@ -208,7 +208,7 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
 }
 
 
-_PLACES = {key: f".{key}" for key in _CHECKS}
+_PATHS = {key: f".{key}" for key in _CHECKS}
 """Names of the keys of a document that needs no label, made once for all documents."""
 
 
@@ -225,7 +225,7 @@ def check_row(layout: Layout, doc: Mapping[str, Any], label: str) -> None:
     """
     for key in layout.keys:
         if key in doc:
-            _CHECKS[key](doc[key], f"{label}.{key}" if label else _PLACES[key])
+            _CHECKS[key](doc[key], f"{label}.{key}" if label else _PATHS[key])
         elif key not in layout.texts:
             raise BadDocument(f"{label}: lacks {key!r}")
 

@@ -66,7 +66,7 @@ def frames_run(uri: str) -> Documents:
     image = _claim("array", [1, SIDE, SIDE], dims=dims, dtype_numpy="<u2", external="STREAM:")
     metadata = {"plan_name": "count", "scan_id": 45, "sample": "LaB6", "num_points": FRAMES}
     run, stream = _begun(FRAMES_UID, begin, metadata, {"i0": _claim(), "img": image})
-    place = run.compose_stream_resource(
+    resource = run.compose_stream_resource(
         mimetype="application/x-hdf5",
         uri=uri,
         data_key="img",
@@ -76,13 +76,13 @@ def frames_run(uri: str) -> Documents:
     documents: Documents = [
         ("start", run.start_doc),
         ("descriptor", stream.descriptor_doc),
-        ("stream_resource", place.stream_resource_doc),
+        ("stream_resource", resource.stream_resource_doc),
     ]
     current = np.random.default_rng(1).normal(100.0, 1.0, FRAMES)
     times = begin + 0.5 + np.arange(FRAMES) * 0.01
     for first in range(0, FRAMES, 100):
         rows = slice(first, first + 100)
-        datum = place.compose_stream_datum(
+        datum = resource.compose_stream_datum(
             indices={"start": first, "stop": first + 100},
             seq_nums={"start": first + 1, "stop": first + 101},
             descriptor=stream.descriptor_doc,

@@ -37,7 +37,7 @@ def write_frames(path: Path) -> None:
             compression=hdf5plugin.Bitshuffle(),
         )
         for first in range(0, FRAMES, AT_ONCE):
-            block = [_turned(drawn, first + place) for place in range(AT_ONCE)]
+            block = [_turned(drawn, first + number) for number in range(AT_ONCE)]
             dataset[first : first + AT_ONCE] = np.stack(block)
     unfinished.replace(path)
 

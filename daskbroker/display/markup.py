@@ -83,9 +83,9 @@ def shortened(value: object, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def badge(text: str, kind: str) -> Markup:
-    """Return a word in a frame; ``kind`` is ``"open"``, ``"bad"``, ``"derived"`` or ``""``."""
-    return element("span", text, class_=f"badge {kind}".rstrip())
+def badge(text: str, style: str) -> Markup:
+    """Return a word in a frame; ``style`` is ``"open"``, ``"bad"``, ``"derived"`` or ``""``."""
+    return element("span", text, class_=f"badge {style}".rstrip())
 
 
 def folded(summary: object, *children: object, opened: bool = False) -> Markup:

@@ -111,9 +111,9 @@ def on_grid(values: np.ndarray, numbers: np.ndarray, hints: Hints) -> np.ndarray
     assert hints.shape is not None
     slow, fast = hints.shape
     grid = np.full(hints.shape, np.nan)
-    places = numbers.astype("int64") - 1
-    there = (places >= 0) & (places < slow * fast)
-    rows, columns = np.divmod(places[there], fast)
+    positions = numbers.astype("int64") - 1
+    there = (positions >= 0) & (positions < slow * fast)
+    rows, columns = np.divmod(positions[there], fast)
     if hints.snakes:
         columns = np.where(rows % 2 == 1, fast - 1 - columns, columns)
     grid[rows, columns] = values[there]
@@ -152,8 +152,8 @@ def read_shown_cell(
     chosen = frame if isinstance(frame, tuple) else (frame,)
     leading = max(1, variable.ndim - (3 if _is_coloured(variable.shape) else 2))
     chosen = (*chosen, *[0] * (leading - len(chosen)))
-    for place, length in zip(chosen, variable.shape):
-        if not -length <= place < length:
+    for position, length in zip(chosen, variable.shape):
+        if not -length <= position < length:
             raise BadQuery(
                 f"run {header.uid!r}, stream {stream!r}: there is no frame {frame} of {key!r}; "
                 f"there are {length}, from 0 to {length - 1}"

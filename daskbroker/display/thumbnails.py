@@ -166,9 +166,9 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return x, y
     edges = np.linspace(0, len(x), MOST_POINTS // 2 + 1).astype(int)
     kept = [
-        first + place
+        first + position
         for first, last in pairwise(edges.tolist())
-        for place in sorted({int(y[first:last].argmin()), int(y[first:last].argmax())})
+        for position in sorted({int(y[first:last].argmin()), int(y[first:last].argmax())})
     ]
     return x[kept], y[kept]
 

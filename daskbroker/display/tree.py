@@ -72,8 +72,8 @@ def _items(value: Any, name: str) -> Iterator[tuple[str, Any, bool]]:
             is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
             yield str(key), item, is_number and (key == "time" or name == "timestamps")
     else:
-        for place, item in enumerate(value):
-            yield f"[{place}]", item, False
+        for position, item in enumerate(value):
+            yield f"[{position}]", item, False
 
 
 def _is_branch(value: Any) -> bool:

@@ -57,8 +57,8 @@ def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
 
 
 def _sync_all(folder: Path) -> None:
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            with Path(place, name).open("rb+") as file:
+            with Path(parent, name).open("rb+") as file:
                 sync_file(file)
-        sync_folder(Path(place))
+        sync_folder(Path(parent))

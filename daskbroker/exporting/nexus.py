@@ -53,13 +53,13 @@ UNPLOTTED = (TIME, "seq_num")
 TAKEN = (PLOT, "instrument", "sample", "start", "stop", "title", "start_time", "end_time")
 
 
-def write_nexus(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_nexus(header: Header, destination: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a NeXus file of a run and yield its path.
 
     External frames are links to the detectors' files, or copies if ``fill`` is set. An
     ExportWarning is given for frames that cannot be linked.
     """
-    target = place.of_run(header, options)
+    target = destination.of_run(header, options)
     with storing(target), replacing(target) as temporary:
         written = WrittenParts(target)
         with h5py.File(temporary, "w") as file:
@@ -90,7 +90,7 @@ class _Entry:
         self._began = seconds_of(header.start, 0.0)
         file.attrs["default"] = ENTRY
         self._entry = _group(file, ENTRY, "NXentry")
-        self._placed: dict[tuple[str, str], str] = {}
+        self._names_in_file: dict[tuple[str, str], str] = {}
         """Name of what is already in a group, by the path of the group and the original name."""
 
     def write(self) -> None:
@@ -214,10 +214,10 @@ class _Entry:
                     continue
                 is_motor = any(roles.get(key) == "motor" for key in keys)
                 kind = "NXpositioner" if is_motor else "NXdetector"
-                if (instrument.name, device) not in self._placed:
+                if (instrument.name, device) not in self._names_in_file:
                     made = _group(instrument, device, kind)
-                    self._placed[instrument.name, device] = made.name
-                group = instrument.file[self._placed[instrument.name, device]]
+                    self._names_in_file[instrument.name, device] = made.name
+                group = instrument.file[self._names_in_file[instrument.name, device]]
                 for field in own:
                     self._link_to(group, field, fields[field])
                 usual = "value" if is_motor else "data"
@@ -234,8 +234,8 @@ class _Entry:
         claims = of_device.get("data_keys") if isinstance(of_device, Mapping) else None
         for key, value in (data or {}).items() if isinstance(data, Mapping) else ():
             # Of several streams, or beside a data key of the same name.
-            if (group.name, f"configuration:{key}") not in self._placed:
-                self._placed[group.name, f"configuration:{key}"] = key
+            if (group.name, f"configuration:{key}") not in self._names_in_file:
+                self._names_in_file[group.name, f"configuration:{key}"] = key
                 field = _put(group, key, value)
                 claim = claims.get(key) if isinstance(claims, Mapping) else None
                 units = claim.get("units") if isinstance(claim, Mapping) else None
@@ -268,14 +268,14 @@ class _Entry:
 
     def _link_to(self, group: h5py.Group, name: str, path: str) -> str:
         """Link a field into a group, unless the group has it, and return its name there."""
-        if (group.name, name) not in self._placed:
+        if (group.name, name) not in self._names_in_file:
             placed = _free_name(group, path.rpartition("/")[2])
             item = _linked(group.file, path)
             group[placed] = item
             if isinstance(item, h5py.Dataset):
                 item.attrs["target"] = path  # NeXus distinguishes a link from its target by this
-            self._placed[group.name, name] = placed
-        return self._placed[group.name, name]
+            self._names_in_file[group.name, name] = placed
+        return self._names_in_file[group.name, name]
 
     def _grid(self, hints: Hints, signals: Sequence[str]) -> xr.Dataset | None:
         """Return the signals on the grid that was scanned; None if no grid was scanned."""
@@ -332,8 +332,8 @@ def _note_axes(group: h5py.Group, axes: Sequence[str], signal: str, *, is_map: b
     along = [axis for axis in axes if is_map or group[axis].shape[:1] == target.shape[:1]]
     shown = along if is_map else along[:1]
     group.attrs["axes"] = [*shown, *["."] * (target.ndim - len(shown))]
-    for place, axis in enumerate(along):
-        group.attrs[f"{axis}_indices"] = place if is_map else 0
+    for position, axis in enumerate(along):
+        group.attrs[f"{axis}_indices"] = position if is_map else 0
 
 
 # -- HDF5 --------------------------------------------------------------------------------------
@@ -352,16 +352,18 @@ def _free_name(group: h5py.Group, name: str, taken: Sequence[str] = ()) -> str:
     )
 
 
-def _group(parent: h5py.Group, name: str, kind: str, taken: Sequence[str] = ()) -> h5py.Group:
+def _group(
+    parent: h5py.Group, name: str, nexus_class: str, taken: Sequence[str] = ()
+) -> h5py.Group:
     placed = _free_name(parent, name, taken)
     group = parent.create_group(placed)
-    group.attrs["NX_class"] = kind
+    group.attrs["NX_class"] = nexus_class
     _note_name(group, placed, name)
     return group
 
 
-def _note_name(item: Any, placed: str, name: str) -> None:
-    if placed != name:
+def _note_name(item: Any, written: str, name: str) -> None:
+    if written != name:
         item.attrs["daskbroker_name"] = plain_attr(name)
 
 

@@ -189,10 +189,10 @@ def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
                 found.references[kind] = sound_plan(references)
     datums, resources = map(found.references.get, ("stream_datum", "stream_resource"))
     if datums is not None and resources is not None:
-        for place, (descriptor, plan) in enumerate(found.events):
+        for position, (descriptor, plan) in enumerate(found.events):
             with _noted(found, stream=stream_of(descriptor)):
                 framed = with_frames(plan, lambda _: frame_spans(datums, resources)[0])
-                found.events[place] = descriptor, framed
+                found.events[position] = descriptor, framed
     found.damages = [damage.within(run=run) for damage in found.damages]
     return found
 
@@ -211,16 +211,16 @@ def sound_plan(plan: ChunkPlan) -> ChunkPlan:
 
 
 @contextmanager
-def _noted(found: CheckedPlan, **place: str) -> Iterator[None]:
+def _noted(checked: CheckedPlan, **where: str) -> Iterator[None]:
     """Note an error that is raised in the block, unless the store as a whole cannot be read."""
     try:
         yield
     except StoreDamaged as error:
-        found.damages.append(Damage(str(error), **place))
+        checked.damages.append(Damage(str(error), **where))
     except (StoreError, MemoryError):
         raise
     except Exception as error:  # documents written by others may be anything
-        found.damages.append(Damage(told(error), **place))
+        checked.damages.append(Damage(told(error), **where))
 
 
 Visit = Callable[[Layout, Document, pa.Table, float], Iterable[Damage]]
@@ -246,8 +246,8 @@ def _check_plan(
 ) -> Iterator[Damage | int]:
     """Check the chunks of one sequence, as :func:`check_chunks`."""
     expected = 0
-    for place in range(len(plan)):
-        chunk, key = plan[place], plan.keys[place]
+    for index in range(len(plan)):
+        chunk, key = plan[index], plan.keys[index]
         path = store.path_of(key)
         label = f"{layout.kind}s {chunk.first:,} to {chunk.first + chunk.rows - 1:,}"
         # A range of frames is no chunk; rows of the journal (keys of bytes) may be at positions
@@ -261,9 +261,9 @@ def _check_plan(
         try:
             table = plan.reader.read(key)
             yield from (
-                one.within(path=path) for one in _compare(store, layout, plan, place, table)
+                one.within(path=path) for one in _compare(store, layout, plan, index, table)
             )
-            yield from visit(layout, chunk.descriptor, table, place / len(plan))
+            yield from visit(layout, chunk.descriptor, table, index / len(plan))
             yield table.nbytes
         except StoreDamaged as error:
             yield Damage(f"{label}: {error}", path=path)
@@ -274,11 +274,11 @@ def _check_plan(
 
 
 def _compare(
-    store: EventStore, layout: Layout, plan: ChunkPlan, place: int, table: pa.Table
+    store: EventStore, layout: Layout, plan: ChunkPlan, index: int, table: pa.Table
 ) -> Iterator[Damage]:
     """Yield the differences between a chunk and its entry in the store's list of chunks."""
-    record, kinds = plan.records[place], plan.schemas[plan.records["schema"][place]]
-    if isinstance(plan.keys[place], range):
+    record, kinds = plan.records[index], plan.schemas[plan.records["schema"][index]]
+    if isinstance(plan.keys[index], range):
         return
     facts = statistics(layout, table)
     wrong = [
@@ -289,7 +289,7 @@ def _compare(
     label = f"{layout.kind}s {record['first']:,} to {record['first'] + record['rows'] - 1:,}"
     if wrong:
         yield Damage(f"{label}: the list of chunks says {', '.join(wrong)}")
-    if layout is not EVENT or not store.tells_kinds(plan.keys[place]):
+    if layout is not EVENT or not store.tells_kinds(plan.keys[index]):
         return
     there = column_kinds(table)
     for name in dict.fromkeys((*kinds, *there)):

@@ -249,10 +249,10 @@ def _read_body(path: str, inode: int, span: Span) -> bytes:
         raise StoreNotFound(f"{path} does not exist{seen_from()}") from None
 
 
-def _check_inode(path: str, inode: int, found: os.stat_result) -> None:
+def _check_inode(path: str, inode: int, stat: os.stat_result) -> None:
     """Raise StoreError if another file is in the place of the opened one.
 
     What replaces the file, even a copy of it, may have other records.
     """
-    if found.st_ino != inode:
+    if stat.st_ino != inode:
         raise StoreError(f"{path} was replaced since it was opened; open the store anew")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Unfilling", "prepared"]
 
-KINDS = (STREAM_RESOURCE, DATUM, STREAM_DATUM)
+REFERENCES = (STREAM_RESOURCE, DATUM, STREAM_DATUM)
 RUNS = 4
 """Maximum number of runs whose references are kept in memory; runs are inserted one by one."""
 LOOK_AGAIN_SECONDS = 1.0
@@ -146,7 +146,7 @@ class _References:
     def of(cls, store: EventStore, run: str) -> _References:
         """Read the references of a run from a store."""
         found = cls()
-        plans = store.plan_references(KINDS, [run])
+        plans = store.plan_references(REFERENCES, [run])
         for name, doc in resources_of(plans):
             found.add(name, doc)
         for table in plans[DATUM.kind].read_all([DATUM.uid]):

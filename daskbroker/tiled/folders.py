@@ -179,5 +179,5 @@ class Chosen(Folder):
         return self._folder.child(name) if name in self._chosen else None
 
 
-def _next(cursor: int | None, limit: int, found: list[Any]) -> int | None:
-    return (cursor or 0) + limit if len(found) > limit else None
+def _next(cursor: int | None, limit: int, items: list[Any]) -> int | None:
+    return (cursor or 0) + limit if len(items) > limit else None

@@ -343,8 +343,8 @@ def _decoded(name: str, line: int, data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        place = line + data.count(b"\n", 0, error.start)
-        raise BadRecording(f"{name}, line {place}: no UTF-8 text: {error.reason}") from None
+        position = line + data.count(b"\n", 0, error.start)
+        raise BadRecording(f"{name}, line {position}: no UTF-8 text: {error.reason}") from None
 
 
 def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any:
@@ -376,15 +376,15 @@ def _whole_text(name: str, text: str) -> Iterator[tuple[str, Any]]:
 
 
 def _elements(text: str) -> Iterator[Any]:
-    place = len(text) - len(text.lstrip()) + 1
+    position = len(text) - len(text.lstrip()) + 1
     while text.lstrip().startswith("["):
         try:
-            place = len(text) - len(text[place:].lstrip())
-            value, place = _DECODER.raw_decode(text, place)
+            position = len(text) - len(text[position:].lstrip())
+            value, position = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError):
             return
         yield value
-        place = text.find(",", place) + 1 or len(text)
+        position = text.find(",", position) + 1 or len(text)
 
 
 # -- msgpack ---------------------------------------------------------------------------------

@@ -208,21 +208,21 @@ def _mapped(path: str, roots: Mapping[str, str], *, windows: bool = False) -> st
         return _posix(path, windows=windows)
     if path in roots:
         return roots[path]
-    parts = _parts(path, windows=windows)
+    parts = _names(path, windows=windows)
     for key in sorted(roots, key=len, reverse=True):
-        head = _parts(key, windows=windows)
+        head = _names(key, windows=windows)
         if head and _alike(parts[: len(head)], windows=windows) == _alike(head, windows=windows):
             last = "/" if _posix(path, windows=windows).endswith("/") else ""
             return os.path.join(roots[key], "/".join(parts[len(head) :]) + last)
     return _posix(path, windows=windows)
 
 
-def _parts(path: str, *, windows: bool) -> tuple[str, ...]:
+def _names(path: str, *, windows: bool) -> tuple[str, ...]:
     return (PureWindowsPath if windows else PurePosixPath)(path).parts
 
 
-def _alike(parts: tuple[str, ...], *, windows: bool) -> tuple[str, ...]:
-    return tuple(part.casefold() for part in parts) if windows else parts
+def _alike(names: tuple[str, ...], *, windows: bool) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in names) if windows else names
 
 
 def _here(path: str, original: str, label: str) -> str:

@@ -107,15 +107,15 @@ def parse_slice(text: str | Sequence[str]) -> Roi:
     return tuple(_item(str(item).strip(), text) for item in items)
 
 
-def _item(text: str, whole: Any) -> slice | int:
+def _item(text: str, item: Any) -> slice | int:
     match = _ITEM.fullmatch(text)
     if match is None or not text or (match[1] is None and match[2] is None):
         raise FillError(
-            f"the parameter 'slice' {whole!r} is not valid; write for example ':, 5, ::2'"
+            f"the parameter 'slice' {item!r} is not valid; write for example ':, 5, ::2'"
         )
     if match[2] is None:
         return int(match[1])
     start, stop, step = (None if part is None else int(part) for part in match.group(1, 3, 5))
     if step == 0:
-        raise FillError(f"the parameter 'slice' {whole!r} has a step of 0")
+        raise FillError(f"the parameter 'slice' {item!r} has a step of 0")
     return slice(start, stop, step)

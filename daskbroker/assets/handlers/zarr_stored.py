@@ -52,10 +52,10 @@ def stored_chunks(array: Any, folder: str, readable: ReadableRoots) -> StoredRow
     grid = tuple(-(-size // side) for size, side in zip(array.shape, array.chunks))
     table = np.zeros((*grid, 4), np.int64)
     files: list[StoredFile] = []
-    for place in itertools.product(*map(range, grid)):
-        path = readable.check(os.path.join(folder, metadata.encode_chunk_key(place)))
+    for position in itertools.product(*map(range, grid)):
+        path = readable.check(os.path.join(folder, metadata.encode_chunk_key(position)))
         found = identity(path)
-        table[place] = (-1, -1, -1, 0) if found is None else (0, found[2], 0, len(files))
+        table[position] = (-1, -1, -1, 0) if found is None else (0, found[2], 0, len(files))
         if found is not None:
             files.append(StoredFile(path, found))
     shape, chunk = tuple(array.shape), tuple(array.chunks)

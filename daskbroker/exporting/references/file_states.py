@@ -144,12 +144,12 @@ def _states(
     return list(files.items())
 
 
-def _read(place: Path) -> Any:
-    with storing(place):
-        if not place.is_dir():
-            source = place
-        elif (place / NAME).exists():
-            source = place / NAME
+def _read(path: Path) -> Any:
+    with storing(path):
+        if not path.is_dir():
+            source = path
+        elif (path / NAME).exists():
+            source = path / NAME
         else:
             return None
         text = source.read_text(encoding="utf8", errors="replace")
@@ -157,7 +157,7 @@ def _read(place: Path) -> Any:
         content = json.loads(text)
     except ValueError:
         return None
-    return content.get(KEY) if source == place and isinstance(content, Mapping) else content
+    return content.get(KEY) if source == path and isinstance(content, Mapping) else content
 
 
 def _change(url: str, state: Mapping[str, Any], options: Mapping[str, Any] | None) -> str | None:

@@ -194,7 +194,7 @@ def _check_ranges(file: StoredRows, ranges: np.ndarray) -> None:
 
 
 def _fitted(
-    chunk: tuple[int, ...], whole: tuple[int, ...], shape: tuple[int, ...]
+    chunk: tuple[int, ...], stored: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
     """Return the shape of a chunk after adding and removing axes of length 1.
 
@@ -210,12 +210,12 @@ def _fitted(
     NoReference
         If the shapes differ in more than axes of length 1.
     """
-    if whole == shape:
+    if stored == shape:
         return chunk
-    pairs = list(zip(whole[1:], chunk[1:]))
+    pairs = list(zip(stored[1:], chunk[1:]))
     kept = [(size, side) for size, side in pairs if (size, side) != (1, 1)]
     wanted = [size for size in shape[1:] if size != 1]
-    if whole[0] != shape[0] or [size for size, _ in kept] != wanted:
-        raise NoReference(f"files have cells of {whole[1:]}, which are shown as {shape[1:]}")
+    if stored[0] != shape[0] or [size for size, _ in kept] != wanted:
+        raise NoReference(f"files have cells of {stored[1:]}, which are shown as {shape[1:]}")
     sides = iter(side for _, side in kept)
     return (chunk[0], *(1 if size == 1 else next(sides) for size in shape[1:]))

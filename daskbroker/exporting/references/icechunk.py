@@ -47,7 +47,9 @@ WRAPPED = {
 """Names of the classes by which Zarr wraps codecs of numcodecs."""
 
 
-def write_icechunk(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_icechunk(
+    header: Header, destination: Destination, options: ExportOptions
+) -> Iterator[Path]:
     """Write a repository of a run, with one commit, and yield its path.
 
     Raises
@@ -61,7 +63,7 @@ def write_icechunk(header: Header, place: Destination, options: ExportOptions) -
         raise ConfigError("to write Icechunk, install daskbroker[icechunk]")
     if options.lacks_stream(header):
         return
-    target = place.of_run(header, options)
+    target = destination.of_run(header, options)
     streams = list(stream_arrays(header, options))
     with storing(target), replacing_folder(target, MARKS) as temporary:
         with warnings.catch_warnings():
@@ -150,13 +152,13 @@ def _chunks(grid: FrameGrid, locations: dict[str, str], *, checked: bool) -> lis
     entries = zip(grid.numbers.flat, grid.offsets.flat, grid.sizes.flat)
     return [
         icechunk.VirtualChunkSpec(
-            index=list(place),
+            index=list(index),
             location=names[int(number)],
             offset=int(offset),
             length=int(size),
             last_updated_at_checksum=times[int(number)],
         )
-        for place, (number, offset, size) in zip(np.ndindex(grid.numbers.shape), entries)
+        for index, (number, offset, size) in zip(np.ndindex(grid.numbers.shape), entries)
     ]
 
 

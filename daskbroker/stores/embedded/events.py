@@ -270,15 +270,15 @@ class EmbeddedEventStore(JournalledEventStore):
         """Return the sequence of an owner, made at its first row."""
         key = (layout.kind, owner, run)
         if key not in self._sequences:
-            number = place = self._known_run(run) or 0
+            number = position = self._known_run(run) or 0
             descriptor = None
             if layout is EVENT:
-                place = connection.execute(
+                position = connection.execute(
                     "SELECT id FROM descriptor WHERE uid = ?", (storable(owner),)
                 ).fetchone()[0]
                 descriptor = self.find_descriptor(owner)
             metadata = chunk_metadata(layout, descriptor or {"run_start": run})
-            values = (layout.kind, place, number)
+            values = (layout.kind, position, number)
             connection.execute("INSERT OR IGNORE INTO sequence VALUES (NULL, ?, ?, ?)", values)
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
@@ -292,7 +292,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self, runs: Sequence[str], stream_name: Any = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
-        order = {storable(uid): place for place, uid in enumerate(runs)}
+        order = {storable(uid): position for position, uid in enumerate(runs)}
         condition, values = among(list(order))
         query = (
             "SELECT run.uid, descriptor.uid, body "
@@ -330,8 +330,8 @@ class EmbeddedEventStore(JournalledEventStore):
             add_sequences(
                 connection,
                 [
-                    PlannedSequence(numbers[uid], EVENT, builder, place, descriptor)
-                    for place, descriptor in enumerate(descriptors)
+                    PlannedSequence(numbers[uid], EVENT, builder, index, descriptor)
+                    for index, descriptor in enumerate(descriptors)
                     if (uid := storable(descriptor["uid"])) in numbers
                 ],
             )
@@ -345,8 +345,8 @@ class EmbeddedEventStore(JournalledEventStore):
         builders = {
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
         }
-        places = {storable(uid): place for place, uid in enumerate(runs)}
-        condition, uids = among(list(places))
+        positions = {storable(uid): position for position, uid in enumerate(runs)}
+        condition, uids = among(list(positions))
         with self._database.snapshot() as connection:
             found = connection.execute(
                 "SELECT run.uid, kind, sequence.id FROM run JOIN sequence ON "
@@ -355,7 +355,7 @@ class EmbeddedEventStore(JournalledEventStore):
             )
             sequences = [
                 PlannedSequence(
-                    number, LAYOUTS[kind], builders[kind], places[uid], owners[places[uid]]
+                    number, LAYOUTS[kind], builders[kind], positions[uid], owners[positions[uid]]
                 )
                 for uid, kind, number in found
                 if kind in builders

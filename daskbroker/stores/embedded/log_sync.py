@@ -313,9 +313,9 @@ class LogSync:
         """
         try:
             with self._path.open("rb+", buffering=0) as log:
-                place = 0
-                while piece := os.pread(log.fileno(), PIECE, place):
-                    place += os.pwrite(log.fileno(), piece, place)
+                position = 0
+                while piece := os.pread(log.fileno(), PIECE, position):
+                    position += os.pwrite(log.fileno(), piece, position)
                 fdatasync(log.fileno())
             sync_folder(self._path.parent)
             self._mark.unlink(missing_ok=True)

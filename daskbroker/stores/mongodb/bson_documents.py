@@ -79,12 +79,12 @@ class ForeignText(str):
     __slots__ = ()
 
 
-def _decoder(kind: type, convert: Callable[[Any], Any]) -> TypeDecoder:
+def _decoder(bson_type: type, convert: Callable[[Any], Any]) -> TypeDecoder:
     def transform(self: Any, value: Any) -> Any:
         return convert(value)
 
-    name = f"{kind.__name__}Decoder"
-    return type(name, (TypeDecoder,), {"bson_type": kind, "transform_bson": transform})()
+    name = f"{bson_type.__name__}Decoder"
+    return type(name, (TypeDecoder,), {"bson_type": bson_type, "transform_bson": transform})()
 
 
 def _binary(value: Binary) -> Any:
@@ -300,7 +300,7 @@ def _holdable(doc: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, {k: v for k, v in value.items() if k != SIDE and _encoded({k: v})}
 
 
-def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
+def from_bson(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content that was given to :func:`to_bson`, or that suitcase-mongo has stored.
 
     Raises
@@ -308,9 +308,9 @@ def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
     StoreDamaged
         If the value of the key ``_daskbroker`` is not valid.
     """
-    side = found.get(SIDE)
+    side = stored.get(SIDE)
     if side is None:
-        return {k: v for k, v in found.items() if k != "_id"}
+        return {k: v for k, v in stored.items() if k != "_id"}
     if not isinstance(side, dict):
         raise StoreDamaged(f"{SIDE} must be a mapping, not {side!r:.60}")
     if "packed" in side:
@@ -318,23 +318,23 @@ def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise StoreDamaged(f"{SIDE}.packed is not a document")
         return content
-    doc = {k: v for k, v in found.items() if k not in ("_id", SIDE)}
+    doc = {k: v for k, v in stored.items() if k not in ("_id", SIDE)}
     return _with_rows(_with_arrays(doc, side), side)
 
 
-def document_from_bson(found: Mapping[str, Any]) -> Document:
+def document_from_bson(stored: Mapping[str, Any]) -> Document:
     """Return the content of a stored document as a Document; raises as :func:`from_bson`."""
-    return Document(from_bson(found))
+    return Document(from_bson(stored))
 
 
-def checked_from_bson(name: str, found: Mapping[str, Any]) -> Document:
+def checked_from_bson(name: str, stored: Mapping[str, Any]) -> Document:
     """Return a start, stop or descriptor, which any program may have stored.
 
     Parameters
     ----------
     name
         ``"start"``, ``"stop"`` or ``"descriptor"``.
-    found
+    stored
         Document as stored.
 
     Raises
@@ -344,7 +344,7 @@ def checked_from_bson(name: str, found: Mapping[str, Any]) -> Document:
         :func:`daskbroker.core.stored.fault_of`.
     """
     try:
-        doc = document_from_bson(found)
+        doc = document_from_bson(stored)
     except StoreDamaged as error:
         raise StoreDamaged(f"{name} document: {error}") from None
     fault = fault_of(name, doc)

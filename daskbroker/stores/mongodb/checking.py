@@ -48,21 +48,21 @@ def path_in(database: Database, name: str) -> str:
     return f"{database.label}.{name}"
 
 
-def _read(name: str, found: Raw, into: list[Damage]) -> Document | None:
+def _read(name: str, stored: Raw, into: list[Damage]) -> Document | None:
     """Return a stored document as it was given, or None if it cannot be read.
 
     Parameters
     ----------
     name
         Kind of the document.
-    found
+    stored
         Document as stored.
     into
         List that damage is added to.
     """
-    number = found.get("_id")
+    number = stored.get("_id")
     try:
-        content = from_bson(found)
+        content = from_bson(stored)
         doc = Document(content)
         damage = check_document(name, doc) or _foreign(name, content)
     except (StoreDamaged, BadDocument) as error:

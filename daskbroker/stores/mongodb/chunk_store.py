@@ -54,7 +54,7 @@ __all__ = [
     "stored_columns",
 ]
 
-WHOLE_BYTES = 64 * 2**10
+ONE_BUFFER_BYTES = 64 * 2**10
 """Maximum bytes of a table whose columns are stored in one binary."""
 PLAIN_BYTES = 32 * 2**10
 """Maximum bytes of a binary that is not compressed."""
@@ -99,7 +99,7 @@ def store_columns(
         If a column has more bytes than MongoDB can hold.
     """
     chunk = str(ObjectId())
-    whole = table.nbytes <= WHOLE_BYTES
+    whole = table.nbytes <= ONE_BUFFER_BYTES
     parts = {"": table} if whole else {name: table.select([name]) for name in table.column_names}
     pieces = {name: to_ipc(part, _compression(part)) for name, part in parts.items()}
     for name, body in pieces.items():
@@ -109,8 +109,8 @@ def store_columns(
                 f"{len(body):,} bytes; MongoDB holds {LARGEST:,}"
             )
     documents = [
-        {"chunk": chunk, "column": name, "place": place, "body": Binary(body)}
-        for place, (name, body) in enumerate(pieces.items())
+        {"chunk": chunk, "column": name, "place": position, "body": Binary(body)}
+        for position, (name, body) in enumerate(pieces.items())
     ]
     with database.errors():
         database.collection(COLUMNS).insert_many(documents, ordered=False)
@@ -253,16 +253,16 @@ def stored_columns(
     collection = database.collection(COLUMNS, nearest=True)
     if collection.read_preference != ReadPreference.PRIMARY:
         try:
-            tables = list(_found_columns(database, collection, query, keys, columns))
+            tables = list(_read_columns(database, collection, query, keys, columns))
         except StoreDamaged:
             collection = database.collection(COLUMNS)
         else:
             yield from tables
             return
-    yield from _found_columns(database, collection, query, keys, columns)
+    yield from _read_columns(database, collection, query, keys, columns)
 
 
-def _found_columns(
+def _read_columns(
     database: Database,
     collection: Collection[dict[str, Any]],
     query: Mapping[str, Any],

@@ -128,7 +128,7 @@ class Database:
     def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
         """Return the database for these uris that is shared in this process."""
         key = (uri, assets, read_only)
-        with _open_lock.held():
+        with _open_lock.lock():
             found = _open.pop(key, None)
             if found is None or found._closed:
                 found = cls(uri, assets, read_only=read_only)

@@ -179,7 +179,7 @@ class MongoEventStore(JournalledEventStore):
         self, runs: Sequence[str], stream_name: Any = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
-        order = {storable(uid): place for place, uid in enumerate(runs)}
+        order = {storable(uid): position for position, uid in enumerate(runs)}
         with self._database.errors():
             collection = self._database.collection("event_descriptor")
             warn_of_missing(collection, "run_start", self._database.label)
@@ -198,12 +198,12 @@ class MongoEventStore(JournalledEventStore):
         docs = [self._checked(doc, runs[order[doc["run_start"]]]) for doc in found]
         return [doc for doc in docs if is_of_stream(doc, stream_name)]
 
-    def _checked(self, found: dict[str, Any], run: str) -> Document | BadRun:
+    def _checked(self, stored: dict[str, Any], run: str) -> Document | BadRun:
         """Return a descriptor that was found by the uid of its run, or a BadRun if damaged."""
         try:
-            return checked_from_bson("descriptor", found)
+            return checked_from_bson("descriptor", stored)
         except StoreDamaged as error:
-            where = f"{self._database.label}, event_descriptor, _id {found['_id']!r}"
+            where = f"{self._database.label}, event_descriptor, _id {stored['_id']!r}"
             return BadRun(run, str(error), where)
 
     # -- references --------------------------------------------------------------------------
@@ -410,7 +410,7 @@ class MongoEventStore(JournalledEventStore):
         self._release()
 
 
-def _may_be_of(found: Mapping[str, Any], stream: str) -> bool:
+def _may_be_of(stored: Mapping[str, Any], stream: str) -> bool:
     """Return whether a stored descriptor is of a stream, or is too malformed to tell."""
-    name = found.get("name")
-    return SIDE in found or bool(name and not isinstance(name, str)) or stream_of(found) == stream
+    name = stored.get("name")
+    return SIDE in stored or bool(name and not isinstance(name, str)) or stream_of(stored) == stream

@@ -41,19 +41,19 @@ def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
 
 def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
     """Store peeks, replacing previous ones, without waiting until they would survive a failover."""
-    changes = [ReplaceOne(_place_of(peek), _document_of(peek), upsert=True) for peek in peeks]
+    changes = [ReplaceOne(_key_of(peek), _document_of(peek), upsert=True) for peek in peeks]
     with database.limit(), database.errors():
         database.create_indexes([PEEKS])
         database.collection(PEEKS, sure=False).bulk_write(changes, ordered=False)
 
 
-def _place_of(peek: Peek) -> dict[str, str]:
+def _key_of(peek: Peek) -> dict[str, str]:
     names = {"run": peek.run, "descriptor": peek.descriptor, "key": peek.key}
     return {name: storable(value) for name, value in names.items()}
 
 
 def _document_of(peek: Peek) -> dict[str, str]:
-    return {**_place_of(peek), "sort": peek.sort, "body": peek.body()}
+    return {**_key_of(peek), "sort": peek.sort, "body": peek.body()}
 
 
 def _peeks(documents: Iterable[Mapping[str, Any]]) -> list[Peek]:

@@ -277,11 +277,11 @@ class EventPlanner:
             raise StoreDamaged(str(error)) from None
 
     def _rows_of(
-        self, found: Any, after: list[Manifest], doubtful: Sequence[Manifest]
+        self, cursor: Any, after: list[Manifest], doubtful: Sequence[Manifest]
     ) -> Iterator[dict[str, Any]]:
         """Yield the rows, except those of chunks that are waiting; add manifests to ``after``."""
         batch: list[dict[str, Any]] = []
-        while batch := list(islice(found, RANGE_ROWS)):
+        while batch := list(islice(cursor, RANGE_ROWS)):
             after.extend(doc for doc in batch if "owner" in doc)
             rows = [doc for doc in batch if "owner" not in doc]
             yield from without_sealed(self._database, rows, (), doubtful)

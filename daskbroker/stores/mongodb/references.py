@@ -121,10 +121,10 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
     )
 
 
-def run_of_resource(found: Mapping[str, Any]) -> str | None:
+def run_of_resource(stored: Mapping[str, Any]) -> str | None:
     """Return the uid of the run that a stored resource names; None if it names none."""
-    side = found.get(SIDE)
-    run = (side.get("run") if isinstance(side, dict) else None) or found.get("run_start")
+    side = stored.get(SIDE)
+    run = (side.get("run") if isinstance(side, dict) else None) or stored.get("run_start")
     return None if run is None else str(run)
 
 
@@ -160,7 +160,7 @@ def of_runs(runs: Sequence[str]) -> dict[str, Any]:
     return {"$or": [{"run_start": some}, {f"{SIDE}.run": some}]}
 
 
-def with_uid(layout: Layout, found: Mapping[str, Any]) -> dict[str, Any]:
+def with_uid(layout: Layout, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored reference as it was given. An old resource without uid gets its ``_id``.
 
     Raises
@@ -168,9 +168,9 @@ def with_uid(layout: Layout, found: Mapping[str, Any]) -> dict[str, Any]:
     StoreDamaged
         If its uid is not text, or what is under ``_daskbroker`` is not valid.
     """
-    doc = from_bson(found)
+    doc = from_bson(stored)
     if layout.uid not in doc and not layout.owner:
-        return {**doc, layout.uid: str(found["_id"])}
+        return {**doc, layout.uid: str(stored["_id"])}
     if not isinstance(doc.get(layout.uid), str):
         raise StoreDamaged(f"{layout.uid} must be text, not {doc.get(layout.uid)!r:.60}")
     return doc

@@ -97,14 +97,14 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
                     return
                 yield self._pair(found)
 
-    def _pair(self, found: Mapping[str, Any]) -> FoundHeader:
+    def _pair(self, stored: Mapping[str, Any]) -> FoundHeader:
         try:
-            start = checked_from_bson("start", _only("start", found))
-            stop = _only("stop", found)
+            start = checked_from_bson("start", _only("start", stored))
+            stop = _only("stop", stored)
             return start, None if stop is None else checked_from_bson("stop", stop)
         except StoreDamaged as error:
-            where = f"{self._database.label}, header, _id {found.get('_id')!r}"
-            return BadRun(uid_of(found), str(error), where)
+            where = f"{self._database.label}, header, _id {stored.get('_id')!r}"
+            return BadRun(uid_of(stored), str(error), where)
 
     def count(self, search: Search) -> int:
         """See :meth:`HeaderStore.count`.
@@ -132,7 +132,7 @@ def uid_of(header: Mapping[str, Any]) -> str | None:
     return uid if isinstance(uid, str) and uid else None
 
 
-def _only(name: str, found: Mapping[str, Any]) -> Any:
+def _only(name: str, stored: Mapping[str, Any]) -> Any:
     """Return the one document in a list of a header.
 
     None for the stop of a run that was interrupted, which has ``[None]``.
@@ -142,7 +142,7 @@ def _only(name: str, found: Mapping[str, Any]) -> Any:
     StoreDamaged
         If there is no start, or the document is not a mapping.
     """
-    listed = found.get(name, [])
+    listed = stored.get(name, [])
     listed = [doc for doc in listed if doc] if isinstance(listed, list) else [listed]
     if not listed and name == "stop":
         return None

@@ -101,24 +101,24 @@ def split_types(text: str) -> tuple[str, ...]:
     return tuple(_types(text, 0))
 
 
-def _types(text: str, place: int) -> Iterator[str]:
-    while place < len(text):
-        end = _end_of(text, place)
-        yield text[place:end]
-        place = end + text.startswith("|", end)
+def _types(text: str, position: int) -> Iterator[str]:
+    while position < len(text):
+        end = _end_of(text, position)
+        yield text[position:end]
+        position = end + text.startswith("|", end)
 
 
-def _end_of(text: str, place: int) -> int:
-    found = _TYPE.match(text, place)
+def _end_of(text: str, position: int) -> int:
+    found = _TYPE.match(text, position)
     if found is None:
-        raise ValueError(f"{text[place:]!r:.60} does not begin with a BSON type")
-    place = found.end()
+        raise ValueError(f"{text[position:]!r:.60} does not begin with a BSON type")
+    position = found.end()
     if not found.group().endswith(","):
-        return place
-    while not text.startswith(">", place):
-        place = _end_of(text, place) + 1  # skip the "|" behind it
-    noted = _NOTED.match(text, place + 1)
-    return noted.end() if noted else place + 1
+        return position
+    while not text.startswith(">", position):
+        position = _end_of(text, position) + 1  # skip the "|" behind it
+    noted = _NOTED.match(text, position + 1)
+    return noted.end() if noted else position + 1
 
 
 # -- kinds -----------------------------------------------------------------------------------

@@ -77,8 +77,8 @@ class _DescriptorState:
         if not len(self.sealed):
             return np.zeros(len(uids), bool)
         wanted = np.fromiter(map(hash, uids), np.int64, len(uids))
-        places = np.searchsorted(self.sealed, wanted)
-        return self.sealed[np.minimum(places, len(self.sealed) - 1)] == wanted
+        positions = np.searchsorted(self.sealed, wanted)
+        return self.sealed[np.minimum(positions, len(self.sealed) - 1)] == wanted
 
     def add(self, chunks: Sequence[Manifest], uids: Sequence[str]) -> None:
         """Add new chunks and the uids in them."""
@@ -386,7 +386,7 @@ class EventWriter:
             If a chunk has a different event with the same uid.
         """
         uids = [row["uid"] for row in rows]
-        doubtful = {uids[place] for place in np.flatnonzero(state.may_know(uids)).tolist()}
+        doubtful = {uids[position] for position in np.flatnonzero(state.may_know(uids)).tolist()}
         if not doubtful:
             return list(rows)
         there: dict[str, Document] = {}

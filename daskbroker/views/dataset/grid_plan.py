@@ -88,7 +88,7 @@ class Grid:
         """Names of the axes."""
         return tuple(names[0] for names in self.motors)
 
-    def places(self, points: np.ndarray) -> np.ndarray:
+    def flat_index(self, points: np.ndarray) -> np.ndarray:
         """Return the flat C-order index in the grid of some points of the scan.
 
         Points are numbered from 0, in the order in which they are taken.

@@ -19,7 +19,7 @@ a MultiIndex                                its levels, each a variable
 What a reader cannot derive from the event model is in the descriptor under :data:`KEY`:
 ``version``; ``dim``, the dimension of the events, or None; ``attrs`` as JSON text; ``indexes``,
 the dimension and levels of each MultiIndex; ``variables``, each with ``name``, ``place`` (one of
-:data:`PLACES`), its ``key`` there, ``dims``, ``shape`` without the events' dimension, ``dtype``,
+:data:`SECTIONS`), its ``key`` there, ``dims``, ``shape`` without the events' dimension, ``dtype``,
 ``coordinate`` (whether it is one), and ``attrs``.
 """
 
@@ -41,7 +41,7 @@ __all__ = [
     "DEVICE",
     "KEY",
     "LONGEST",
-    "PLACES",
+    "SECTIONS",
     "DatasetForm",
     "StoredForm",
     "VariableForm",
@@ -60,7 +60,7 @@ DEVICE = "dataset"
 LONGEST = 2**16
 """Maximum bytes of an item of fixed-width text; arrays with longer items are of objects."""
 
-PLACES = ("event", "configuration", "time", "seq_num", "timestamps")
+SECTIONS = ("event", "configuration", "time", "seq_num", "timestamps")
 VERSION = 1
 
 UNITS = {
@@ -102,7 +102,7 @@ class VariableForm:
     """Stored form of one variable; see the module's docstring."""
 
     name: str
-    place: str
+    section: str
     key: str
     dims: tuple[str, ...]
     cell: StoredForm
@@ -114,7 +114,7 @@ class VariableForm:
         dtype = self.cell.dtype
         return {
             "name": self.name,
-            "place": self.place,
+            "place": self.section,
             "key": self.key,
             "dims": list(self.dims),
             "shape": list(self.cell.shape),
@@ -133,7 +133,7 @@ class VariableForm:
             If `doc` is not a valid form.
         """
         shape = tuple(doc["shape"])
-        if doc["place"] not in PLACES or not all(type(n) is int and n >= 0 for n in shape):
+        if doc["place"] not in SECTIONS or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(doc["place"])
         dtype = np.dtype(object) if doc["dtype"] == "object" else plain_dtype(doc["dtype"])
         if dtype.itemsize > LONGEST:
@@ -195,9 +195,11 @@ class DatasetForm:
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             return None
 
-    def at(self, place: str) -> dict[str, VariableForm]:
-        """Return the variables in one place (see :data:`PLACES`), by their keys there."""
-        return {variable.key: variable for variable in self.variables if variable.place == place}
+    def at(self, section: str) -> dict[str, VariableForm]:
+        """Return the variables of one section (see :data:`SECTIONS`), by their keys there."""
+        return {
+            variable.key: variable for variable in self.variables if variable.section == section
+        }
 
     @property
     def has_time(self) -> bool:
@@ -284,8 +286,8 @@ def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     if len(leaves) != prod(shape):
         raise ValueError(f"{len(leaves):,} values cannot be an array of shape {shape}")
     out = np.empty(len(leaves), dtype=object)
-    for place, leaf in enumerate(leaves):
-        out[place] = leaf
+    for position, leaf in enumerate(leaves):
+        out[position] = leaf
     return out.reshape(shape)
 
 

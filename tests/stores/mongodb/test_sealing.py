@@ -206,13 +206,13 @@ def test_an_event_that_no_document_can_hold_is_refused_whole(mongo, raw):
 
 def test_chunks_are_cut_where_a_column_would_not_fit(mongo, raw, monkeypatch, run):
     monkeypatch.setattr(chunk_store, "LARGEST", 1500)
-    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", 0)
     assert mongo.seal() > 1
     check(mongo, run)
 
 
 def test_lost_and_damaged_columns_are_named(mongo, run, raw, monkeypatch):
-    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", 0)
     mongo.seal()
     table = mongo["the-run"].table()
     body = bytearray(raw.event_chunk_column.find_one({"column": "data:y"})["body"])
