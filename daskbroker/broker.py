@@ -19,7 +19,7 @@ from .core.old_names import missing
 from .core.printable import printable
 from .core.redaction import redacted
 from .core.search import Search, compile_search
-from .display.listing import SHOWN, shown_or
+from .display.listing import MAX_RUNS_SHOWN, shown_or
 from .display.markup import escaped
 from .event_source import EventSource, run_of
 from .event_sources import EventSources, EventSourcesGiven
@@ -598,7 +598,7 @@ class DataBroker:
         return (open_brokers.broker_of, (self.key,))
 
     def __repr__(self) -> str:
-        return shown_or(self._title, lambda: self().listing(self._title, SHOWN).text())
+        return shown_or(self._title, lambda: self().listing(self._title, MAX_RUNS_SHOWN).text())
 
     def _repr_html_(self) -> str:
         return shown_or(escaped(self._title), lambda: self().listing(self._title).markup())

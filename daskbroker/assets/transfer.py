@@ -30,7 +30,7 @@ from .files.resolving import ResolvedResource, resolve
 
 __all__ = ["FileTransfer", "files_of"]
 
-PIECE = 2**20
+READ_BYTES = 2**20
 """Bytes that are read at a time."""
 
 Named = tuple[str, Mapping[str, Any]]
@@ -306,7 +306,7 @@ def _copy_checked(source: Path, target: Path, label: str) -> int:
 def _digest(reader: Any, writer: Any = None) -> tuple[int, bytes]:
     """Return the size and checksum of what is read; copy it to ``writer`` if there is one."""
     digest, size = blake2b(digest_size=16), 0
-    while piece := reader.read(PIECE):
+    while piece := reader.read(READ_BYTES):
         digest.update(piece)
         size += len(piece)
         if writer is not None:

@@ -18,7 +18,7 @@ from ..core.errors import ConfigError
 from ..core.name_lists import listed
 from .places import Settings, mongo_uri, place_settings
 
-__all__ = ["form_of", "settings_of", "sources_of"]
+__all__ = ["configuration_form", "settings_of", "sources_of"]
 
 OWN = (
     "uri", "assets", "layout", "mode", "timezone", "handlers", "root_map", "readable_roots",
@@ -62,12 +62,12 @@ def settings_of(content: Any, where: str = "configuration", folder: Path | None 
         If the content has no known form, or describes what this version does not open. The
         message names the key, and never a value that may be secret.
     """
-    kind = form_of(content, where)
+    kind = configuration_form(content, where)
     content = _expanded(content, where, folder)
     return _FORMS[kind](content, where, folder)
 
 
-def form_of(content: Any, where: str = "configuration") -> str:
+def configuration_form(content: Any, where: str = "configuration") -> str:
     """Return the form of a content: ``"daskbroker"``, ``"databroker"`` (0 or 1) or ``"catalog"``.
 
     Raises

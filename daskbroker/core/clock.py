@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-LEAST, MOST = -62_135_596_800.0, 253_402_300_800.0
+EARLIEST_SECONDS, LATEST_SECONDS = -62_135_596_800.0, 253_402_300_800.0
 """POSIX seconds of the years that the calendars of Python, pandas and Arrow share: 1 to 9999."""
 LOCAL = ("local", "localtime")
 UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
@@ -151,7 +151,7 @@ def show_time(value: Any, zone: str | dt.tzinfo = "UTC") -> str:
 
 def _calendar(seconds: float, tz: dt.tzinfo) -> str | None:
     """Return date and time, truncated to the second, or None outside of the calendar."""
-    if not LEAST <= seconds < MOST:
+    if not EARLIEST_SECONDS <= seconds < LATEST_SECONDS:
         return None
     try:
         moment = EPOCH + dt.timedelta(seconds=math.floor(seconds))

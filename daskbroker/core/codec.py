@@ -40,8 +40,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .column_kinds import MISSING, NOTES, TEXTS, Column, Kind, Missing, field_kind
-from .documents import DEEPEST, plain
+from .column_kinds import JSON_KINDS, MISSING, NOTES, Column, Kind, Missing, field_kind
+from .documents import MAX_DOCUMENT_DEPTH, plain
 from .dtypes import fields_dtype, fields_text
 from .errors import StoreDamaged
 from .field_rows import common_of, has_fields, lists_of
@@ -198,7 +198,7 @@ def _encode_arrays(
             flat = _flat(level_below)
             return None if flat is None else _encode_ragged(flat, lengths, valid, notes)
         shape.append(lengths[0])
-        if len(shape) > DEEPEST:  # of a foreign writer; Arrow ends soon after
+        if len(shape) > MAX_DOCUMENT_DEPTH:  # of a foreign writer; Arrow ends soon after
             return None
         level = level_below
     flat = _flat(level)
@@ -406,7 +406,7 @@ def _unpack_mask(note: str, rows: int) -> np.ndarray:
 def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
     """Return the cells that :func:`encode` was given; arrays are lists, missing cells `MISSING`."""
     kind, notes = field_kind(arrow_field)
-    if kind.name in TEXTS:
+    if kind.name in JSON_KINDS:
         read = text_reader(notes)
         found = [MISSING if text is None else read(text) for text in array.to_pylist()]
         if kind.name == "json":

@@ -14,11 +14,11 @@ from .errors import StoreDamaged, StoreVersion
 from .name_lists import listed
 
 __all__ = [
+    "JSON_KINDS",
     "KINDS",
     "MISSING",
     "NOTES",
     "SHORT",
-    "TEXTS",
     "Column",
     "Kind",
     "Missing",
@@ -31,7 +31,7 @@ KINDS = frozenset(
     "null bool int long uint float number str array list rows json".split()  # noqa: SIM905
 )
 """Names of the kinds; :mod:`.codec` tells what each holds."""
-TEXTS = frozenset(("rows", "json"))
+JSON_KINDS = frozenset(("rows", "json"))
 """Kinds whose cells are JSON texts."""
 NOTES = frozenset(("ints", "missing", "marked"))
 """Notes that a field's metadata may hold beside the kind."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from .arrays import ArrayForm, array_form, rows_form
 from .chunks import ChunkPlan
-from .clock import LEAST, MOST
+from .clock import EARLIEST_SECONDS, LATEST_SECONDS
 from .codec import block, decode
 from .column_kinds import MISSING, Kind, field_kind
 from .documents import is_unicode, plain
@@ -40,7 +40,7 @@ __all__ = [
     "to_pandas",
 ]
 
-TIME = "datetime64[us, UTC]"
+TIME_DTYPE = "datetime64[us, UTC]"
 """Dtype of every table's ``time``, whatever the zone of the broker: Dask computes the divisions of
 nanoseconds, and of any other zone, wrongly, and loses rows (``set_index``, ``resample``)."""
 NULLABLE = {"int64": "Int64", "bool": "boolean", "uint64": "UInt64"}
@@ -99,7 +99,7 @@ def table_columns(
 
 def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) -> TableColumn:
     if field.role == "time":
-        return TableColumn(field, "time", TIME)
+        return TableColumn(field, "time", TIME_DTYPE)
     if field.role == "uid":
         return TableColumn(field, "uid", "str")
     if field.role in ("descriptor", "run"):
@@ -248,7 +248,7 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
         return constant(None, rows, dtype)
     array = as_one_chunk(table.column(position))
     kind, _ = field_kind(table.schema.field(position))
-    if dtype == TIME:
+    if dtype == TIME_DTYPE:
         return posix_to_datetime(array.to_numpy(zero_copy_only=False))
     if dtype == "object":
         return _objects(array, table.schema.field(position), kind)
@@ -354,7 +354,7 @@ def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
     A float of today's size resolves 0.24 microseconds. NaN, and times outside the calendars of
     pandas, Arrow and Dask (the years 1 to 9999), become NaT.
     """
-    nat = ~((seconds >= LEAST) & (seconds < MOST))  # also of NaN
+    nat = ~((seconds >= EARLIEST_SECONDS) & (seconds < LATEST_SECONDS))  # also of NaN
     micro = np.rint(np.where(nat, 0.0, seconds) * 1e6).astype(np.int64)
     stamps = micro.view("datetime64[us]")
     if nat.any():
@@ -386,8 +386,8 @@ def of_values(values: Sequence[Any], dtype: str) -> Any:
         for position, value in enumerate(values):
             out[position] = value
         return out
-    if dtype == TIME:
-        return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME)
+    if dtype == TIME_DTYPE:
+        return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME_DTYPE)
     if dtype in NULLS:
         # For integers and booleans the null is never used: these dtypes are chosen without nulls.
         null = NULLS[dtype]

@@ -13,7 +13,7 @@ from ..core.clock import seconds_of
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.fields import shown_names
 from ..core.name_lists import listed
-from .hints import TIME, Hints
+from .hints import TIME_COLUMN, Hints
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,15 +54,17 @@ def read_signals(header: Header, stream: str, keys: Sequence[str]) -> Readings:
     BadQuery
         If a column does not hold one number per event.
     """
-    wanted = [key for key in dict.fromkeys(keys) if key != TIME]
+    wanted = [key for key in dict.fromkeys(keys) if key != TIME_COLUMN]
     names = _names(header, stream, wanted)
     fields = [f"data:{key}" for key in wanted]
     dataset = header.dataset(stream, fields, fill=False, chunks=None)
     elapsed = _elapsed(dataset, seconds_of(header.start))
-    columns = {TIME: elapsed} | {
+    columns = {TIME_COLUMN: elapsed} | {
         key: _numbers(header, stream, key, dataset[names[key]]) for key in wanted
     }
-    labels = {TIME: f"{ELAPSED} (s)"} | {key: _label(key, dataset[names[key]]) for key in wanted}
+    labels = {TIME_COLUMN: f"{ELAPSED} (s)"} | {
+        key: _label(key, dataset[names[key]]) for key in wanted
+    }
     return Readings(np.asarray(dataset["seq_num"].values), columns, labels)
 
 

@@ -35,7 +35,7 @@ from ..core.durable_files import replacing
 from ..core.errors import BadQuery, ExportWarning
 from ..core.numbered_names import free_name
 from ..display.facts import sample_of, text_of
-from ..display.hints import TIME, Hints, object_keys_of, roles_of
+from ..display.hints import TIME_COLUMN, Hints, object_keys_of, roles_of
 from ..views.dataset.attributes import plain_attr
 from ..views.dataset.savable import savable
 from .frame_links import FrameLink, frame_links
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["write_nexus"]
 
 ENTRY, PLOT = "entry", "data"
-UNPLOTTED = (TIME, "seq_num")
+UNPLOTTED = (TIME_COLUMN, "seq_num")
 """Fields that are never plotted as signals."""
 TAKEN = (PLOT, "instrument", "sample", "start", "stop", "title", "start_time", "end_time")
 
@@ -149,10 +149,10 @@ class _Entry:
         for name, variable in data.variables.items():
             if name in links:
                 continue
-            if name == TIME:
+            if name == TIME_COLUMN:
                 variable = _since(variable, self._began)
             field = _write_variable(group, str(name), variable, self._written)
-            if name == TIME:
+            if name == TIME_COLUMN:
                 field.attrs["start"] = _time_text(self._header.start)
             found[str(name)] = field.name
         for key, link in links.items():
@@ -171,7 +171,12 @@ class _Entry:
             group.attrs["NX_class"] = "NXcollection"
             return
         group.attrs["signal"] = signal.rpartition("/")[2]
-        _note_axes(group, [TIME] if TIME in fields else [], group.attrs["signal"], is_map=False)
+        _note_axes(
+            group,
+            [TIME_COLUMN] if TIME_COLUMN in fields else [],
+            group.attrs["signal"],
+            is_map=False,
+        )
 
     def _link(
         self,

@@ -15,7 +15,7 @@ from ..core.errors import StoreError
 
 __all__ = ["CheckedText", "WrittenParts", "arrow_digest", "differs", "values_digest"]
 
-PIECE = 2**20
+READ_BYTES = 2**20
 """Bytes that are read at a time."""
 
 
@@ -72,7 +72,7 @@ class CheckedText(io.TextIOBase):
         """
         digests = hashlib.blake2b()
         with path.open("rb") as file:
-            while piece := file.read(PIECE):
+            while piece := file.read(READ_BYTES):
                 digests.update(piece)
         if digests.digest() != self._digest.digest():
             raise differs(target, "its text")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .header_store import FoundHeader
 
 __all__ = [
-    "MOST",
+    "MAX_DAMAGES",
     "CheckedHeader",
     "CheckedPlan",
     "EventChecks",
@@ -44,7 +44,7 @@ __all__ = [
 
 FIELD = re.compile(r"\.(\S+): |: lacks '(.+?)'$|: '(.+?)' is a required property")
 """How the messages of BadDocument name the field, after the document."""
-MOST = 1000
+MAX_DAMAGES = 1000
 """Maximum number of damages reported of the journal of one run."""
 
 COUNTED = tuple(name for name in Statistics._fields if name != "bytes")
@@ -177,7 +177,7 @@ def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
             found.damages.append(one)
         else:
             found.descriptors.append(one)
-    found.damages += islice(store.check_journal(run, found.descriptors), MOST)
+    found.damages += islice(store.check_journal(run, found.descriptors), MAX_DAMAGES)
     # Events first and then their references, for the reason given in EventStore.plan_runs.
     for descriptor in found.descriptors:
         with _noted(found, stream=stream_of(descriptor)):

@@ -34,7 +34,7 @@ from ..event_source import EventSource
 from ..header import Header
 from ..results import Results
 from ..stores.checking import (
-    MOST,
+    MAX_DAMAGES,
     CheckedHeader,
     CheckedPlan,
     check_chunks,
@@ -161,11 +161,13 @@ class Check(Iterator[Damage]):
     def _damages_of(
         self, sources: Iterable[EventSource], checked: CheckedHeader, *, count: bool
     ) -> list[Damage]:
-        """Return the damages of a run, up to :data:`MOST`, and a note if there are more."""
+        """Return the damages of a run, up to :data:`MAX_DAMAGES`, and a note if there are more."""
         with dask.config.set({"daskbroker.verify": "always"}):
-            found = list(islice(self._look(sources, checked, count=count), MOST + 1))
-        if len(found) > MOST:
-            found[MOST] = Damage(f"more than {MOST:,} things are damaged", checked.uid)
+            found = list(islice(self._look(sources, checked, count=count), MAX_DAMAGES + 1))
+        if len(found) > MAX_DAMAGES:
+            found[MAX_DAMAGES] = Damage(
+                f"more than {MAX_DAMAGES:,} things are damaged", checked.uid
+            )
         return found
 
     def _look(

@@ -38,13 +38,13 @@ from .saved import is_ours, is_saved, is_zarr, read_saved
 
 __all__ = ["Recorded", "find_recordings", "msgpack_array", "read_recording"]
 
-LARGEST = 64 * 2**20
+FREE_BYTES = 64 * 2**20
 """Bytes that any compressed file may unpack to, whatever its size."""
 
 RATIO = 250
-"""Maximum ratio of the unpacked size to the size of the file, above :data:`LARGEST`."""
+"""Maximum ratio of the unpacked size to the size of the file, above :data:`FREE_BYTES`."""
 
-DEEPEST = 8
+MAX_WRAPPINGS = 8
 """Maximum levels of lists and labels around documents."""
 
 MOST_GZIP = 4
@@ -189,7 +189,7 @@ def _named(value: Any, where: str, depth: int) -> Iterator[tuple[str, Mapping[st
         if isinstance(pair[1], dict):
             yield pair[0], pair[1]
             return
-    elif isinstance(value, (list, dict)) and depth < DEEPEST:
+    elif isinstance(value, (list, dict)) and depth < MAX_WRAPPINGS:
         for item in value.values() if isinstance(value, dict) else value:
             yield from _named(item, where, depth + 1)
         return
@@ -257,7 +257,7 @@ def _stream_values(
 
 def _most(packed: int) -> int:
     """Return the maximum bytes that a compressed file of a size may unpack to."""
-    return max(LARGEST, RATIO * packed)
+    return max(FREE_BYTES, RATIO * packed)
 
 
 class _Bounded(io.RawIOBase):

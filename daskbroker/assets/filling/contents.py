@@ -21,24 +21,24 @@ from ...core.column_kinds import MISSING, field_kind
 from ...core.documents import from_json
 from ...core.layouts import as_one_chunk, cells
 
-__all__ = ["COLUMNS", "CellContents", "FilledBlock", "contents_table"]
+__all__ = ["CELL_COLUMNS", "CellContents", "FilledBlock", "contents_table"]
 
 FilledBlock = tuple[np.ndarray, Any]
 """Places of events, and their cells: an array, or a list if the cells have no common shape."""
 
-COLUMNS = ("seq_num", "filled")
+CELL_COLUMNS = ("seq_num", "filled")
 """Physical columns that are read besides ``data:<key>``."""
 
 
-KEPT = 4
+MAX_CACHED = 4
 """Maximum number of chunks whose references stay in memory: blocks of one chunk are often read in
 turn."""
 
 
-@lru_cache(KEPT)
+@lru_cache(MAX_CACHED)
 def contents_table(store: str, reader: ChunkReader, chunk: Any, key: str) -> pa.Table:
     """Read the columns of a chunk that :meth:`CellContents.of_table` needs for a data key."""
-    return reader.read(chunk, [f"data:{key}", *COLUMNS])
+    return reader.read(chunk, [f"data:{key}", *CELL_COLUMNS])
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class CellContents:
         *,
         external: bool = True,
     ) -> CellContents:
-        """Build from rows of a chunk that was read with ``data:<key>`` and :data:`COLUMNS`.
+        """Build from rows of a chunk that was read with ``data:<key>`` and :data:`CELL_COLUMNS`.
 
         ``external`` is whether the descriptor declares the key as external; if False, even text is
         a value.

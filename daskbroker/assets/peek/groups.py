@@ -16,7 +16,7 @@ from ...core.external import external_keys, is_stream_key
 from ...core.layouts import DATUM
 from ...core.peeks import Peek
 from ...core.run_plan import RunPlan
-from ..filling.contents import COLUMNS, CellContents
+from ..filling.contents import CELL_COLUMNS, CellContents
 from ..filling.extra import extra_frames
 from ..filling.filling import Filling, Target
 from ..filling.knowledge import GroupId, cells_noted
@@ -133,7 +133,7 @@ def _end(target: Target, chunks: Iterable[CellContents], row: int) -> str | int 
 
 
 def _contents(group: Group, chunk: int) -> CellContents:
-    table = group.plan.read(chunk, [f"data:{group.target.key}", *COLUMNS])
+    table = group.plan.read(chunk, [f"data:{group.target.key}", *CELL_COLUMNS])
     return CellContents.of_table(table, group.target.key, external=group.target.external)
 
 

@@ -18,7 +18,7 @@ from .reference_chunks import documents, reference_table
 
 __all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
 
-KEPT = 64
+MAX_CACHED = 64
 """Maximum number of tables that stay in memory."""
 
 
@@ -105,7 +105,7 @@ class FrameTable:
         return numbers, indices
 
 
-@lru_cache(KEPT)
+@lru_cache(MAX_CACHED)
 def read_frame_table(
     store: str,
     reader: ChunkReader,

@@ -14,7 +14,7 @@ from .reference_chunks import datum_chunk, documents
 
 __all__ = ["file_of", "last_frames"]
 
-KEPT = 64
+MAX_CACHED = 64
 """Maximum number of runs and keywords whose last places stay in memory."""
 
 
@@ -24,7 +24,7 @@ def file_of(resource: Mapping[str, Any]) -> str:
     return json.dumps(told, sort_keys=True, default=json_form)
 
 
-@lru_cache(KEPT)
+@lru_cache(MAX_CACHED)
 def last_frames(
     store: str,
     reader: ChunkReader,

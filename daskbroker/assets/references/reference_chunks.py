@@ -19,14 +19,14 @@ from ..handlers.contract import Datums
 
 __all__ = ["DatumChunk", "datum_chunk", "documents", "positions_among", "reference_table"]
 
-KEPT = 64
+MAX_CACHED = 64
 """Maximum number of chunks of references that stay in memory, as stored and as datums each."""
 FEW = 8
 """Maximum number of texts that are searched one by one: the hash table of all known texts, which is
 made anew each time, takes as long as 16 searches."""
 
 
-@lru_cache(KEPT)
+@lru_cache(MAX_CACHED)
 def reference_table(store: str, reader: ChunkReader, key: Any) -> pa.Table:
     """Read one chunk of references with all columns."""
     return reader.read(key)
@@ -110,7 +110,7 @@ class DatumChunk:
         }
 
 
-@lru_cache(KEPT)
+@lru_cache(MAX_CACHED)
 def datum_chunk(store: str, reader: ChunkReader, key: Any) -> DatumChunk:
     """Read one chunk of datums; ``store`` distinguishes chunks of equal keys in the cache."""
     table = reader.read(key)

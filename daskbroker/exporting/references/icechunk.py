@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["write_icechunk"]
 
-MARKS = ("snapshots",)
+REPOSITORY_FOLDERS = ("snapshots",)
 """Names in every folder that is a repository."""
-LOCAL = "file"
+LOCAL_STORE = "file"
 SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
 WRAPPED = {
     "zlib": "Zlib",
@@ -65,7 +65,7 @@ def write_icechunk(
         return
     target = destination.of_run(header, options)
     streams = list(stream_arrays(header, options))
-    with storing(target), replacing_folder(target, MARKS) as temporary:
+    with storing(target), replacing_folder(target, REPOSITORY_FOLDERS) as temporary:
         with warnings.catch_warnings():
             # Zarr warns of codecs and text that its format 3 does not specify. Readers are warned
             # as well.
@@ -204,7 +204,7 @@ def _quoted(location: str) -> str:
 
 def _prefixes(locations: Iterable[str]) -> list[str]:
     """Return the prefixes of URLs: a common folder of this machine, and buckets of others."""
-    begin = f"{LOCAL}://"
+    begin = f"{LOCAL_STORE}://"
     folders = {
         os.path.dirname(url.removeprefix(begin)) for url in locations if url.startswith(begin)
     }
@@ -235,7 +235,7 @@ def _container(prefix: str) -> Any:
             "'references', or name a URL without a port by to="
         )
     made = {
-        LOCAL: lambda: icechunk.local_filesystem_store(prefix.removeprefix("file://")),
+        LOCAL_STORE: lambda: icechunk.local_filesystem_store(prefix.removeprefix("file://")),
         "s3": icechunk.s3_store,
         "gs": icechunk.gcs_store,
         "http": lambda: icechunk.http_store({"allow_http": "true"}),

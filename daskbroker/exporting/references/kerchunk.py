@@ -26,7 +26,7 @@ from ...views.dataset.attributes import root_attrs
 from ..folders import replacing_folder
 from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
-from .file_states import KEY, file_states, write_states
+from .file_states import STATES_KEY, file_states, write_states
 from .frame_grid import FrameGrid
 from .inline import InlineArray, attributes_of, encoded_variables, inline_array
 from .locations import location_of
@@ -106,7 +106,7 @@ class _Group:
         for path, array, urls in self.arrays:
             for index, value in _references(array, urls):
                 refs[f"{path}/{'.'.join(map(str, index)) or '0'}"] = value
-        return {"version": 1, "refs": refs, KEY: file_states(self._streams, self._to)}
+        return {"version": 1, "refs": refs, STATES_KEY: file_states(self._streams, self._to)}
 
     def write_states(self, folder: Path) -> None:
         """See :func:`.file_states.write_states`."""

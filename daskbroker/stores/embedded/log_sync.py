@@ -40,7 +40,7 @@ MOST_INTERVALS = 10
 PATIENCE_SECONDS = 60.0
 """Maximum seconds that an insert waits for a sync."""
 
-PIECE = 2**20
+COPIED_BYTES = 2**20
 """Bytes of the log that are written again at a time."""
 MARK = "daskbroker.unsynced"
 """Name of a file beside the log, which is there while it is not known to be on disk wholly."""
@@ -314,7 +314,7 @@ class LogSync:
         try:
             with self._path.open("rb+", buffering=0) as log:
                 position = 0
-                while piece := os.pread(log.fileno(), PIECE, position):
+                while piece := os.pread(log.fileno(), COPIED_BYTES, position):
                     position += os.pwrite(log.fileno(), piece, position)
                 fdatasync(log.fileno())
             sync_folder(self._path.parent)

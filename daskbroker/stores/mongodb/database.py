@@ -49,10 +49,10 @@ __all__ = ["Database"]
 
 FORMAT_VERSION = 1
 META = "daskbroker_meta"
-RUNS = "daskbroker_run"
-CHUNKS = "event_chunk"
-COLUMNS = "event_chunk_column"
-PEEKS = "daskbroker_peek"
+RUN_COLLECTION = "daskbroker_run"
+CHUNK_COLLECTION = "event_chunk"
+COLUMN_COLLECTION = "event_chunk_column"
+PEEK_COLLECTION = "daskbroker_peek"
 LOOK_SECONDS = 1.0
 """Maximum seconds until this process notices changes by others, if each look costs a query."""
 MANY = 16

@@ -19,7 +19,7 @@ import bson
 from ...core.operators import is_operators
 from ...core.query import Query
 from ...core.search import Search
-from .bson_documents import SIDE
+from .bson_documents import SIDE_FIELD
 
 __all__ = ["Filter", "query_filter", "start_filter"]
 
@@ -59,7 +59,7 @@ def start_filter(search: Search, *, packed: bool) -> Filter:
     by_stop = search.stop or search.is_open
     query, exact = found.query, found.exact and not search.texts and not by_stop
     if packed and query:
-        query, exact = {"$or": [query, {f"{SIDE}.packed": {"$exists": True}}]}, False
+        query, exact = {"$or": [query, {f"{SIDE_FIELD}.packed": {"$exists": True}}]}, False
     times = {"$gte": search.since, "$lte": search.until}
     asked = {sign: end for sign, end in times.items() if end is not None}
     if asked:

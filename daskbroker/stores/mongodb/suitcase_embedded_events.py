@@ -27,7 +27,7 @@ from .database import Database
 from .journal_ranges import range_facts
 from .reader import MongoReader
 from .references import with_uid
-from .suitcase_embedded_headers import refuse_writing, uid_of
+from .suitcase_embedded_headers import header_uid, refuse_writing
 from .value_types import depth_of, kind_of_types, type_of, value_of
 
 __all__ = ["SuitcaseEmbeddedEventStore"]
@@ -84,7 +84,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
             begun = {"start.uid": {"$type": "string"}}
             found = self._database.collection("header").find(begun, {"start.uid": 1})
             newest = list(found.sort("_id", -1).limit(1))
-        return uid_of(newest[0]) if newest else None
+        return header_uid(newest[0]) if newest else None
 
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventStore.find_descriptor`."""
@@ -100,7 +100,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         query = {"start.uid": {"$in": list(order)}}
         found: list[tuple[int, float, Document | BadRun]] = []
         for header in self._headers(query, {"descriptors": 1, "start.uid": 1}):
-            uid = uid_of(header)
+            uid = header_uid(header)
             if uid in order:
                 position = order[uid]
                 docs = (
@@ -125,7 +125,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         if layout is not RESOURCE:
             return None
         found = self._headers({"resources.uid": storable(uid)}, {"start.uid": 1})
-        return uid_of(found[0]) if found else None
+        return header_uid(found[0]) if found else None
 
     def _headers(self, query: Mapping[str, Any], shown: Mapping[str, Any]) -> list[dict[str, Any]]:
         with self._database.errors():
@@ -180,7 +180,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         positions = {storable(run): position for position, run in enumerate(runs)}
         shown = {"resources": 1, "start.uid": 1}
         for header in self._headers({"start.uid": {"$in": list(positions)}}, shown):
-            position = positions.get(uid_of(header) or "")
+            position = positions.get(header_uid(header) or "")
             if position is None:
                 continue
             try:

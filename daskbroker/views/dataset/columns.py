@@ -18,13 +18,13 @@ import pyarrow as pa
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from ...assets.filling.contents import COLUMNS, CellContents, contents_table
+from ...assets.filling.contents import CELL_COLUMNS, CellContents, contents_table
 from ...assets.filling.filling import Filling, Target
 from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...assets.regions import Region, shape_of, take_roi, within
 from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan, damage_of
-from ...core.schema import TIME, constant, to_pandas
+from ...core.schema import TIME_DTYPE, constant, to_pandas
 from .row_block import ChunkRows, RowBlock, planned_block
 from .rows import DatasetRows, RowsOfChunk, by_chunk
 
@@ -204,7 +204,7 @@ def _rows_of(column: pa.ChunkedArray, rows: RowsOfChunk) -> pa.ChunkedArray:
 
 def _numpy(values: Any, dtype: str) -> np.ndarray:
     """Convert a table's column to the NumPy array of a variable."""
-    if dtype == TIME:
+    if dtype == TIME_DTYPE:
         return values.tz_localize(None).to_numpy()
     if dtype == "Int64":
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -255,7 +255,7 @@ class ExternalColumn(ColumnSource):
     @property
     def physical(self) -> tuple[str, ...]:
         """See :attr:`ColumnSource.physical`."""
-        return (f"data:{self.key}", *COLUMNS)
+        return (f"data:{self.key}", *CELL_COLUMNS)
 
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]

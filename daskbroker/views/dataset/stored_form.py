@@ -16,7 +16,7 @@ other times and durations                   integers, in the units of the data k
 a MultiIndex                                its levels, each a variable
 =========================================== ====================================================
 
-What a reader cannot derive from the event model is in the descriptor under :data:`KEY`:
+What a reader cannot derive from the event model is in the descriptor under :data:`FORM_KEY`:
 ``version``; ``dim``, the dimension of the events, or None; ``attrs`` as JSON text; ``indexes``,
 the dimension and levels of each MultiIndex; ``variables``, each with ``name``, ``place`` (one of
 :data:`SECTIONS`), its ``key`` there, ``dims``, ``shape`` without the events' dimension, ``dtype``,
@@ -39,8 +39,8 @@ from ...core.json_text import marked_json, of_marked_json
 
 __all__ = [
     "DEVICE",
-    "KEY",
-    "LONGEST",
+    "FORM_KEY",
+    "MAX_ITEM_BYTES",
     "SECTIONS",
     "DatasetForm",
     "StoredForm",
@@ -51,13 +51,13 @@ __all__ = [
     "time_units",
 ]
 
-KEY = "xarray"
+FORM_KEY = "xarray"
 """Key of descriptors with the stored form of the Dataset that the stream was made of."""
 
 DEVICE = "dataset"
 """Name of the device whose configuration holds what is the same in all events."""
 
-LONGEST = 2**16
+MAX_ITEM_BYTES = 2**16
 """Maximum bytes of an item of fixed-width text; arrays with longer items are of objects."""
 
 SECTIONS = ("event", "configuration", "time", "seq_num", "timestamps")
@@ -136,7 +136,7 @@ class VariableForm:
         if doc["place"] not in SECTIONS or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(doc["place"])
         dtype = np.dtype(object) if doc["dtype"] == "object" else plain_dtype(doc["dtype"])
-        if dtype.itemsize > LONGEST:
+        if dtype.itemsize > MAX_ITEM_BYTES:
             raise ValueError(doc["dtype"])
         return cls(
             str(doc["name"]),
@@ -171,7 +171,7 @@ class DatasetForm:
     attrs: Mapping[str, Any]
 
     def to_document(self) -> dict[str, Any]:
-        """Return the form as it is in the descriptor under :data:`KEY`."""
+        """Return the form as it is in the descriptor under :data:`FORM_KEY`."""
         return {
             "version": VERSION,
             "dim": self.dim,
@@ -212,7 +212,7 @@ def form_of(descriptors: Any) -> DatasetForm | None:
 
     Their configuration of the constant variables must be equal, too.
     """
-    first, *others = [descriptor.get(KEY) for descriptor in descriptors] or [None]
+    first, *others = [descriptor.get(FORM_KEY) for descriptor in descriptors] or [None]
     if first is None or any(other != first for other in others):
         return None
     constants = [_constants(descriptor) for descriptor in descriptors]

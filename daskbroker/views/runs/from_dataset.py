@@ -20,8 +20,8 @@ from ..dataset.attributes import DOCUMENTED, attrs
 from ..dataset.savable import check_is_dataset
 from ..dataset.stored_form import (
     DEVICE,
-    KEY,
-    LONGEST,
+    FORM_KEY,
+    MAX_ITEM_BYTES,
     DatasetForm,
     StoredForm,
     VariableForm,
@@ -296,7 +296,7 @@ class _Cube:
             keys,
             object_keys=objects,
             configuration=self._configuration(),
-            **{KEY: form.to_document()},
+            **{FORM_KEY: form.to_document()},
         )
 
     def _declared(self, form: VariableForm) -> dict[str, Any]:
@@ -396,6 +396,6 @@ def _is_loose(dtype: Any) -> bool:
     """Return whether values are stored as Python objects.
 
     This holds for objects, ``StringDType``, void and extension dtypes, and for items longer than
-    ``LONGEST`` bytes.
+    ``MAX_ITEM_BYTES`` bytes.
     """
-    return not isinstance(dtype, np.dtype) or dtype.kind in "OTV" or dtype.itemsize > LONGEST
+    return not isinstance(dtype, np.dtype) or dtype.kind in "OTV" or dtype.itemsize > MAX_ITEM_BYTES

@@ -14,7 +14,7 @@ from ...core.documents import Document, as_lists, normalize
 from ...core.errors import BadDocument
 from ...core.frozen import ArrayList
 from .flat import FlatTable
-from .new_run import DTYPES, PLAIN, NewRun, Pairs, posix_seconds
+from .new_run import DTYPES, NOT_DATA, NewRun, Pairs, posix_seconds
 
 __all__ = ["table_to_stream"]
 
@@ -122,7 +122,7 @@ class _Table:
 
     def _data(self, partition: pd.DataFrame) -> list[str]:
         stamps = {f"ts_{self.run.key_of(name)}" for name in partition.columns}
-        return [name for name in partition.columns if name not in PLAIN and name not in stamps]
+        return [name for name in partition.columns if name not in NOT_DATA and name not in stamps]
 
     def _declared(self, partition: pd.DataFrame, name: str) -> dict[str, Any]:
         key = self.run.key_of(name)

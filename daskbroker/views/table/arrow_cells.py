@@ -25,7 +25,7 @@ import pyarrow as pa
 from ...core.documents import is_unicode
 from ...core.leaves import EXACT_INTEGER
 
-__all__ = ["CellTypes", "arrow_cells", "claimed_type", "common_type", "depth_of", "is_missing"]
+__all__ = ["CellTypes", "arrow_cells", "claimed_type", "common_type", "is_missing", "list_depth"]
 
 NUMBERS = "biuf"
 LEAVES = (pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.null())
@@ -72,7 +72,7 @@ class CellTypes:
     def _add(self, name: str, arrow_type: pa.DataType | None) -> None:
         known = self.types.get(name, arrow_type)
         found = common_type(known, arrow_type)
-        if name in self._wide and found is not None and pa.types.is_floating(depth_of(found)[1]):
+        if name in self._wide and found is not None and pa.types.is_floating(list_depth(found)[1]):
             found = None
         self.types[name] = found
 
@@ -104,7 +104,7 @@ def _type_of(cell: Any) -> pa.DataType | None:
 
 def _is_wide(cell: Any, arrow_type: pa.DataType) -> bool:
     """Return whether a cell of this type is, or has, an integer that no float holds."""
-    if not pa.types.is_integer(depth_of(arrow_type)[1]):
+    if not pa.types.is_integer(list_depth(arrow_type)[1]):
         return False
     if not isinstance(cell, np.ndarray):
         values = pa.array([cell], arrow_type)
@@ -140,7 +140,7 @@ def _type_of_list(cell: list[Any]) -> pa.DataType | None:
         pa.array([cell], kind)
     except (pa.ArrowException, ValueError, OverflowError):
         return None
-    return kind if depth_of(kind)[1] in LEAVES else None
+    return kind if list_depth(kind)[1] in LEAVES else None
 
 
 def _nested_type(leaf: pa.DataType, depth: int) -> pa.DataType:
@@ -149,7 +149,7 @@ def _nested_type(leaf: pa.DataType, depth: int) -> pa.DataType:
     return leaf
 
 
-def depth_of(arrow_type: pa.DataType) -> tuple[int, pa.DataType]:
+def list_depth(arrow_type: pa.DataType) -> tuple[int, pa.DataType]:
     """Return the number of nested lists, and the type of their innermost items."""
     depth = 0
     while pa.types.is_list(arrow_type):
@@ -178,7 +178,7 @@ def _without_null(arrow_type: pa.DataType) -> pa.DataType:
 
     Lists have the null type if all of them were empty.
     """
-    depth, leaf = depth_of(arrow_type)
+    depth, leaf = list_depth(arrow_type)
     return _nested_type(pa.float64(), depth) if pa.types.is_null(leaf) else arrow_type
 
 
@@ -209,7 +209,7 @@ def arrow_cells(cells: Iterable[Any], arrow_type: pa.DataType) -> pa.Array:
         If a cell is not of that type.
     """
     cells = [None if is_missing(cell) else cell for cell in cells]
-    depth, leaf = depth_of(arrow_type)
+    depth, leaf = list_depth(arrow_type)
     if not depth:
         return pa.array(cells, arrow_type)
     given = [cell for cell in cells if cell is not None]

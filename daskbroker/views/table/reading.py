@@ -18,7 +18,7 @@ from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkReader, damage_of, damaged
 from ...core.errors import StoreDamaged
 from ...core.schema import (
-    TIME,
+    TIME_DTYPE,
     TableColumn,
     column_cells,
     empty_frame,
@@ -203,7 +203,7 @@ class TableReader:
             position = self.constant_names.index(column.name)
             values = of_values([chunk.part.constants[position] for chunk in chunks], column.dtype)
             return values.take(np.repeat(np.arange(len(chunks)), [len(c.seq_num) for c in chunks]))
-        if column.dtype == TIME:
+        if column.dtype == TIME_DTYPE:
             return posix_to_datetime(np.concatenate([chunk.times for chunk in chunks]))
         return _joined([chunk.array(column) for chunk in chunks])
 

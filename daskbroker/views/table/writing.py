@@ -28,7 +28,7 @@ __all__ = ["known_arrays", "with_arrow_lists", "without_arrays"]
 
 ARRAYS = ("raise", "drop")
 """Values of the option ``arrays``."""
-ROWS = (ex.Projection, ex.Filter, ex.Partitions)
+SELECTIONS = (ex.Projection, ex.Filter, ex.Partitions)
 """Expressions that choose columns or rows and change no cell."""
 
 
@@ -161,7 +161,7 @@ def without_arrays(table: Any, arrays: str) -> Any:
 def known_arrays(table: Any) -> frozenset[Any]:
     """Return the names of those columns that are known to hold arrays without reading them."""
     expr = table.expr
-    while isinstance(expr, ROWS):
+    while isinstance(expr, SELECTIONS):
         expr = expr.frame
     if not isinstance(expr, FromPartitions):
         return frozenset()

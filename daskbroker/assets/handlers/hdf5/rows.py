@@ -26,7 +26,7 @@ __all__ = ["RowSource", "dtype_as_read", "read_rows"]
 GAP = 64 * 1024
 """Maximum bytes between wanted rows that are read and dropped rather than skipped: a separate read
 costs as much as reading this many bytes."""
-PIECE = 16 * 2**20
+MAX_READ_BYTES = 16 * 2**20
 """Maximum bytes that are read at a time if more is read than wanted."""
 
 
@@ -262,7 +262,7 @@ def _spans(rows: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int, int]]:
     steps = rows[1:] - rows[:-1]
     apart = (steps - 1) * row_bytes > GAP
     if (steps > 1).any():  # with many small gaps, limit what is read and dropped at a time
-        piece = (rows - rows[0]) * row_bytes // PIECE
+        piece = (rows - rows[0]) * row_bytes // MAX_READ_BYTES
         apart |= (piece[1:] != piece[:-1]) & (steps > 1)
     edges = [0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)]
     for first, last in itertools.pairwise(edges):
@@ -303,7 +303,7 @@ def _read_more(
     """Read a box that has more than is wanted, in pieces, and fill ``out`` with what is wanted."""
     rest = [_of_box(side, axis) for side, axis in zip(box, axes)]
     row_bytes = out.dtype.itemsize * prod(side.count for side in box)
-    step = max(1, PIECE // row_bytes)
+    step = max(1, MAX_READ_BYTES // row_bytes)
     for first in range(0, len(rows), step):
         piece = _read_exactly(dataset, out.dtype, rows[first : first + step], box, check)
         out[first : first + step] = take_region(piece, rest, lead=1)

@@ -102,7 +102,7 @@ def test_rows_across_gaps_small_and_large(tmp_path_factory, gap, rows, roi):
         rows = np.array(rows, dtype=np.int64)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("daskbroker.assets.handlers.hdf5.rows.GAP", gap)
-            patch.setattr("daskbroker.assets.handlers.hdf5.rows.PIECE", 10 * gap)
+            patch.setattr("daskbroker.assets.handlers.hdf5.rows.MAX_READ_BYTES", 10 * gap)
             got = read_rows(dataset, rows, axes_of(roi, (7,)))
     np.testing.assert_array_equal(got, outer(data[rows], roi))
 
