@@ -97,7 +97,7 @@ def _numbers(header: Header, stream: str, key: str, variable: xr.DataArray) -> n
         except (TypeError, ValueError):
             pass
     raise BadQuery(
-        f"run {header.uid!r}, stream {stream!r}: {key!r} does not hold one number an event, but "
+        f"run {header.uid!r}, stream {stream!r}: {key!r} does not hold one number per event, but "
         f"cells of {values.dtype} and shape {values.shape[1:]}; y= names another data key, frame= "
         "shows one cell"
     )

@@ -37,7 +37,7 @@ def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
     is_ours = any(target.joinpath(name).exists() for name in marks)
     if target.exists() and not is_ours:
         kind = "Zarr group" if ".zgroup" in marks else f"{target.suffix.lstrip('.')} folder"
-        raise BadQuery(f"{target} exists and is not a {kind}; name another")
+        raise BadQuery(f"{target} exists and is not a {kind}; choose another target")
     make_folder(target.parent)
     temporary, former = unfinished(target), unfinished(target, "old")
     try:

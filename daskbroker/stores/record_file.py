@@ -179,7 +179,7 @@ class RecordFile(ABC):
         self._file.truncate(self._end)
         self._file.seek(self._end)
         if self._file.write(record) < len(record):
-            raise OSError(errno.ENOSPC, "no room for all of a record", self.path)
+            raise OSError(errno.ENOSPC, "not enough space for a whole record", self.path)
         if sync:
             self.sync()
         self._follow()

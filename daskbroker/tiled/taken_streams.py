@@ -103,7 +103,7 @@ class TakenStream:
         most = max([rows, *map(self._events_of, self._external)])
         if expected is not None and most < expected:
             raise BadRecording(
-                f"{self.where}: there are {most:,} rows, and the stop document says {expected:,}"
+                f"{self.where}: there are {most:,} rows, but the stop document declares {expected:,}"
             )
 
     def _uneven(self, key: str, count: int, rows: int) -> BadRecording:

@@ -70,7 +70,7 @@ def decoded(
         return None
     name = label.decode("utf8", "replace")
     if name not in NAMES:
-        raise BadMessage(f"no kind of document is called {name[:40]!r}")
+        raise BadMessage(f"{name[:40]!r} is not the name of a document")
     try:
         doc = SERIALIZERS[serializer](body)
     except BadMessage as error:

@@ -175,7 +175,7 @@ def read_recording(
                 yield Recorded(run, name, doc, where)
     except MemoryError:
         raise BadRecording(
-            f"{path}: there is not enough memory for what it says it holds"
+            f"{path}: there is not enough memory for the sizes that it declares"
         ) from None
     except (*_UNREADABLE, *_BAD_ZIP) as error:
         reason = getattr(error, "strerror", None) or error
@@ -193,7 +193,9 @@ def _named(value: Any, where: str, depth: int) -> Iterator[tuple[str, Mapping[st
         for item in value.values() if isinstance(value, dict) else value:
             yield from _named(item, where, depth + 1)
         return
-    raise BadRecording(f'{where}: no document, neither [name, document] nor {{"name", "doc"}}')
+    raise BadRecording(
+        f'{where}: is not a document, neither [name, document] nor {{"name", "doc"}}'
+    )
 
 
 def _values(path: Path, define: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
@@ -217,7 +219,7 @@ def _zip_values(
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if _is_member(info)]
         if not members:
-            raise BadRecording(f"{path}: no recording in this zip file")
+            raise BadRecording(f"{path}: the zip file contains no recording")
         for info in members:
             name = f"{path}!{info.filename}"
             with archive.open(info) as member:
@@ -344,7 +346,7 @@ def _decoded(name: str, line: int, data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         position = line + data.count(b"\n", 0, error.start)
-        raise BadRecording(f"{name}, line {position}: no UTF-8 text: {error.reason}") from None
+        raise BadRecording(f"{name}, line {position}: is not UTF-8 text: {error.reason}") from None
 
 
 def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any:

@@ -130,7 +130,7 @@ def _check_size(path: Path, tree: xr.DataTree, size: int) -> None:
     held = sum(node.dataset.nbytes for node in tree.subtree)
     if held > max(FREE_BYTES, RATIO * size):
         raise BadRecording(
-            f"{path}: says that it holds {held:,} bytes, more than {RATIO} times its size"
+            f"{path}: declares {held:,} bytes of data, more than {RATIO} times its size"
         )
 
 

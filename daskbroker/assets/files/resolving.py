@@ -107,7 +107,7 @@ def resolve(
     name = "parameters" if stream and resource.get("parameters") else "resource_kwargs"
     kwargs = resource.get(name) or {}
     if not isinstance(kwargs, Mapping):
-        raise FillError(f"{label}: {name} is no mapping but {kwargs!r:.100}")
+        raise FillError(f"{label}: {name} must be a mapping, not {kwargs!r:.100}")
     roots = {key: _from_here(os.fspath(folder)) for key, folder in (root_map or {}).items()}
     if resource.get("uri"):
         paths = _paths_of_uri(str(resource["uri"]), roots, label)
@@ -235,8 +235,8 @@ def _here(path: str, original: str, label: str) -> str:
     """
     if os.name != "nt" and PureWindowsPath(path).drive and not path.startswith("/"):
         raise FillError(
-            f"{label}: {original!r} is a Windows path; set root_map={{{original!r}: folder}} would "
-            "say where that is here"
+            f"{label}: {original!r} is a Windows path; set root_map={{{original!r}: folder}} to "
+            "the folder on this machine"
         )
     return _from_here(path)
 

@@ -110,7 +110,7 @@ class Datums:
             whole = None
         if whole is None or values.ndim != 1 or (whole != values).any() or (whole < 0).any():
             bad = next(v for v in values.tolist() if not _is_position(v))
-            raise FillError(f"{found!r} of a datum must be a whole number from 0, not {bad!r}")
+            raise FillError(f"{found!r} of a datum must be an integer of 0 or more, not {bad!r}")
         return whole
 
 

@@ -49,10 +49,10 @@ class EventLayout:
             If ``join_method`` is unknown or the data key's shape is not a valid shape.
         """
         if join_method not in JOINS:
-            raise FillError(f"join_method {join_method!r} is none of {', '.join(JOINS)}")
+            raise FillError(f"join_method must be one of {', '.join(JOINS)}, not {join_method!r}")
         shape = tuple((data_key or {}).get("shape") or ())
         if not all(size is None or isinstance(size, int) for size in shape):
-            raise FillError(f"the data key's shape {shape!r} is none")
+            raise FillError(f"the data key's shape {shape!r} is not valid")
         if 0 in shape[1:]:
             shape = ()  # as [width, height, 0] of old, whose first length counts no frames
         shape = tuple(size if size is not None and size > 0 else None for size in shape)

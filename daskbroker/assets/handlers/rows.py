@@ -263,7 +263,7 @@ def locate_events(
     dropped = [axis for axis, part in enumerate(view) if isinstance(part, int)]
     kept = [(part, size) for part, size in zip(view, source.shape) if not isinstance(part, int)]
     if any(not np.array_equal(part, range(size)) for part, size in kept[1:]):
-        raise NoReference(f"only some of the frames of {source.name!r} is shown")
+        raise NoReference(f"only a part of the frames of {source.name!r} is shown")
     frames = rows.start + _frames(events, count, range(count)) * rows.step
     stored, numbers, inside = source.locate(frames)
     return cell_frames(

@@ -94,7 +94,7 @@ class StoredRows:
         """
         lengths = [(self.shape[a], 1 if self.chunk is None else self.chunk[a]) for a in axes]
         if any(pair != (1, 1) for pair in lengths):
-            raise NoReference(f"only some of the frames of {self.path!r} is shown")
+            raise NoReference(f"only a part of the frames of {self.path!r} is shown")
         kept = [axis for axis in range(len(self.shape)) if axis not in axes]
         table = self.table
         if table is not None:

@@ -73,7 +73,9 @@ def one_row(connection: sqlite3.Connection, query: str, *values: Any) -> tuple[A
     """
     row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
     if row is None:
-        raise StoreDamaged(f"the store lacks the row of {values} that is wanted by: {query}")
+        raise StoreDamaged(
+            f"the store has no row for {values}, although others refer to it: {query}"
+        )
     return row
 
 

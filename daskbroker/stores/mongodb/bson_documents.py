@@ -213,7 +213,7 @@ def _with_rows(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
             path, text, shape = item
             doc = _with_array(doc, list(path), fields_dtype(text), tuple(shape))
         except (ValueError, TypeError):
-            raise StoreDamaged(f"{SIDE_FIELD}.{ROWS_FIELD} is not sound: {item!r:.60}") from None
+            raise StoreDamaged(f"{SIDE_FIELD}.{ROWS_FIELD} is not valid: {item!r:.60}") from None
     return doc
 
 

@@ -300,7 +300,7 @@ def _assembled(
     parts = [_decoded(f"{where}, column {name!r}", bodies[name], None) for name in names]
     for name, part in zip(names, parts, strict=True):
         if part.num_rows != rows or part.column_names != [name]:
-            raise StoreDamaged(f"{where}, column {name!r}: it contains something else")
+            raise StoreDamaged(f"{where}, column {name!r}: it has other rows or columns")
     schema = pa.schema([part.schema.field(0) for part in parts], metadata=parts[0].schema.metadata)
     return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
 
@@ -322,7 +322,7 @@ def _check_complete(
         )
     if manifest is None:
         raise StoreDamaged(
-            f"the chunk {chunk} is gone from {database.label}; make the table or dataset anew"
+            f"the chunk {chunk} no longer exists in {database.label}; make the table or dataset anew"
         )
     kinds = kinds_of(manifest["schema"])
     wanted = kinds if columns is None else [name for name in columns if name in kinds]

@@ -346,7 +346,7 @@ def indexed(dataset: xr.Dataset, name: str) -> xr.Dataset:
     if variable is None or variable.dims != ("time",) or variable.dtype.kind not in "fiuM":
         fit = [n for n, v in dataset.variables.items() if v.dims == ("time",) and n != "time"]
         raise BadQuery(
-            f"index={name!r} has to be a variable with one number for each event; "
+            f"index={name!r} must be a variable with one number per event; "
             f"there are: {listed(sorted(map(str, fit)), name)}"
         )
     values = variable.values

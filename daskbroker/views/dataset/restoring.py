@@ -74,7 +74,7 @@ class RestoredColumn(ColumnSource):
                 raise StoreDamaged(
                     f"{block.labels[piece.owner]}: the column {self.name!r} is not of the shape "
                     f"{list(self.cell.shape)} and dtype {self.cell.dtype} that the descriptor "
-                    f"tells: {error}"
+                    f"declares: {error}"
                 ) from None
         if not parts:
             return np.empty((0, *self.cell.shape), self.cell.dtype)

@@ -170,7 +170,7 @@ class ChunkBytes:
     def _decode(self, file: int, stored: StoredChunk, out: np.ndarray) -> None:
         # pread would allocate the claimed size, even if the file is shorter.
         if stored.offset + stored.size > self.state[2] or stored.size > self.filters.most:
-            raise Damaged(f"it takes {stored.size:,} bytes, more than there are or can be")
+            raise Damaged(f"its size of {stored.size:,} bytes is not possible in this file")
         data = os.pread(file, stored.size, stored.offset)
         self.filters.decode(memoryview(data), stored.mask, out)
 

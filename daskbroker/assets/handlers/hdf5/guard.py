@@ -143,7 +143,9 @@ class ChunkGuard:
                 continue
             size = len(data) if code == SHUFFLE else _unpacked(code, values, data, self._most)
             if number > first and size is None:
-                raise Damaged(f"nothing tells how much filter {code} makes of it for the next one")
+                raise Damaged(
+                    f"the size of what filter {code} produces for the next filter is unknown"
+                )
             self._believed(size or 0)
             if number > first:
                 out = np.empty(size or 0, np.uint8)

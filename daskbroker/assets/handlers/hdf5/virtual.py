@@ -290,7 +290,7 @@ class VirtualRows:
             if last >= size:
                 raise FillError(
                     f"{self._file.path!r}: {label} has the shape {tuple(shape)}, too small for "
-                    f"place {last}, which the virtual dataset {self.name!r} has of it"
+                    f"position {last}, which the virtual dataset {self.name!r} maps"
                 )
 
     def _converted(self, block: np.ndarray, label: str) -> np.ndarray:

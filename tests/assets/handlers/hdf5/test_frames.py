@@ -245,7 +245,10 @@ def test_how_frames_make_events(files, reader, shape, parameters, cell):
         ({}, "lack 'dataset'"),
         ({"dataset": "nothing"}, r"no dataset 'nothing'.*it has '/entry/data/data'"),
         ({"dataset": "/entry"}, "'/entry' is a group of the file, not a dataset"),
-        ({"dataset": "/entry/data/data", "join_method": "sum"}, "'sum' is none of concat, stack"),
+        (
+            {"dataset": "/entry/data/data", "join_method": "sum"},
+            "must be one of concat, stack, not 'sum'",
+        ),
         ({"dataset": "/entry/data/data", "slice": "a:b"}, "'slice' 'a:b' is not valid"),
         ({"dataset": "/entry/data/data", "slice": "::0"}, "step of 0"),
         ({"dataset": "/entry/data/data", "slice": "3,:,:"}, "drops the first dimension"),
