@@ -299,7 +299,7 @@ class DataBroker:
             days, weeks, months or years, which is a date, while one in hours or less is an instant.
         **query
             Mongo-style filter on start documents, such as ``**{"sample.name": "x"}``. Some words
-            are reserved, whatever keys documents have: ``stop={...}`` and ``descriptor={...}``
+            are reserved even if documents have such keys: ``stop={...}`` and ``descriptor={...}``
             filter on those documents; ``data_key="det"`` finds runs in which some descriptor has
             this data key; ``start_time`` and ``stop_time`` are synonyms of ``since`` and
             ``until``; ``exit_status="fail"`` filters on the stop document, ``exit_status="open"``

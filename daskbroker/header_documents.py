@@ -204,8 +204,8 @@ class HeaderDocuments(StoredRun):
         """
         if format not in FOLLOWED or (format == "dataframe" and stream_name is ALL):
             raise BadQuery(
-                f"format must be {' or '.join(map(repr, FOLLOWED))}, and the latter needs a stream_name; "
-                f"not {format!r} with stream_name {stream_name!r}"
+                f"format must be {' or '.join(map(repr, FOLLOWED))}, and the latter needs a "
+                f"stream_name; not {format!r} with stream_name {stream_name!r}"
             )
         options = ViewOptions(
             fields,

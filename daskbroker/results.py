@@ -33,7 +33,7 @@ class Results(ResultsViews):
     documents have the oldest run first.
 
     Lazy: the store is queried when the results are iterated, counted or indexed, and each
-    iteration queries it anew. A slice is another Results. Headers are fetched in batches, so a
+    iteration queries it again. A slice is another Results. Headers are fetched in batches, so a
     million of them need not fit in memory.
 
     Runs that cannot be read (a damaged row, an invalid document of another writer) are left out

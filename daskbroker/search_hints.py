@@ -118,7 +118,7 @@ class SearchHints:
     def _on_types(
         self, document: str, key: str, asked: Sequence[Any], there: AbstractSet[str]
     ) -> str | None:
-        """Return what to write if runs have no values of the types that were asked for."""
+        """Return what to write if runs have no values of the types that were requested."""
         wanted = dict.fromkeys(map(type_name, asked))
         if not there or not wanted or "None" in wanted or not there.isdisjoint(wanted):
             return None
@@ -207,7 +207,7 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:
-    """Yield each condition of a search: kind of document, key, and values asked for."""
+    """Yield each condition of a search: kind of document, key, and values requested."""
     parts = {"start": search.queries, "stop": search.stop, "descriptor": search.descriptors}
     for kind, queries in parts.items():
         for query in queries:

@@ -148,8 +148,8 @@ def _store(content: Mapping[str, Any], half: str, where: str) -> str:
     if store.get("module") != module or store.get("class") not in classes:
         raise ConfigError(
             f"{where}: {half} is of class {store.get('module')}.{store.get('class')}; only "
-            f"MongoDB can be opened ({module}.{classes[0]}). Export such a store with databroker and "
-            "bring it in by 'daskbroker ingest'"
+            f"MongoDB can be opened ({module}.{classes[0]}). Export such a store with databroker "
+            "and bring it in by 'daskbroker ingest'"
         )
     config = _mapping(store, "config", f"{where}: {half}")
     if "uri" in config and ("host" in config or "port" in config):

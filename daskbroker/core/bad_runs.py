@@ -45,7 +45,7 @@ class BadRun:
         return f"{name}: {reason}" + (f" ({self.where})" if self.where else "")
 
     def error(self) -> StoreDamaged:
-        """Return the error to raise if this run is asked for."""
+        """Return the error to raise if this run is requested."""
         return StoreDamaged(str(self))
 
 

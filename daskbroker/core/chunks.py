@@ -114,7 +114,7 @@ def place_identity(store: str, *place: str) -> str:
 # -- plans -----------------------------------------------------------------------------------
 
 SMALL_BYTES = 2**16
-"""Maximum bytes of a chunk of which all columns are read even if only some are asked for."""
+"""Maximum bytes of a chunk of which all columns are read even if only some are requested."""
 
 CHUNK_RECORD = np.dtype(
     [

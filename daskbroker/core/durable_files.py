@@ -120,7 +120,7 @@ class DurableFolders:
             return
         folder.mkdir(parents=True, exist_ok=True)
         way = [folder, *folder.parents]
-        # The folder's own name is synced in any case: it may have been deleted and made anew.
+        # The folder's own name is synced in any case: it may have been deleted and made again.
         for one in reversed(way[: way.index(self._root)]):
             if one == folder or one not in self._durable:
                 sync_folder(one.parent)

@@ -220,7 +220,7 @@ def join_tables(
         exact_alone(arrow_field) for arrow_field in first.schema
     ):
         return pa.concat_tables(tables).combine_chunks()
-    # The schemas differ, or notes are about rows at certain places: all rows are encoded anew.
+    # The schemas differ, or notes are about rows at certain places: all rows are encoded again.
     owner = metadata.get(layout.owner, "")
     rows = [row for table in tables for row in iter_rows(layout, table, owner)]
     return encode_rows(layout, rows, metadata)
@@ -307,7 +307,7 @@ def decode_rows(layout: Layout, table: pa.Table, owner: str) -> list[Document]:
 def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]:
     """Yield the documents of :func:`decode_rows` one by one.
 
-    Columns are decoded at once, documents are made as they are asked for: a document that is
+    Columns are decoded at once, documents are made as they are requested: a document that is
     released soon costs half of one that is kept among thousands.
     """
     columns: dict[str, Iterable[Any]] = {name: cells(table, name) for name in layout.columns}

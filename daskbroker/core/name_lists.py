@@ -1,4 +1,4 @@
-"""Lists of names in messages: all if there are few, else the nearest to what was asked for."""
+"""Lists of names in messages: all if there are few, else the nearest to what was requested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_NAMES = 10
 MAX_NAME_LENGTH = 80
 """Maximum characters of a name that is shown or compared."""
 COMPARED = 2000
-"""Maximum number of names that are compared with what was asked for; each takes 50 us."""
+"""Maximum number of names that are compared with what was requested; each takes 50 us."""
 
 
 def listed(names: Iterable[object], asked: object = None, *, none: str = "none") -> str:
@@ -27,7 +27,7 @@ def listed(names: Iterable[object], asked: object = None, *, none: str = "none")
     names
         The names, in the order in which they are listed if there are few, or ``asked`` is None.
     asked
-        Name that was asked for.
+        Name that was requested.
     none
         Text to return if there are no names.
     """

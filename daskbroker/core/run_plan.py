@@ -31,7 +31,7 @@ def stream_of(descriptor: Mapping[str, Any]) -> str:
 def is_of_stream(descriptor: Document | BadRun, stream: object) -> bool:
     """Return whether a descriptor is of a stream, or of any if that is ``ALL``.
 
-    A BadRun in the place of a descriptor may be of any stream.
+    A BadRun in place of a descriptor may be of any stream.
     """
     return stream is ALL or isinstance(descriptor, BadRun) or stream_of(descriptor) == str(stream)
 
@@ -43,7 +43,7 @@ class RunPlan:
     Attributes
     ----------
     runs
-        Uids of the runs, in the order in which they were asked for.
+        Uids of the runs, in the order in which they were requested.
     events
         Plan of the chunks of events, with every descriptor of the planned streams.
     references

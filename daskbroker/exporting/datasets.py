@@ -94,7 +94,7 @@ def _can_be_consolidated(data: Any) -> bool:
 def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterator[Any]:
     """Yield the tree of a run's streams, or the Dataset of the chosen stream if the run has it.
 
-    If a client is given, it computes the blocks of lazy variables when they are asked for, also
+    If a client is given, it computes the blocks of lazy variables when they are requested, also
     when the threads of this process ask.
     """
 

@@ -136,7 +136,7 @@ class RecordFile(ABC):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Take in the appended records; within the context, nobody else writes.
+        """Take in the appended records; within the context, no other process writes.
 
         Raises
         ------
@@ -250,7 +250,7 @@ def _read_body(path: str, inode: int, span: Span) -> bytes:
 
 
 def _check_inode(path: str, inode: int, stat: os.stat_result) -> None:
-    """Raise StoreError if another file is in the place of the opened one.
+    """Raise StoreError if another file is in place of the opened one.
 
     What replaces the file, even a copy of it, may have other records.
     """

@@ -1,6 +1,6 @@
 """Unfilling: the form in which an event with external data in place of references is stored.
 
-An event that a broker has filled, and that nobody has changed, is stored in its unfilled form if
+An event that a broker has filled, and that was not changed, is stored in its unfilled form if
 the references are stored too; thus a run that is inserted as it is streamed gives an equal run.
 Any other event is stored as it is given, so values that somebody has edited are never replaced by
 those of the file.

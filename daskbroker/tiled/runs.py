@@ -35,7 +35,7 @@ class Run(Folder):
     header
         The run.
     names
-        Names of its streams, if they are known. Those of a run in progress are looked up anew.
+        Names of its streams, if they are known. Those of a run in progress are looked up again.
     """
 
     def __init__(self, header: Header, names: list[str] | None = None) -> None:

@@ -103,7 +103,8 @@ class TakenStream:
         most = max([rows, *map(self._events_of, self._external)])
         if expected is not None and most < expected:
             raise BadRecording(
-                f"{self.where}: there are {most:,} rows, but the stop document declares {expected:,}"
+                f"{self.where}: there are {most:,} rows, but the stop document "
+                f"declares {expected:,}"
             )
 
     def _uneven(self, key: str, count: int, rows: int) -> BadRecording:
@@ -307,8 +308,8 @@ def _uri_of(where: str, key: str, uris: Sequence[str], events: int) -> tuple[str
             template = f"{_literal(before)}%0{width}d{_literal(after)}"
             return folder + "/", template, first
     raise BadRecording(
-        f"{where}: key {key!r} has {len(uris):,} files and {events:,} events; which frames are in "
-        "which file is not kept in Tiled"
+        f"{where}: key {key!r} has {len(uris):,} files and {events:,} events; Tiled does not store "
+        "which frames are in which file"
     )
 
 

@@ -48,7 +48,7 @@ MAX_WRAPPINGS = 8
 """Maximum levels of lists and labels around documents."""
 
 MOST_GZIP = 4
-"""Maximum times that a file may be compressed by gzip; a file can unpack to itself for ever."""
+"""Maximum times that a file may be compressed by gzip; a file can unpack to itself forever."""
 
 MOST_EMPTY = 2**16
 """Maximum number of empty lists that an array without values may stand for."""
@@ -88,7 +88,7 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
     Hidden files, READMEs, manifests, catalog files and folders of external files are skipped, and
     so are files without a suffix of recordings. NetCDF files and Zarr groups are skipped unless
     they were saved from Datasets of daskbroker. Folders that cannot be listed are among the paths,
-    as nobody knows what is in them; reading them says why.
+    as their content is not known; reading them says why.
 
     Parameters
     ----------

@@ -374,7 +374,7 @@ class Filling:
     def _tell_extra(
         self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
     ) -> None:
-        """Warn of frames in no event in a file that was just read and nobody peeked into."""
+        """Warn of frames in no event in a file that was just read without a look into it before."""
         known = self.known_of(target)
         peeked = known is not None and not known.guessed
         # A peek has reported them already. Files of open runs may be ahead of their documents.

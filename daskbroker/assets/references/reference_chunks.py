@@ -23,7 +23,7 @@ MAX_CACHED = 64
 """Maximum number of chunks of references that stay in memory, as stored and as datums each."""
 FEW = 8
 """Maximum number of texts that are searched one by one: the hash table of all known texts, which is
-made anew each time, takes as long as 16 searches."""
+made again each time, takes as long as 16 searches."""
 
 
 @lru_cache(MAX_CACHED)

@@ -320,7 +320,7 @@ class Database:
                 try:
                     yield connection
                 except BaseException:
-                    # The connection of an interrupted statement would show its state for ever.
+                    # The connection of an interrupted statement would show its state forever.
                     self._disconnect(connection)
                     raise
                 if len(self._readers) < IDLE_READERS and not self._closed:

@@ -4,7 +4,7 @@ Collection ``event_chunk`` has one document per chunk, its manifest. It holds th
 of the descriptor, as ``owner``), the position of its first row in the sequence, statistics, the
 kinds of the columns, and the state of its rows in the journal: ``waiting`` to be removed, ``kept``
 there for other readers, or ``gone``. Collection ``event_chunk_column`` has the columns as Arrow
-bytes, so that only the columns that are asked for are fetched. The columns of a small chunk are
+bytes, so that only the columns that are requested are fetched. The columns of a small chunk are
 one binary, named "".
 
 Columns are stored before the manifest, whose insertion publishes the chunk at once. Sequence and
@@ -322,7 +322,8 @@ def _check_complete(
         )
     if manifest is None:
         raise StoreDamaged(
-            f"the chunk {chunk} no longer exists in {database.label}; make the table or dataset anew"
+            f"the chunk {chunk} no longer exists in {database.label}; "
+            "make the table or dataset anew"
         )
     kinds = kinds_of(manifest["schema"])
     wanted = kinds if columns is None else [name for name in columns if name in kinds]

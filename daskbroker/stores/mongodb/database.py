@@ -61,7 +61,7 @@ CLASSIC: tuple[dict[str, Any], ...] = ({"$unset": "_"},)
 """A stage without effect, except that MongoDB 6 does not use its other engine for the pipeline.
 
 That engine is quicker for many rows, but takes 0.14 ms to prepare for each of :data:`MANY` values
-or more that are asked for.
+or more that are requested.
 """
 ATTEMPTS = 3
 """Maximum number of times that missing indexes are made."""
@@ -476,7 +476,7 @@ class Database:
     def _leave_clients(self) -> None:
         """Set the clients aside, so that new ones are made.
 
-        Needed after an interrupt, which may leave a lock of pymongo's pool held for ever. Other
+        Needed after an interrupt, which may leave a lock of pymongo's pool held forever. Other
         threads may still be using these clients, so they stay open until this object is closed.
         """
         with self._lock:

@@ -1,6 +1,6 @@
 """Translation of a search to a filter for MongoDB.
 
-The filter finds at least what the search asks for. If it is exact, the server can count. Conditions
+The filter finds at least what the search requests. If it is exact, the server can count. Conditions
 that MongoDB interprets differently from :mod:`daskbroker.core.query` (the order of keys in whole
 mappings, None under a dotted path, most regular expressions) are left out and decided afterwards.
 """
@@ -30,7 +30,7 @@ _COMPARISONS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter for ``find``, and whether it finds exactly what was asked for.
+    """A filter for ``find``, and whether it finds exactly what was requested.
 
     Attributes
     ----------

@@ -89,7 +89,7 @@ def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = Fa
             if not keep:
                 for manifest in published:
                     _remove_rows(database, manifest)
-        # A writer that is as fast as this sealer would otherwise keep it here for ever.
+        # A writer that is as fast as this sealer would otherwise keep it here forever.
         if done >= count:
             return made
 

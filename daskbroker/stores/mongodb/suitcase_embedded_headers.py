@@ -152,7 +152,7 @@ def _only(name: str, stored: Mapping[str, Any]) -> Any:
 
 
 def _filter(search: Search) -> dict[str, Any]:
-    """Return a filter that finds at least what the search asks for."""
+    """Return a filter that finds at least what the search requests."""
     begun: dict[str, Any] = {"start.0": {"$exists": True}}
     query = _below_start(start_filter(search, packed=False).query)
     return {"$and": [begun, query]} if query else begun

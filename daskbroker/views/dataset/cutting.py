@@ -71,7 +71,7 @@ def even_cut(count: int, most: int, align: int = 1) -> tuple[int, ...]:
 
 
 def size_of_rows(target: int, columns: int) -> int:
-    """Return the bytes of a block of rows of so many stored columns, for a usual size.
+    """Return the bytes of a block of rows of this number of stored columns, for a usual size.
 
     A column of each block is a task, however narrow the column is: Dask takes longer for the tasks
     of some hundred columns than it takes to read them. What a task reads at once does not grow,

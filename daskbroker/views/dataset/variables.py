@@ -208,7 +208,7 @@ def chunk_length(
 def declared_dims(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str, ...] | None:
     """Return the names that a descriptor gives the `inner` dimensions of a cell.
 
-    None if it does not name exactly so many. The first descriptor with the key counts.
+    None if it does not name exactly this number. The first descriptor with the key counts.
     """
     claims = _claims(plan, column.field.key) if column.field.role == "data" else []
     named = claims[0].get("dims") if claims else None

@@ -1,4 +1,4 @@
-"""Read chunks before they are asked for, on the workers of a Client or in a thread.
+"""Read chunks before they are requested, on the workers of a Client or in a thread.
 
 Bounds are set in dask's configuration: ``daskbroker.prefetch`` is the maximum number of reads
 ahead on a cluster (8), ``daskbroker.prefetch-bytes`` the maximum bytes that all reads ahead hold
@@ -55,7 +55,7 @@ class _Reads:
         return [list(reader.read_labelled(keys, labels)) for reader, keys, labels in self.parts]
 
     def one_by_one(self) -> list[list[Read]]:
-        """Read chunks one by one, with the error in the place of each damaged one."""
+        """Read chunks one by one, with the error in place of each damaged one."""
         return [
             [_read_one(reader, key, label) for key, label in zip(keys, labels, strict=True)]
             for reader, keys, labels in self.parts

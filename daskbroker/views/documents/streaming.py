@@ -115,7 +115,7 @@ def stream_documents(
     Raises
     ------
     FieldNotFound
-        If no stream has one of the fields; raised when the first document is asked for.
+        If no stream has one of the fields; raised when the first document is requested.
     """
     begin = partial(_begun, sources, start, stop, options, all_streams)
     if ahead is None:

@@ -43,7 +43,7 @@ def table_to_stream(
         The index ``seq_num`` numbers the rows. Of any other index, each level becomes a column of
         its name (``index`` if it has none), except the 0, 1, 2, … that pandas makes by itself.
         An index of times becomes the events' time. Rows of several runs (column ``run``) are
-        numbered anew.
+        numbered again.
     header
         Header, or start document, of the origin. If None, only ``frame.attrs`` describes it.
     stream
@@ -181,7 +181,7 @@ class _Table:
             yield "event", Document(event)
 
     def _numbers(self, partition: pd.DataFrame) -> list[int] | None:
-        """Return ``seq_num`` of the rows; None if they must be counted anew.
+        """Return ``seq_num`` of the rows; None if they must be counted again.
 
         That is so without an index ``seq_num``, and for rows of several runs, whose numbers clash.
         """

@@ -2,7 +2,7 @@
 
 A decoder gets the stored bytes and an output buffer of exactly the right size. The sizes in a
 chunk's header are compared with that buffer first, so that no decoder takes memory or time as a
-damaged or malicious header asks for.
+damaged or malicious header declares.
 """
 
 from __future__ import annotations

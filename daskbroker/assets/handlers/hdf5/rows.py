@@ -61,7 +61,7 @@ class RowSource:
     """
 
     def __init__(self, dataset: h5py.Dataset, plist: h5p.PropDCID | None = None) -> None:
-        # h5py looks up each of these anew whenever it is asked.
+        # h5py looks up each of these again whenever it is asked.
         self.dataset = dataset
         self.dtype = dataset.dtype
         plist = dataset.id.get_create_plist() if plist is None else plist
