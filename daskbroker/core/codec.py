@@ -41,7 +41,7 @@ import numpy as np
 import pyarrow as pa
 
 from .column_kinds import JSON_KINDS, MISSING, NOTES, Column, Kind, Missing, field_kind
-from .documents import MAX_DOCUMENT_DEPTH, plain
+from .documents import plain
 from .dtypes import fields_dtype, fields_text
 from .errors import StoreDamaged
 from .field_rows import common_of, has_fields, lists_of
@@ -49,6 +49,7 @@ from .frozen import ArrayList
 from .json_text import from_json, has_marks, marked_json, of_marked_json
 from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyond, leaf_of_array
 from .name_lists import listed
+from .normalizing import MAX_DOCUMENT_DEPTH
 
 __all__ = ["block", "check_notes", "decode", "encode"]
 

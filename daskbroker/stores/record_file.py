@@ -28,12 +28,12 @@ from ..core.errors import (
     DaskbrokerError,
     StoreError,
     StoreNotFound,
-    StoreReadOnly,
     file_error,
     seen_from,
 )
 from ..core.forking import in_each_process
 from ..core.formats import check_format
+from .usable import check_writable
 
 __all__ = ["RecordFile", "RecordReader", "Span"]
 
@@ -145,8 +145,7 @@ class RecordFile(ABC):
         StoreFull
             If there is no room for an appended record.
         """
-        if self._read_only:
-            raise StoreReadOnly(f"{self.path} was opened to read only")
+        check_writable(str(self.path), read_only=self._read_only)
         try:
             with self._lock, open(self.path, "r+b", buffering=0) as self._file:
                 fcntl.flock(self._file, fcntl.LOCK_EX)

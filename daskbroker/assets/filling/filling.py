@@ -15,7 +15,6 @@ import numpy as np
 
 from ...core.errors import FillError, FrameMissing
 from ...core.external import is_stream_key
-from ...core.peeks import Cell
 from ..files.readable import ANYWHERE, ReadableRoots
 from ..files.resolving import ResolvedResource, normal_spec, resolve
 from ..handlers.contract import Datums
@@ -38,10 +37,12 @@ from .fitting import (
     in_shape_if_it_fits,
     meet_block,
     naming_cells,
+    place_text,
     stack_cells,
     values_of_events,
 )
-from .knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
+from .knowledge import Differs, Known, KnownOfRun
+from .lost import read_there
 from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
 from .target import Target
 
@@ -279,7 +280,7 @@ class Filling:
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
         known = self.known_of(target)
         if known is not None and known.refused:
-            raise self._refused(target, resource, known)
+            raise known.refusal(place_text(target.where, resource))
         if self.mismatch == "keep" or is_open(target.claim):
             return read_block(resource, factory, datums, **more)
         if known is not None:
@@ -358,7 +359,7 @@ class Filling:
 
         with naming_cells(target.where, resource):
             if known is not None and known.refused:
-                raise self._refused(target, resource, known)
+                raise known.refusal(place_text(target.where, resource))
             given = cell_shape(resource, factory, cells.datums, **more)
             try:
                 # The shape differs; the error needs the dtype too, for the next opening.
@@ -367,7 +368,10 @@ class Filling:
                     known.meet(*look_at_cells(resource, factory, first, **more))
                 block = cast(fit(read, given, declared.shape, roi), declared.dtype)
             except Differs as differs:
-                raise self._unforeseen(target, resource, differs.cell) from None
+                assert known is not None
+                group = (self.references[target.run].store, target.descriptor, target.key)
+                where = place_text(target.where, resource)
+                raise known.unforeseen(where, group, differs.cell) from None
         self._tell_extra(target, resource, factory, cells.datums)
         return block
 
@@ -382,32 +386,6 @@ class Filling:
             return
         references, strict = self.references[target.run], self.mismatch == "raise"
         tell_extra_frames(target, references, resource, factory, datums, strict=strict)
-
-    @staticmethod
-    def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
-        return FillError(
-            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}. "
-            "Set daskbroker.shape-mismatch to 'warn' to read the cells of the file"
-        )
-
-    def _unforeseen(
-        self, target: Target, resource: ResolvedResource, cell: Cell
-    ) -> UnforeseenCells:
-        known = self.known_of(target)
-        assert known is not None
-        if known.guessed:
-            why = (
-                "its cells were guessed from the files of similar runs, which hold "
-                f"{cells_text(known.cells)}; peek='each' looks into those of each run"
-            )
-        else:
-            why = f"the first and the last resource of this run hold {cells_text(known.cells)}"
-        return UnforeseenCells(
-            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: the file holds "
-            f"{cell}; {why}. This is noted: open the run again to read it",
-            (self.references[target.run].store, target.descriptor, target.key),
-            cell,
-        )
 
     # -- common ------------------------------------------------------------------------------
 
@@ -427,7 +405,7 @@ class Filling:
         if strict is None:
             strict = self.rule(target).lost == "raise"
         for found in self._find(target, contents, run_fraction, strict=strict):
-            yield from _read_there(found, read, strict=strict)
+            yield from read_there(found, read, strict=strict)
 
     def _find(
         self, target: Target, contents: CellContents, run_fraction: float, *, strict: bool
@@ -492,25 +470,3 @@ class Filling:
         if factory is None:
             factory = _DEFAULT_HANDLERS.find(spec, where=where)
         return factory
-
-
-def _read_there(
-    cells: CellsOfResource, read: Callable[[CellsOfResource], Any], *, strict: bool
-) -> Iterator[tuple[np.ndarray, Any]]:
-    """Read some cells; unless ``strict``, skip those that are lost.
-
-    Handlers do not tell which cells are lost, so the datums are bisected.
-    """
-    try:
-        block = read(cells)
-    except FrameMissing as error:
-        if strict:
-            raise FrameMissing(f"{error}; {GO_ON}") from error
-    else:
-        yield cells.positions, block
-        return
-    # A single lost cell has no halves: it is left out.
-    middle = len(cells.positions) // 2
-    for some in (slice(0, middle), slice(middle, None)) if middle else ():
-        half = cells._replace(datums=cells.datums.take(some), positions=cells.positions[some])
-        yield from _read_there(half, read, strict=strict)

@@ -81,6 +81,28 @@ class Known:
         """Return whether one of the cells has this shape."""
         return any(cell.shape == shape for cell in self.cells)
 
+    def refusal(self, where: str) -> FillError:
+        """Return the error of reading a file that is :attr:`refused`."""
+        return FillError(
+            f"{where}: {self.complaint}. "
+            "Set daskbroker.shape-mismatch to 'warn' to read the cells of the file"
+        )
+
+    def unforeseen(self, where: str, group: GroupId, cell: Cell) -> UnforeseenCells:
+        """Return the error of a cell that differs from all known ones, which notes it."""
+        if self.guessed:
+            why = (
+                "its cells were guessed from the files of similar runs, which hold "
+                f"{cells_text(self.cells)}; peek='each' looks into those of each run"
+            )
+        else:
+            why = f"the first and the last resource of this run hold {cells_text(self.cells)}"
+        return UnforeseenCells(
+            f"{where}: the file holds {cell}; {why}. This is noted: open the run again to read it",
+            group,
+            cell,
+        )
+
 
 KnownOfRun = Mapping[tuple[str, str], Known]
 """Knowledge of a run's files, by descriptor and data key."""

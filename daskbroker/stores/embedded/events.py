@@ -8,38 +8,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.bad_runs import BadRun
-from ...core.bounded_dict import BoundedDict
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
 from ...core.errors import BadQuery, StoreDamaged, StoreError
-from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
+from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page
 from ...core.page_parts import is_large
 from ...core.peeks import Peek
 from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
 from ..backing_up import BackupSource
 from ..contract import is_repeated
-from ..journalled import JournalledEventStore
 from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import check_descriptors, check_journal, check_rest, list_runs
 from .database import FILE_NAME, Database
 from .format import FORMAT_VERSION
-from .journal import Journal
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import PlannedSequence, add_sequences, among
-from .reader import EmbeddedReader
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
+from .sequence_store import SequenceStore
 
 __all__ = ["EmbeddedEventStore"]
 
 logger = logging.getLogger(__name__)
 
 
-class EmbeddedEventStore(JournalledEventStore):
+class EmbeddedEventStore(SequenceStore):
     """Event store with its journal in SQLite and sealed chunks in Parquet, small ones in SQLite.
 
     Parameters
@@ -48,22 +45,11 @@ class EmbeddedEventStore(JournalledEventStore):
         Database of the store, shared with the header store.
     """
 
-    reader: EmbeddedReader
     least_page_rows = 50
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        root = str(database.root)
-        self.reader = EmbeddedReader(root, database.read_only, database.identity)
-        super().__init__()
 
     def _begin(self) -> None:
         super()._begin()
-        self._journal = Journal(self.reader)
-        self._sequences: BoundedDict[tuple[str, str, str], RowSequence] = BoundedDict()
         self._put_off: dict[int, tuple[int, int]] = {}
-        self._unsure = False
-        """Whether the last transaction on a sequence was interrupted before its end."""
         self._small_bytes_then = 0
 
     @property
@@ -261,31 +247,6 @@ class EmbeddedEventStore(JournalledEventStore):
             discard_files(written)
         return True
 
-    def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
-        return _Writing(self, layout, owner, run)
-
-    def _sequence(
-        self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str
-    ) -> RowSequence:
-        """Return the sequence of an owner, made at its first row."""
-        key = (layout.kind, owner, run)
-        if key not in self._sequences:
-            number = position = self._known_run(run) or 0
-            descriptor = None
-            if layout is EVENT:
-                position = connection.execute(
-                    "SELECT id FROM descriptor WHERE uid = ?", (storable(owner),)
-                ).fetchone()[0]
-                descriptor = self.find_descriptor(owner)
-            metadata = chunk_metadata(layout, descriptor or {"run_start": run})
-            values = (layout.kind, position, number)
-            connection.execute("INSERT OR IGNORE INTO sequence VALUES (NULL, ?, ?, ?)", values)
-            row = connection.execute(
-                "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
-            ).fetchone()
-            self._sequences[key] = RowSequence(row[0], layout, owner, run, number, metadata)
-        return self._sequences[key]
-
     # -- reading -----------------------------------------------------------------------------
 
     def list_descriptors(
@@ -466,40 +427,3 @@ class EmbeddedEventStore(JournalledEventStore):
 
 class _RowByRow(Exception):
     """Raised to roll back a page with rows that are stored; they are then compared one by one."""
-
-
-class _Writing:
-    """Context of a transaction on one sequence, whose counters are forgotten if it fails."""
-
-    def __init__(self, source: EmbeddedEventStore, layout: Layout, owner: str, run: str) -> None:
-        self._source = source
-        self._what = (layout, owner, run)
-        self._transaction = source._database.write()
-
-    def __enter__(self) -> tuple[sqlite3.Connection, RowSequence]:
-        connection = self._transaction.__enter__()
-        try:
-            if self._source._unsure:
-                self._forget()
-            self._source._unsure = True
-            sequence = self._source._sequence(connection, *self._what)
-            return connection, self._source._journal.refresh(connection, sequence)
-        except BaseException as error:
-            self._forget()
-            self._transaction.__exit__(type(error), error, error.__traceback__)
-            raise
-
-    def __exit__(self, *exception: Any) -> None:
-        if exception[0] is not None:
-            self._forget()
-        try:
-            self._source._unsure = False
-            self._transaction.__exit__(*exception)
-        except BaseException:
-            self._forget()
-            raise
-
-    def _forget(self) -> None:
-        # The rollback has undone the key of a new sequence, and positions that were counted up.
-        self._source._sequences.clear()
-        self._source._journal.forget()

@@ -24,6 +24,7 @@ from ...core.documents import pack, unpack
 from ...core.errors import BadDocument, DaskbrokerError, StoreError
 from ...core.forking import in_each_process
 from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
+from ..usable import check_not_closed
 from .file import SpoolFile, left_behind
 
 __all__ = ["Entry", "Sender", "flush_all", "joined_pages", "rows_of_entries"]
@@ -241,8 +242,7 @@ class Sender:
                     self._file.close(remove=not self._waiting)
 
     def _ready(self) -> None:
-        if self._closed:
-            raise StoreError("the store has been closed")
+        check_not_closed("the store", closed=self._closed)
         if not self._recovered:
             self._recovered = True
             try:
