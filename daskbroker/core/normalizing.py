@@ -55,6 +55,7 @@ def normalize(
     except _NoSuchForm as error:
         path = ".".join([where, *reversed(error.path)])
         raise BadDocument(f"{path}: {error}") from None
+    # It says nothing about the value.
     except MemoryError:
         raise
     except Exception as error:  # any error of an object that acts as a mapping, list or number
@@ -90,6 +91,7 @@ class _NoSuchForm(Exception):
 
 def _normalize(value: Any, arrays: int, levels: int) -> Any:
     kind = type(value)
+    # First what most cells of events are.
     if kind in _ATOMS:
         return value
     if kind is int:
@@ -97,6 +99,7 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
     if levels == 0:
         raise _NoSuchForm(f"nested deeper than {MAX_DOCUMENT_DEPTH} levels")
     if kind is not dict and isinstance(value, (list, tuple)):
+        # It remembers its array, so nothing is converted again.
         if isinstance(value, ArrayList) and (arrays == _ALL or (arrays and value.dtype.names)):
             return value.array()
         types = set(map(type, value))
@@ -108,13 +111,17 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
     if kind is dict or isinstance(value, Mapping):  # a slow check, so the common type goes first
         out = {}
         for key, item in value.items():
+            # Text of ASCII alone needs no check for lone surrogates.
             if type(key) is not str or not key.isascii():
                 key = _key(key)
+            # Scalars are taken here, without a call for each: they are most of a document.
             if type(item) in _ATOMS or (type(item) is int and -_WORD < item < _WORD):
                 out[key] = item
                 continue
             try:
                 out[key] = _normalize(item, arrays, levels - 1)
+            # The path is put together while the error passes the levels, and costs nothing
+            # otherwise.
             except _NoSuchForm as error:
                 error.path.append(key)
                 raise
@@ -123,6 +130,7 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
         return _normalize_array(value, arrays, levels)
     if isinstance(value, Enum):
         return _normalize(value.value, arrays, levels)
+    # Subclasses, such as numpy.str_ or an IntEnum of old, become the plain type.
     for base in (int, float, str):
         if isinstance(value, base):
             return _normalize(base(value), arrays, levels)
@@ -179,6 +187,7 @@ def _normalize_array(value: Any, arrays: int, levels: int) -> Any:
         array = np.asarray(value)
     except MemoryError:
         raise
+    # Any error of an object that says it is an array.
     except Exception as error:
         raise _NoSuchForm(f"a {type(value).__name__} makes no array: {_named(error)}") from error
     kind, size = array.dtype.kind, array.dtype.itemsize
@@ -189,11 +198,14 @@ def _normalize_array(value: Any, arrays: int, levels: int) -> Any:
         found, dtype = structured_rows(value if isinstance(value, np.ma.MaskedArray) else array)
         found = _normalize(found, _NONE, levels)
         return found if arrays == _NONE else array_of_rows(found, dtype, array.shape)
+    # Masked cells become None; without any, the plain array does.
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         return _normalize(value.tolist(), arrays, levels)
+    # Scalars, empty arrays and other dtypes have no form as blocks of numbers.
     if array.ndim == 0 or arrays != _ALL or kind not in "biuf" or array.size == 0:
         return _normalize(array.tolist(), arrays, levels)
     native = array.dtype.newbyteorder("=")
+    # Arrow's half floats are not read by all programs; float32 holds all of them.
     if kind == "f" and size == 2:
         native = np.dtype("f4")
     return np.array(array, dtype=native, order="C", copy=True)
@@ -207,6 +219,7 @@ def _has_form(dtype: np.dtype) -> bool:
     if dtype.subdtype is not None:
         return _has_form(dtype.subdtype[0])
     if dtype.names is not None:
+        # Each of the fields decides, at any depth.
         return all(_has_form(dtype[name]) for name in dtype.names)
     return dtype.kind in "biuUSO" or (dtype.kind == "f" and dtype.itemsize <= 8)
 
@@ -230,6 +243,7 @@ def _column_of_table(column: Any) -> np.ndarray:
     if isinstance(column, np.ndarray):
         return column
     values = [item.value if isinstance(item, Enum) else item for item in column]
+    # NumPy's fixed-width text drops trailing null characters.
     if all(isinstance(item, str) and not item.endswith("\0") for item in values):
         return np.array(values, str)
     found = np.empty(len(values), object)

@@ -49,6 +49,7 @@ def fault_of(name: str, doc: Mapping[str, Any]) -> str | None:
     if name == "descriptor":
         return _fault_of_descriptor(doc)
     time = doc.get("time")
+    # Types are compared, as a bool is an int to isinstance, but is not a time.
     if (type(time) is not float and type(time) is not int) or not math.isfinite(time):
         return _lacks(name, doc, "time", "a finite number of POSIX seconds")
     return None
@@ -224,6 +225,7 @@ def _is_sound(layout: Layout, table: pa.Table) -> bool:
         return _has_counts(table)
     if layout is not EVENT:
         return True
+    # Timestamps are the only mapping whose cells must be numbers.
     for field in table.schema:
         if field.name.startswith("ts:") and field_kind(field)[0].name not in (*NUMBERS, "null"):
             return False

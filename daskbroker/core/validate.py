@@ -62,9 +62,11 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
         raise BadDocument(
             f"{name!r} is not a document name; event-model defines {', '.join(NAMES)}"
         )
+    # The usual documents are dicts; an abstract isinstance costs as much as a small check.
     if type(doc) is not dict:
         check_is_mapping(name, doc)
     try:
+        # Events keep arrays for the codec of chunks; a descriptor may have rows as configuration.
         plain: dict[str, Any] = normalize(
             doc, "", arrays=name not in SCHEMA_CHECKED, rows=name == "descriptor"
         )
@@ -107,6 +109,7 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
     if _plainly_sound(quick, doc):
         return
     for error in thorough.iter_errors(doc):
+        # What others add to a document is kept, as event-model's own validation is of known keys.
         if error.validator in ("additionalProperties", "unevaluatedProperties"):
             continue
         where = ".".join([label, *map(str, error.absolute_path)])
@@ -116,6 +119,7 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
 def _shown(value: Any) -> str:
     """Return a value for a message; of a large mapping or list only the number of items."""
     text = repr(value)
+    # A value is shown whole if it fits into a line.
     if len(text) <= 100:
         return text
     if isinstance(value, (dict, list)):
@@ -126,6 +130,7 @@ def _shown(value: Any) -> str:
 def _message(error: Any) -> str:
     """Return the message of ``jsonschema``, with the value at its beginning shortened."""
     text = str(error.message)
+    # jsonschema begins its message with the value, however long that is.
     if text.startswith(repr(error.instance)):
         text = _shown(error.instance) + text.removeprefix(repr(error.instance))
     return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"
@@ -142,6 +147,7 @@ def _text(value: Any, where: str) -> None:
 
 
 def _instant(value: Any, where: str) -> None:
+    # A bool is an int to isinstance; larger integers would be rounded as seconds.
     sound = abs(value) <= EXACT_INTEGER if type(value) is int else type(value) is float
     if not sound or not math.isfinite(value):
         raise BadDocument(f"{where}: must be a finite number of POSIX seconds, not {_shown(value)}")
@@ -165,6 +171,7 @@ def _list(value: Any, where: str) -> None:
 def _stamps(value: Any, where: str) -> None:
     _mapping(value, where)
     for key, stamp in value.items():
+        # Of a key that a device could not read, some programs write None.
         if type(stamp) is not float and type(stamp) is not int and stamp is not None:
             raise BadDocument(f"{where}.{key}: must be a number, not {_shown(stamp)}")
 
@@ -226,6 +233,7 @@ def check_row(layout: Layout, doc: Mapping[str, Any], label: str) -> None:
     for key in layout.keys:
         if key in doc:
             _CHECKS[key](doc[key], f"{label}.{key}" if label else _PATHS[key])
+        # References may lack their texts, such as a path that only its mapping has.
         elif key not in layout.texts:
             raise BadDocument(f"{label}: lacks {key!r}")
 
@@ -278,6 +286,7 @@ def check_page(layout: Layout, page: dict[str, Any], label: str) -> None:
     rows = len(uids)
     for key in layout.scalars:
         _check_column(page[key], rows, f"{label}.{key}", _CHECKS[key])
+    # Keys that the event model does not know are stored, too, so they need a value for each row.
     for key in page.keys() - layout.keys:
         _check_column(page[key], rows, f"{label}.{key}", None)
     nested = [key for key, _ in layout.mappings] + [k for k in layout.texts if k in page]
@@ -298,8 +307,10 @@ def _check_column(
     _list(values, where)
     if len(values) != rows:
         raise BadDocument(f"{where}: has {len(values)} rows where the page has {rows}")
+    # Text has no quick check by NumPy; it goes on to the join below.
     if check is None or (check is not _text and _sound(values, check)):
         return
+    # One look at the joined text is faster than one at each text of a long column.
     if check is _text and set(map(type, values)) <= {str} and all(values):
         check = None if is_unicode("".join(values)) else _text
     if check is None:
@@ -315,8 +326,10 @@ def _sound(values: Sequence[Any] | np.ndarray, check: Callable[[Any, str], None]
             return False
         try:
             values = np.array(values, np.int64 if check is _count else np.float64)
+        # An integer beyond int64: the check of single rows names it.
         except OverflowError:
             return False
+    # Cells of a page that are arrays themselves are refused row by row.
     if values.ndim != 1:
         return False
     if check is _count:
@@ -331,6 +344,7 @@ def _check_stamps(values: Any, where: str) -> None:
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "iuf" or values.ndim != 1:
             raise BadDocument(f"{where}: must hold numbers")
+    # Types are compared rather than values: pages have long columns of floats.
     elif not set(map(type, values)) <= {float, int, type(None)}:
         bad = next(v for v in values if type(v) not in (float, int, type(None)))
         raise BadDocument(f"{where}: must hold numbers, not {_shown(bad)}")

@@ -42,6 +42,7 @@ class DocumentKeys:
     def refresh(self, connection: sqlite3.Connection, sequence: RowSequence) -> None:
         """Read the uids of the run's pages that wait in the journal, unless they are known."""
         if sequence.run_number not in self._waiting:
+            # All of them, as this is rare and they can be read again.
             if len(self._waiting) >= MOST_RUNS:
                 self._waiting.clear()
             held = self._waiting[sequence.run_number] = set()
@@ -62,6 +63,8 @@ class DocumentKeys:
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number).tolist()
         fresh = set(keys)
         held = self._waiting[sequence.run_number]
+        # A number that is taken may be of the same uid or of another one: only a look at it
+        # tells.
         if len(fresh) < len(keys) or not held.isdisjoint(fresh) or _any_known(connection, keys):
             return self.claim_page(connection, sequence, uids)
         held |= fresh
@@ -72,6 +75,7 @@ class DocumentKeys:
     ) -> bool:
         """Note uids as stored from the next position on; return False if one is stored."""
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
+        # Pages that wait have noted their uids only in memory; now the table has to know them.
         if not self._waiting[sequence.run_number].isdisjoint(keys.tolist()):
             self._read_waiting(connection, sequence)
         if _insert_keys(connection, [(sequence, keys)]):
@@ -126,6 +130,7 @@ class DocumentKeys:
             (page, uids, uid_keys(uids, page.layout.kind, page.run_number))
             for page, uids in _waiting_pages(connection, sequence, where, *values)
         ]
+        # Usually all numbers were free, and one statement has noted all.
         if _insert_keys(connection, [(page, keys) for page, _, keys in pages]):
             return
         for page, uids, keys in pages:
@@ -141,6 +146,7 @@ class DocumentKeys:
         """Note uids of a page whose numbers were taken; return False if one is stored."""
         for index, key in enumerate(keys.tolist()):
             position = sequence.next + index
+            # It was noted by this very page, before another of its numbers was found taken.
             if _positions_of(connection, key) == (sequence.number, position):
                 continue
             if self._claim(connection, sequence, uids[index], position, page=uids):
@@ -160,6 +166,7 @@ class DocumentKeys:
         The uids of ``page`` are being noted before its rows are stored, from ``sequence.next`` on.
         """
         key = uid_key(uid, sequence.layout.kind, sequence.run_number)
+        # The table must have it before this uid is compared with what is there.
         if key in self._waiting.get(sequence.run_number, ()):
             self._read_waiting(connection, sequence)
         while True:
@@ -178,6 +185,7 @@ class DocumentKeys:
         self, connection: sqlite3.Connection, key: int, sequence: RowSequence, page: Sequence[str]
     ) -> dict[str, Any]:
         number, position = _positions_of(connection, key)
+        # The row is of the page that is being stored, and not in the journal yet.
         if number == sequence.number and 0 <= position - sequence.next < len(page):
             return {sequence.layout.uid: page[position - sequence.next]}
         kind, owner = owner_of(connection, number)
@@ -186,6 +194,8 @@ class DocumentKeys:
             "SELECT id, rows, body FROM journal WHERE id >= ? AND id <= ? ORDER BY id DESC LIMIT 1",
             (low, low + position),
         ).fetchone()
+        # The journal's last entry up to this position may be a page of several rows, which ends
+        # before it.
         if row is not None and row[0] + (row[1] or 1) > low + position:
             first, rows, body = row
             if rows is None:
@@ -204,6 +214,7 @@ class DocumentKeys:
 
     def _decoded(self, number: int, kind: str, owner: str, key: Any) -> list[Any]:
         """Decode the documents of a chunk; those of the last chunk are cached."""
+        # Repeated documents come in order, so the same chunk is looked into again and again.
         if self._last_chunk is None or self._last_chunk[0] != number:
             documents = decode_rows(LAYOUTS[kind], self._reader.read(key), owner)
             self._last_chunk = (number, documents)

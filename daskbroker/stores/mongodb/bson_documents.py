@@ -88,6 +88,7 @@ def _decoder(bson_type: type, convert: Callable[[Any], Any]) -> TypeDecoder:
 
 
 def _binary(value: Binary) -> Any:
+    # As pymongo wrote UUIDs before version 4.
     if value.subtype == OLD_UUID_SUBTYPE and len(value) == 16:
         return value.as_uuid(UuidRepresentation.PYTHON_LEGACY)
     return bytes(value)
@@ -162,11 +163,13 @@ def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
     simple = plain(doc)
     encoded = _encoded(simple)
     side: dict[str, Any] = {} if run is None else {"run": storable(run)}
+    # BSON would lose or change something: the whole document is kept beside what it can hold.
     if encoded is None:
         side["packed"] = Binary(pack(doc))
         simple = dict(_holdable(simple))
     else:
         side |= _notes_of_arrays(doc)
+    # Most documents need nothing beside their plain form, and are encoded once.
     if encoded is not None and not side:
         return RawBSONDocument(encoded)
     return RawBSONDocument(bson.encode({**simple, SIDE_FIELD: side}, codec_options=ENCODING))
@@ -181,6 +184,7 @@ def _notes_of_arrays(doc: Mapping[str, Any]) -> dict[str, Any]:
 def _array_dtypes(doc: Mapping[str, Any]) -> dict[str, str]:
     """Return, by data key, the dtypes of an event's arrays that their lists do not reveal."""
     data = doc.get("data")
+    # The usual event has scalars only.
     if not isinstance(data, dict) or np.ndarray not in set(map(type, data.values())):
         return {}
     arrays = {key: value for key, value in data.items() if isinstance(value, np.ndarray)}
@@ -193,6 +197,7 @@ def _structured(doc: Mapping[str, Any]) -> Iterator[list[Any]]:
     for key, value in (doc.get("data") or {}).items() if isinstance(doc.get("data"), dict) else ():
         if has_fields(value):
             yield [["data", key], fields_text(value.dtype), list(value.shape)]
+    # Only descriptors have configuration.
     if "data_keys" in doc:
         yield from _structured_inside(doc.get("configuration"), ["configuration"])
 
@@ -212,6 +217,7 @@ def _with_rows(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
         try:
             path, text, shape = item
             doc = _with_array(doc, list(path), fields_dtype(text), tuple(shape))
+        # A foreign program has written something else there.
         except (ValueError, TypeError):
             raise StoreDamaged(f"{SIDE_FIELD}.{ROWS_FIELD} is not valid: {item!r:.60}") from None
     return doc
@@ -219,6 +225,7 @@ def _with_rows(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_array(value: Any, path: list[str], dtype: np.dtype, shape: tuple[int, ...]) -> Any:
     if not path:
+        # It was replaced, for example by null, since it was noted.
         return ArrayList(value, dtype, shape) if isinstance(value, list) else value
     if not isinstance(value, dict) or path[0] not in value:
         return value  # it was not fetched
@@ -229,6 +236,7 @@ def _with_arrays(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]
     """Return an event with its lists as arrays of the dtypes that are noted, if they fit."""
     noted = side.get(ARRAYS_FIELD)
     data = doc.get("data")
+    # Of a foreign program, or not fetched.
     if not isinstance(noted, dict) or not isinstance(data, dict):
         return doc
     arrays = {
@@ -243,6 +251,7 @@ def _array(cell: list[Any], text: str) -> Any:
     """Return a list as an array, or the list itself if the array would have other values."""
     try:
         found = np.array(cell, text)
+    # The list was changed since, or is not of the noted dtype.
     except (ValueError, TypeError, OverflowError):
         return cell
     return found if found.tolist() == cell or equal(found, cell) else cell
@@ -275,6 +284,7 @@ def _encoded(doc: dict[str, Any]) -> bytes | None:
         encoded = bson.encode(doc, codec_options=ENCODING)
     except UNENCODABLE:
         return None
+    # These keys have a meaning to MongoDB, or to daskbroker, and cannot be stored plain.
     if SIDE_FIELD in doc or "_id" in doc or (b"$" in encoded and _has_signs(doc)):
         return None
     return encoded
@@ -290,6 +300,7 @@ def _has_signs(value: Any) -> bool:
 def _holdable(doc: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the items that BSON can hold, down to the second level of mappings."""
     for key, value in doc.items():
+        # Text by which documents are looked up stays plain, with surrogates replaced.
         if key in ROUTING and isinstance(value, str):
             yield key, storable(value)
         elif key in (SIDE_FIELD, "_id") or key.startswith("$") or _encoded({key: None}) is None:

@@ -45,6 +45,7 @@ def value_of(key: str) -> Any:
 
 
 def _member(mapping: str, key: str) -> Any:
+    # Other keys would be taken for paths or operators.
     if is_simple(key):
         return f"{mapping}.{key}"
     return {"$getField": {"field": {"$literal": key}, "input": mapping}}
@@ -55,6 +56,7 @@ def depth_of(claim: Mapping[str, Any]) -> int:
 
     The fields of a structured dtype count as one more dimension. Scalars have none.
     """
+    # Neither shape nor dtype declares an array, so the value's type says all.
     if not claim.get("shape") and claim.get("dtype") != "array":
         return 0
     rows = isinstance(claim.get("dtype_numpy"), list)
@@ -64,6 +66,7 @@ def depth_of(claim: Mapping[str, Any]) -> int:
 def noted_type_of(key: str, claim: Mapping[str, Any]) -> Any:
     """Return the expression for the type of an event's value, followed by its noted dtype."""
     depth, value = depth_of(claim), value_of(key)
+    # Only arrays have noted dtypes.
     if not depth:
         return type_of(value, depth)
     noted = _member(f"${SIDE_FIELD}.{ARRAYS_FIELD}", key)
@@ -113,6 +116,7 @@ def _end_of(text: str, position: int) -> int:
     if found is None:
         raise ValueError(f"{text[position:]!r:.60} does not begin with a BSON type")
     position = found.end()
+    # A scalar; the pattern for arrays ends with the comma before their items.
     if not found.group().endswith(","):
         return position
     while not text.startswith(">", position):
@@ -138,6 +142,8 @@ def kind_of_types(types: set[str]) -> Kind | None:
     if types <= {"int", "long"}:
         return Kind("long" if "long" in types else "int", nulls)
     if types == {"int", "double"}:
+        # Integers among floats, as the codec keeps them; a "long" would be rounded and is left to
+        # JSON.
         return Kind("number", nulls)
     names = {"double": "float", "bool": "bool", "string": "str"}
     if len(types) == 1 and (name := names.get(next(iter(types)))):
@@ -154,6 +160,7 @@ def _array_kind(types: set[str], *, nulls: bool) -> Kind:
     while types and all(one.startswith("array<") for one in types):
         lengths = {int(one[6 : one.index(",")]) for one in types}
         types = {t for one in types for t in split_types(one[one.index(",") + 1 : -1])}
+        # Lengths differ: a list, if there is no shape around it and only scalars in it.
         if len(lengths) > 1:
             if shape or not types <= _SCALARS:
                 return unknown
@@ -170,6 +177,7 @@ def _leaf_kind(
     leaf = _LEAVES.get(tuple(sorted(types)))
     if leaf is not None:
         return Kind(name, nulls, _noted_leaf(leaf, noted), shape)
+    # Without any leaf, or with nulls alone, the codec stores JSON of this shape.
     if not types:
         return Kind("json", nulls, "none", shape)
     if types == {"null"}:
@@ -180,8 +188,10 @@ def _leaf_kind(
 def _noted_leaf(leaf: str, noted: set[str]) -> str:
     """Return the leaf type, narrowed to the noted dtype if all cells have the same one."""
     dtype = next(iter(noted)) if len(noted) == 1 else ""
+    # A dtype is narrower than its leaf type; if it does not fit to that, cells differ.
     if not dtype or (dtype == "f4") != (leaf == "<f8"):
         return leaf
+    # NumPy's name of uint64 that fit an int64, and of larger ones.
     if dtype == "u8":
         return "u8" if leaf == "i8" else "<u8"
     return np.dtype(dtype).newbyteorder("<").str
