@@ -53,6 +53,7 @@ COUNTED = tuple(name for name in Statistics._fields if name != "bytes")
 
 def told(error: Exception) -> str:
     """Return the text of an error for a :class:`Damage`, with the type of an unexpected error."""
+    # These say where they are; of any other error the type helps to find the cause.
     if isinstance(error, DaskbrokerError):
         return str(error)
     return f"cannot be read: {type(error).__name__}: {error}"
@@ -128,6 +129,7 @@ def check_headers(runs: Iterable[FoundHeader]) -> Iterator[CheckedHeader]:
     """
     try:
         for run in runs:
+            # It cannot be checked further, and is reported by its reason.
             if isinstance(run, BadRun):
                 damage = Damage(run.reason, run=run.uid, path=run.where or None)
                 yield CheckedHeader(run.uid, None, None, [damage])

@@ -90,6 +90,7 @@ class EmbeddedEventStore(SequenceStore):
 
     def know_run(self, uid: str, number: int | None) -> None:
         """Remember the key that :meth:`add_run` has returned, once it is committed."""
+        # Another process has added it, and its key is looked up when needed.
         if number is not None:
             self._runs[uid] = number
 
@@ -186,6 +187,7 @@ class EmbeddedEventStore(SequenceStore):
         any error while the log could not be synced.
         """
         rows, nbytes = self._put_off.get(sequence.number, (0, 0))
+        # After a failure, the next attempt waits until as much has come again.
         if (
             sequence.waiting_rows - rows < self._seal_rows
             and sequence.waiting_bytes - nbytes < self._seal_bytes
@@ -195,6 +197,7 @@ class EmbeddedEventStore(SequenceStore):
             seal_sequence(self._database, self._journal, sequence)
             self._put_off.pop(sequence.number, None)
         except StoreError as error:
+            # A damaged store, or a log that cannot be synced, must reach whoever inserts.
             if isinstance(error, StoreDamaged) or self._database.log.is_in_trouble:
                 raise
             logger.warning(
@@ -206,6 +209,7 @@ class EmbeddedEventStore(SequenceStore):
     def _append_columns(
         self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
     ) -> bool:
+        # Larger pages become chunks at once, without a second copy in the journal.
         if is_large(layout, page):
             return self._append_chunks(layout, owner, page, run)
         return self._append_to_journal(layout, owner, page, run)
@@ -220,6 +224,7 @@ class EmbeddedEventStore(SequenceStore):
                     raise _RowByRow
                 table = encode_page(layout, page, sequence.metadata)
                 self._journal.append_table(connection, sequence, table)
+        # Some are stored: each is compared with what is there.
         except _RowByRow:
             return False
         self._seal_if_full(sequence)
@@ -236,6 +241,7 @@ class EmbeddedEventStore(SequenceStore):
         try:
             with self._writing(layout, owner, run) as (connection, sequence):
                 claims = self._journal.claims
+                # Another process has put rows into the journal since it was sealed above.
                 if sequence.waiting_rows or not claims.claim_page(
                     connection, sequence, page[layout.uid]
                 ):
@@ -259,6 +265,7 @@ class EmbeddedEventStore(SequenceStore):
             "SELECT run.uid, descriptor.uid, body "
             f"FROM run JOIN descriptor ON descriptor.run = run.id WHERE run.uid {condition}"
         )
+        # One more condition for the index; all streams are listed without it.
         if stream_name is not ALL:
             query += " AND stream = ?"
             values += (storable(str(stream_name)),)
@@ -343,6 +350,7 @@ class EmbeddedEventStore(SequenceStore):
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """See :meth:`EventStore.seal`; sealing all also removes files left by killed processes."""
+        # Refused, as no other program reads this journal.
         if keep_journal:
             raise BadQuery(
                 f"the journal of the store at {self._database.root} cannot be kept: nothing else "
@@ -363,6 +371,7 @@ class EmbeddedEventStore(SequenceStore):
         sequences = ((uid, (kind, uid, owner)) for kind, uid, owner in rows)
         made = self._seal_each(sequences, self._seal_sequence, one_run=run is not None)
         self._pack_if_many()
+        # Only with all runs, as it reads whole folders.
         if run is None:
             sweep(self._database)
         return made
@@ -370,6 +379,7 @@ class EmbeddedEventStore(SequenceStore):
     def _seal_sequence(self, key: tuple[str, str, str]) -> int:
         kind, run, owner = key
         sequence = self._sequences.get((kind, owner, run))
+        # This process has not written to it; the context makes the sequence known.
         if sequence is None:
             with self._writing(LAYOUTS[kind], owner, run) as (_, sequence):
                 pass
@@ -378,6 +388,7 @@ class EmbeddedEventStore(SequenceStore):
 
     def _pack_if_many(self) -> None:
         """Pack small chunks if there are too many; their size is read only if this is possible."""
+        # Nothing has been added that could make them too many.
         if self._database.small_bytes < self._small_bytes_then:
             return
         size = size_of_small_chunks(self._database)
@@ -415,6 +426,7 @@ class EmbeddedEventStore(SequenceStore):
 
     def path_of(self, key: Any) -> str | None:
         """See :meth:`EventStore.path_of`."""
+        # Rows inside of a plan, of no file.
         if isinstance(key, range):
             return None
         name = key if isinstance(key, str) else key[0] if isinstance(key, tuple) else FILE_NAME

@@ -139,6 +139,7 @@ class MongoEventStore(JournalledEventStore):
         """Return True if a run is stored, else None. For a run of databroker its start counts."""
         query = {"uid": storable(uid)}
         with self._database.limit(), self._database.errors():
+            # Without a store of headers beside it, a run of daskbroker has only its own document.
             for name in (RUN_COLLECTION, "run_start"):
                 if self._database.collection(name).find_one(query, {"_id": 1}) is not None:
                     return True
@@ -225,6 +226,7 @@ class MongoEventStore(JournalledEventStore):
         key = (layout.kind, uid, run)
         if key not in self._owners:
             found = run_with_resource(self._database, layout, uid, run)
+            # Found in another run, or not at all.
             if found is None or (run is not None and found != run):
                 return found  # not remembered: the given run may still get one of its own
             self._owners[key] = found
@@ -237,6 +239,7 @@ class MongoEventStore(JournalledEventStore):
     ) -> None:
         """See :meth:`EventStore.append`."""
         self._database.prepare_writing()
+        # References stay plain documents; only events are sealed.
         if layout is not EVENT:
             store_reference(self._database, layout, rows, run)
             return
@@ -249,6 +252,7 @@ class MongoEventStore(JournalledEventStore):
     def _append_columns(
         self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
     ) -> bool:
+        # A page that must stay in the journal, for databroker, is stored row by row.
         if layout is not EVENT or self._keep:
             return False
         self._database.prepare_writing()
@@ -264,6 +268,7 @@ class MongoEventStore(JournalledEventStore):
             descriptor = stored_descriptor(self, owner)
             uids = cells(table, EVENT.uid)
             with self._lock:
+                # Some of its events are stored already, so they are compared one by one.
                 if self._writer.append_tables(descriptor, [table], uids):
                     return
         super().append_table(owner, table, run)
@@ -295,6 +300,7 @@ class MongoEventStore(JournalledEventStore):
         known = ((uid, self._descriptors.get(uid)) for uid in uids)
         named = {uid: str(doc["run_start"]) for uid, doc in known if doc is not None}
         unknown = [storable(uid) for uid in uids if uid not in named]
+        # Most descriptors were inserted or read by this process.
         if unknown:
             with self._database.errors():
                 found = self._database.collection("event_descriptor")
@@ -304,6 +310,7 @@ class MongoEventStore(JournalledEventStore):
         return named
 
     def _has_orphans(self) -> bool:
+        # A query over all resources, so it is asked once.
         if self._orphans is None:
             self._orphans = has_orphans(self._database)
         return self._orphans
@@ -342,6 +349,7 @@ class MongoEventStore(JournalledEventStore):
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """See :meth:`EventStore.seal`. Sealing all runs also removes what killed processes left."""
         self._database.prepare_writing()
+        # Each run on its own, so that one that cannot be sealed does not stop the others.
         if run is None:
             runs = ((uid, uid) for uid in self._runs_to_seal())
             made = self._seal_each(
@@ -370,6 +378,7 @@ class MongoEventStore(JournalledEventStore):
             return list(dict.fromkeys(run for run in runs if isinstance(run, str)))
 
     def _seal_descriptor(self, descriptor: Document | BadRun, *, keep: bool) -> int:
+        # The caller goes on with the other descriptors and then raises.
         if isinstance(descriptor, BadRun):
             raise descriptor.error()
         try:

@@ -128,6 +128,7 @@ class EventPlanner:
                 continue
             short.append(stream)
             count += stream.waiting
+            # One query holds many short journals, but its rows are in memory at once.
             if count > TOGETHER:
                 self._add_short(short, session)
                 short, count = [], 0
@@ -158,6 +159,7 @@ class EventPlanner:
                 session=session,
             )
             for doc in found:
+                # The query yields counts of the journal first, then manifests.
                 if "owner" in doc:
                     self._streams[doc["owner"]].chunks.append(doc)
                 elif isinstance(doc["descriptor"], str):
@@ -170,6 +172,7 @@ class EventPlanner:
     def _add_sealed(self, stream: _Stream) -> None:
         for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
             text = chunk["schema"]
+            # Most chunks of a stream have the same columns, and so the same text.
             if text not in self._schemas:
                 self._schemas[text] = self._builder.add_schema(kinds_of(text))
             self._builder.add_chunk(
@@ -206,6 +209,7 @@ class EventPlanner:
         """Add the chunks of a stream, and the journal rows that none of them holds."""
         left = without_sealed(self._database, rows, before, stream.chunks)
         self._add_sealed(stream)
+        # All rows were sealed while the query ran.
         if left:
             # The journal has no positions: its rows are in the order of their times.
             left.sort(key=lambda row: (seconds_of(row), str(row["_id"])))
@@ -239,6 +243,7 @@ class EventPlanner:
             rounds.check(len(stream.chunks))
             ranges, after = self._walk(stream, session)
             before, stream.chunks = stream.chunks, after
+            # No sealer has moved rows between the two lists, so ranges and chunks fit each other.
             if {c["_id"] for c in before} == {c["_id"] for c in after}:
                 return [self._with_packed(stream, one) for one in ranges]
 
@@ -273,6 +278,7 @@ class EventPlanner:
             odd = self._database.collection("event").find_one(
                 {**stream.filter, "$nor": [SOUND_EVENTS]}
             )
+            # Encoding it raises the error that names its field.
             if odd is not None:
                 metadata = event_metadata(stream.descriptor)
                 encode_stored_rows(EVENT, [event_from_bson(odd)], metadata, [odd["_id"]])
@@ -290,6 +296,7 @@ class EventPlanner:
 
     def _with_packed(self, stream: _Stream, one: Range) -> Range:
         """Return a range whose kinds also cover the rows that the server cannot tell them of."""
+        # The server knows the types of all rows.
         if not one.packed:
             return one
         times = {"time": {"$gte": one.begin, "$lte": one.end}}
@@ -313,6 +320,7 @@ def _chunks_stage(uids: Sequence[str]) -> dict[str, Any]:
 def _any_of(streams: Sequence[_Stream]) -> dict[str, Any]:
     plain = [s.filter["descriptor"] for s in streams if s.filter.keys() == {"descriptor"}]
     others = [s.filter for s in streams if s.filter.keys() != {"descriptor"}]
+    # One $in uses the index on the descriptor; an $or is needed only for further conditions.
     if not others:
         return {"descriptor": {"$in": plain}}
     return {"$or": [{"descriptor": {"$in": plain}}, *others]}
@@ -327,6 +335,7 @@ def _row_bytes(descriptor: Mapping[str, Any]) -> int:
     total = 200
     for claim in descriptor["data_keys"].values():
         cells = 1
+        # External cells are references, whatever shape their frames have.
         if not claim.get("external"):
             for size in claim.get("shape") or ():
                 cells *= max(size, 1) if isinstance(size, int) else 1

@@ -118,6 +118,7 @@ def stream_documents(
         If no stream has one of the fields; raised when the first document is requested.
     """
     begin = partial(_begun, sources, start, stop, options, all_streams)
+    # Nothing reads ahead, so the chunks are read as documents are taken.
     if ahead is None:
         return _lazily(begin, skip_damaged=options.errors == "skip")
     try:
@@ -147,6 +148,7 @@ def _begun(
     ahead: Prefetcher,
 ) -> Iterator[NamedDocument]:
     fields = None if options.fields is ALL else options.fields
+    # Before the first document, so that a wrong field raises at once.
     if fields is not None:
         select(fields, [d for plan, _ in sources for d in plan.descriptors])
     runs = {start["uid"]: (start, stop)}
@@ -202,6 +204,7 @@ def _given(
     sources: Sequence[_Source], tracks: Sequence[_Track], ahead: Prefetcher
 ) -> Iterator[NamedDocument]:
     yield from _references(sources, ahead)
+    # One descriptor needs no merging by time.
     if len(tracks) == 1:
         merged: Iterable[Any] = tracks[0]
     else:
@@ -215,6 +218,7 @@ def _references(sources: Sequence[_Source], ahead: Prefetcher) -> Iterator[Named
     used = [None if part.all_streams else _used_resources(part) for part in sources]
     for part, wanted in zip(sources, used, strict=True):
         for name, doc in resources_of(part.plan.references):
+            # Several event sources may have the same reference; or only some streams are wanted.
             if (name, doc["uid"]) in given or (wanted is not None and doc["uid"] not in wanted):
                 continue
             given.add((name, doc["uid"]))
@@ -245,6 +249,7 @@ def _used_resources(source: _Source) -> set[str]:
     for index in range(len(source.stream_datums)):
         table = source.stream_datums.read(index, ["descriptor", STREAM_DATUM.owner])
         for descriptor, resource in zip(*table.to_pydict().values(), strict=True):
+            # References of other streams share the chunk.
             if descriptor in uids:
                 used.add(resource)
     return used
@@ -259,6 +264,7 @@ def _look_for_datums(source: _Source) -> None:
     for index in range(len(source.plan.events)) if external else ():
         for column in source.plan.events.read(index, sorted(external)).columns:
             datum_ids.update(value for value in column.to_pylist() if isinstance(value, str))
+    # No external data by datum, so the datums need not be read.
     if not datum_ids:
         return
     wanted = pa.array(datum_ids, pa.string())
@@ -273,6 +279,7 @@ def _in_order(track: _Track) -> _Track:
     """Yield a track with times that never decrease, so that merging keeps its order."""
     latest = float("-inf")
     for time, name, doc in track:
+        # A clock that was set back must not change the order within a descriptor.
         if time > latest:
             latest = time
         yield latest, name, doc
@@ -293,12 +300,14 @@ def _track(
     frames = _stream_datums(source.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)
     for events in coming:
+        # Nothing to change, and no frames to put between the events.
         if change is None and waiting is None:
             for event in events:
                 yield event["time"], "event", event
             continue
         for event in events:
             time = event["time"]
+            # A stream_datum comes before the first of its events.
             while waiting is not None and waiting["seq_nums"]["start"] <= event["seq_num"]:
                 yield time, "stream_datum", _of_descriptor(waiting, descriptor)
                 waiting = next(frames, None)
@@ -310,6 +319,7 @@ def _track(
 
 def _of_descriptor(doc: Document, descriptor: Document) -> Document:
     """Return the stream_datum with the uid of the yielded descriptor, which may be derived."""
+    # Not derived, so the stored document is yielded itself.
     if doc["descriptor"] == descriptor["uid"]:
         return doc
     return frozen_document({**doc, "descriptor": descriptor["uid"]})
@@ -323,6 +333,7 @@ def _events(
     keys = wanted_keys(parent, None if change is None else change.kept)
     chunks = np.flatnonzero(plan.records["descriptor"] == index).tolist()
     coming = _decoded(plan, EVENT, chunks, ahead)
+    # References stay as they are.
     if source.filling is None or not keys:
         return (events for *_, events in coming)
     later = later_of(plan, chunks) if set(keys) & set(stream_keys(parent)) else {}
@@ -342,6 +353,7 @@ def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Itera
     for index in range(len(plan)):
         table = plan.read(index, ["descriptor", FIRST_SEQ])
         starts = table.filter(pc.field("descriptor") == descriptor).column(FIRST_SEQ)
+        # Only chunks that have frames of this descriptor.
         if len(starts):
             chunks.append((*pc.min_max(starts).as_py().values(), index))
     chunks.sort()
@@ -350,6 +362,7 @@ def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Itera
         iter_rows(STREAM_DATUM, _frames_of(_sound(table), descriptor), "")
         for table in ahead.tables(plan, indices)
     )
+    # Chunks follow each other, as one process writes them in order.
     if all(high <= low for (_, high, _), (low, _, _) in pairwise(chunks)):
         return chain.from_iterable(rows)
     return heapq.merge(*rows, key=lambda doc: doc["seq_nums"]["start"])
@@ -380,6 +393,7 @@ def _decoded(
         If another chunk is damaged.
     """
     found = [index for index in indices if not isinstance(plan.keys[index], range)]
+    # An empty plan need not start to read ahead.
     if not found:
         return
     owners = plan.records["descriptor"]
@@ -404,6 +418,7 @@ def _changes(
     Descriptors of streams that have none of the fields are left out; None means no change.
     """
     descriptors = source.plan.descriptors
+    # All fields: no descriptor changes.
     if fields is None:
         return dict.fromkeys(range(len(descriptors)))
     streams: dict[str, list[int]] = {}
@@ -413,6 +428,7 @@ def _changes(
     for indices in streams.values():
         same_stream = [descriptors[index] for index in indices]
         there = select_there(fields, same_stream)
+        # A stream without any of the fields is left out.
         if there is not None:
             chosen = select(there, same_stream)
             changes |= {
@@ -449,6 +465,7 @@ class _Change:
         stop: Mapping[str, Any] | None,
     ) -> _Change | None:
         descriptor, data, timestamps = derive_descriptor(parent, chosen, start, stop)
+        # The selection has everything that the descriptor has.
         if descriptor["uid"] == parent["uid"]:
             return None
         kept = frozenset(field.key for field in chosen if field.role == "data")
