@@ -47,6 +47,7 @@ class SearchHints:
     def on_words(self, search: Search) -> None:
         """Warn about reserved words of a search that are also keys of start documents."""
         for word in search.reserved:
+            # Once per word and broker; only a key that exists can have been meant.
             if ("word", word) not in self._told and word in self._known.of("start"):
                 self._tell(
                     ("word", word),
@@ -62,14 +63,17 @@ class SearchHints:
         is a list, or if a uid is not a whole one.
         """
         for kind, key, values in _asked(search):
+            # Each hint is given once, so it is not prepared again.
             if (kind, key) in self._told:
                 continue
+            # As in MongoDB a list matches only as a whole, which is rarely what is meant.
             if any(isinstance(value, list) for value in values):
                 self._tell(
                     (kind, key),
                     f"no run was found: a list as the value of {key!r} is compared as a whole. To "
                     f"match any of several values, write {{{key!r}: {{'$in': […]}}}}",
                 )
+            # Likewise a mapping.
             elif whole := next((v for v in values if v and _is_mapping(v)), None):
                 self._tell(
                     (kind, key),
@@ -83,6 +87,7 @@ class SearchHints:
     def _look_for(self, document: str, key: str, values: Sequence[Any]) -> None:
         known = self._known.of(document)
         path = key if document == DATA_KEY else ".".join(_names(key.split(".")))
+        # Nothing is known to compare with; or the path is a position in a list.
         if not known or len(known) > MOST_KEYS or not path:
             return
         if path in known:
@@ -99,10 +104,12 @@ class SearchHints:
 
     def _on_uid(self, document: str, path: str, asked: Sequence[Any]) -> str | None:
         """Return what to write if a uid is only the beginning of one."""
+        # Only the uid has a short form.
         if (document, path) != ("start", "uid"):
             return None
         for value in asked:
             if isinstance(value, str) and value and self._known.begins_uid(value):
+                # Shorter beginnings are not accepted by db[...].
                 if len(value) >= LEAST_PREFIX:
                     return (
                         f"uid= is compared as a whole. To find a run by the beginning of its uid, "
@@ -120,6 +127,7 @@ class SearchHints:
     ) -> str | None:
         """Return what to write if runs have no values of the types that were requested."""
         wanted = dict.fromkeys(map(type_name, asked))
+        # Some runs have the requested type, so its values are what was not found.
         if not there or not wanted or "None" in wanted or not there.isdisjoint(wanted):
             return None
         found = " or ".join(sorted(there))
@@ -127,6 +135,7 @@ class SearchHints:
             f"{key!r} is {found} in the {document} documents of the newest {NEWEST:,} runs, not "
             f"{' or '.join(wanted)}"
         )
+        # Times are numbers in documents, which is often forgotten.
         if (document, key) == ("start", "time"):
             return f"{text}. To search by dates and times as text, use since= and until="
         other = in_other_type(asked, there)
@@ -137,6 +146,7 @@ class SearchHints:
 
     def _meant(self, document: str, path: str) -> str:
         """Return a text that says what may have been meant by a key."""
+        # The most frequent cause: a key of another document.
         if document == "start" and path in self._known.of("stop"):
             return f"Stop documents have it: write stop={{{path!r}: …}}"
         if document == "start" and path in self._known.of(DATA_KEY):
@@ -144,6 +154,7 @@ class SearchHints:
         return f"The nearest known key is {nearest(self._known.of(document), path)!r}"
 
     def _tell(self, what: tuple[str, str], text: str) -> None:
+        # A quiet search must not use up the hint.
         if not is_quiet():
             self._told.add(what)
             warn_caller(text, SearchWarning)
@@ -173,6 +184,7 @@ class _KnownKeys:
         """
         newest = [(start["uid"], stop is None) for start, stop in self._runs(1)]
         state = newest, time.monotonic() // KNOWN_SECONDS
+        # A new run, or a minute later: the keys may have changed.
         if state != self._state:
             self._state, self._keys = state, {}
         if document not in self._keys:
@@ -226,6 +238,7 @@ def _paths(documents: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for document in documents:
         _add_paths(document, (), found)
+        # More keys would take long to compare, and are not compared at all.
         if len(found) > MOST_KEYS:
             break
     return found

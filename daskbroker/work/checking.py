@@ -126,6 +126,7 @@ class Check(Iterator[Damage]):
             yield from self._without_start(db, source)
 
     def _of_runs(self, runs: Results | Header | Iterable[Header]) -> Iterator[Damage]:
+        # Results also list runs that cannot be read, which a header cannot stand for.
         if isinstance(runs, Results):
             for checked in runs.checked():
                 yield from self._run(runs.db, checked)
@@ -137,6 +138,7 @@ class Check(Iterator[Damage]):
     def _without_start(self, db: DataBroker, source: EventSource) -> Iterator[Damage]:
         """Yield damage for runs that have descriptors, but no start document."""
         for run in source.store.list_runs():
+            # Hashes take less memory than uids, and a rare clash only hides this one damage.
             if hash(run) not in self._seen and not _has_start(db, run):
                 yield Damage("its start document is not stored, though descriptors are", run)
 

@@ -71,6 +71,7 @@ class VirtualRows:
         self._sources: dict[tuple[str, str], Rows] = {}
         self.name, self.dtype = dataset.name, dataset.dtype
         self._state = identity(file.file.id.get_vfd_handle())
+        # Copying texts or lists between sources needs conversions that only HDF5 has.
         if self.dtype.hasobject or self.dtype.subdtype is not None:
             raise self._refused("its elements are texts or lists")
         self._map()
@@ -92,11 +93,13 @@ class VirtualRows:
         for number in range(plist.get_virtual_count()):
             names = plist.get_virtual_filename(number), plist.get_virtual_dsetname(number)
             for name in names:
+                # HDF5 puts numbers into such names and opens whatever file results.
                 if "%" in name:
                     raise self._refused(f"{name!r} stands for other names")
             try:
                 target = selected(plist.get_virtual_vspace(number), None)
                 source = selected(plist.get_virtual_srcspace(number), ()) or None
+                # A mapping without an end follows its source as that grows.
                 if isinstance(target, Unlimited) or isinstance(source, Unlimited):
                     target, source = self._endless(names, target, source)
             except FillError as error:
@@ -112,6 +115,7 @@ class VirtualRows:
             self.shape = tuple(map(max, sizes, space.get_simple_extent_dims()))
             most = space.get_simple_extent_dims(True)
             self.maximum = tuple(None if n == h5s.UNLIMITED else n for n in most)
+        # HDF5 knows this shape without opening a source.
         else:
             self.shape = tuple(self._dataset.shape)
             self.maximum = tuple(self._dataset.maxshape)
@@ -123,6 +127,7 @@ class VirtualRows:
         self, names: tuple[str, str], target: Selected | Unlimited, source: object
     ) -> tuple[Selected, Selected]:
         """Cut unlimited selections to where the source ends now."""
+        # HDF5 accepts such a mapping, but its extent is not defined.
         if not isinstance(target, Unlimited) or not isinstance(source, Unlimited):
             raise FillError("only one side of the mapping is unlimited")
         self._grows = True
@@ -134,6 +139,7 @@ class VirtualRows:
             key = file, dataset
             if key not in self._sources:
                 where = self._file
+                # A single dot stands for the file of the virtual dataset itself.
                 if file != ".":
                     where = self._files.open_named(file, self._file, VIRTUAL_PREFIX)
                 self._sources[key] = self._open_rows(where, dataset)
@@ -158,17 +164,20 @@ class VirtualRows:
         for mapping in self._touched(rows):
             try:
                 source = self._source(mapping.file, mapping.dataset)
+            # It is missing, or not readable here.
             except (FillError, OSError):
                 return False
             needed = mapping.source[0][-1] + 1 if mapping.source else len(mapping.target[0])
             if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
                 return False
+            # Without places the whole source is mapped, so it must have exactly these rows.
             if source.shape[0] < needed or (not mapping.source and source.shape[0] != needed):
                 return False
         return True
 
     def is_concatenation(self) -> bool:
         """Return whether the dataset consists of runs of whole source rows that do not overlap."""
+        # Its mappings change while it is written.
         if self._grows:
             return False
         frame = tuple(map(range, self.shape[1:]))
@@ -229,12 +238,14 @@ class VirtualRows:
         for mapping in self._touched(rows):
             met = [meet(axis, positions) for axis, positions in zip(wanted, mapping.target)]
             hits = [found for found, _ in met]
+            # The mapping's rows are near the wanted ones, but none of its elements is wanted.
             if not all(map(len, hits)):
                 continue
             block = self._read_mapping(mapping, [numbers for _, numbers in met])
             if list(block.shape) == lengths:  # it has all that is wanted
                 out = block.astype(dtype, copy=False)
                 continue
+            # What no source has is the fill value; most reads need no such array.
             out = np.full(lengths, self._fill, dtype) if out is None else out
             put_region(out, hits, block)
         out = np.full(lengths, self._fill, dtype) if out is None else out
@@ -272,6 +283,7 @@ class VirtualRows:
         source = self._source(mapping.file, mapping.dataset)
         positions = mapping.source or tuple(map(range, source.shape))
         runs = paired(mapping.target, positions)
+        # Source and target have other numbers of long dimensions.
         if runs is None or len(positions) != len(source.shape):
             lengths = tuple(map(len, mapping.target))
             raise self._refused(
@@ -296,6 +308,7 @@ class VirtualRows:
     def _converted(self, block: np.ndarray, label: str) -> np.ndarray:
         """Convert values to the dtype of the virtual dataset; raise if one would change."""
         dtype = self.dtype.newbyteorder("=")
+        # Only a cast that might change values is checked.
         if block.dtype == dtype or np.can_cast(block.dtype, dtype, "safe"):
             return block
         with np.errstate(all="ignore"):
@@ -337,6 +350,7 @@ def _is_run(positions: range | np.ndarray) -> bool:
 
 def _picked(positions: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
     """Return the numbered places of a source's dimension; its only place if ``numbers`` is None."""
+    # The dimension has one place in the source, and none in the target.
     if numbers is None:
         return int(positions[0])
     if isinstance(positions, range):
