@@ -30,9 +30,11 @@ def fields_of(claims: Iterable[Mapping[str, Any]]) -> np.dtype | None:
 
 
 def _declared(told: Any) -> np.dtype | None:
+    # Not structured, or nothing declared.
     if not isinstance(told, list) or not told:
         return None
     names = [field[0] for field in told if isinstance(field, list) and len(field) == 2]
+    # A name is missing or given twice, which NumPy refuses.
     if len(names) < len(told) or len(set(map(str, names))) < len(told):
         return None
     if not all(isinstance(name, str) and name for name in names):

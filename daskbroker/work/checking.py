@@ -157,6 +157,7 @@ class Check(Iterator[Damage]):
                 again = self._damages_of(sources, checked, count=False)
                 yield from (damage for damage in again if _where(damage) in known)
         self.runs += 1
+        # Once a run, whether or not it is damaged.
         if self._progress is not None:
             self._progress(self)
 
@@ -166,6 +167,7 @@ class Check(Iterator[Damage]):
         """Return the damages of a run, up to :data:`MAX_DAMAGES`, and a note if there are more."""
         with dask.config.set({"daskbroker.verify": "always"}):
             found = list(islice(self._look(sources, checked, count=count), MAX_DAMAGES + 1))
+        # A store that is damaged as a whole would else be reported row by row.
         if len(found) > MAX_DAMAGES:
             found[MAX_DAMAGES] = Damage(
                 f"more than {MAX_DAMAGES:,} things are damaged", checked.uid
@@ -187,6 +189,7 @@ class Check(Iterator[Damage]):
                     elif count:
                         self.chunks += 1
                         self.bytes += one
+            # It says nothing about the data; the check ends.
             except StoreUnavailable:
                 raise
             except StoreError as error:  # such as rows that were added while others were read
@@ -249,6 +252,7 @@ class _References:
         owner = RESOURCE if layout is DATUM else STREAM_RESOURCE
         named = [(owner.kind, layout.owner)]
         if layout is STREAM_DATUM:
+            # These name two owners: the descriptor and the file.
             named.append(("descriptor", "descriptor"))
         for kind, column in named:
             for uid in table.column(column).unique().to_pylist():
@@ -270,11 +274,13 @@ class _References:
     def _look_at_cells(
         self, target: Target, table: pa.Table, run_fraction: float
     ) -> Iterator[Damage]:
+        # The run has no references at all, which its events' values do not need.
         if self._references is None:
             return
         if is_stream_key(target.claim) and not self._stopped:
             return  # a stream_datum may still come after the events that it describes
         rows = table.num_rows
+        # Files are read in blocks, as large cells of a whole chunk would not fit into memory.
         if self._filling is not None:
             size = max(1, Declared.of([target.claim]).cell_bytes)
             rows = max(1, min(rows, BLOCK_BYTES // size))
@@ -314,6 +320,7 @@ class _References:
             if (target.key, path) not in self._unreadable:
                 filling.cells(target, contents, run_fraction)
         except (FillError, OSError, MemoryError) as error:
+            # One bad file is reported once, not for each event in it.
             if (target.key, path) not in self._unreadable:
                 yield Damage(told(error), stream=target.stream, key=target.key, path=path)
             self._unreadable.add((target.key, path))
@@ -330,6 +337,7 @@ def _parts(
             taken = contents.references.take(pa.array(found.positions))
             seq_nums = contents.seq_nums[contents.referring[found.positions]]
             yield found, CellContents(seq_nums, taken, np.arange(len(taken)), [], none, none)
+    # Cells without a reference of their own are found by seq_num.
     if len(contents.bare) and is_stream_key(target.claim):
         seq_nums = contents.seq_nums[contents.bare]
         for found in references.find_frames(target.descriptor, target.key, seq_nums):
