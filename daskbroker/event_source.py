@@ -42,7 +42,7 @@ BACKGROUND_SECONDS = 10.0
 
 
 class EventSource:
-    """Descriptors, events and references of runs: the manifesto's methods, over a store.
+    """Descriptors, events and references of runs in a store, with views of them.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ FOLLOWED = ("documents", "dataframe")
 
 
 class HeaderDocuments(StoredRun):
-    """What :class:`daskbroker.Header` gives one after the other: documents, and new rows."""
+    """Methods of :class:`daskbroker.Header` that yield documents and new rows."""
 
     def documents(
         self,

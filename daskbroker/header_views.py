@@ -32,7 +32,7 @@ VIEWS = ("dataframe", "dataset")
 
 
 class HeaderViews(StoredRun):
-    """What :class:`daskbroker.Header` gives as a table, a Dataset or a tree."""
+    """Methods of :class:`daskbroker.Header` that return tables, Datasets and trees."""
 
     def table(
         self,

@@ -37,7 +37,7 @@ Planned = list[tuple[RunPlan, FileAccess]]
 
 
 class ResultsViews(FoundRuns):
-    """What :class:`daskbroker.Results` gives as a table, a Dataset, a tree or documents."""
+    """Methods of :class:`daskbroker.Results` that return tables, Datasets, trees and documents."""
 
     def table(
         self,

@@ -100,7 +100,7 @@ def as_index(axis: Axis) -> slice | int | np.ndarray:
 
 
 def as_slice(positions: range) -> slice:
-    """Return the slice that selects these places."""
+    """Return the slice that selects these positions."""
     if not positions:
         return slice(0, 0)
     # A descending range that ends at 0 has stop -1, which a slice would count from the end.
@@ -109,7 +109,7 @@ def as_slice(positions: range) -> slice:
 
 
 def as_axis(positions: np.ndarray) -> Axis:
-    """Return evenly spaced places as a range, others as they are."""
+    """Return evenly spaced positions as a range, others as they are."""
     step = int(positions[1] - positions[0]) if len(positions) > 1 else 1
     if len(positions) and step and (positions[1:] - positions[:-1] == step).all():
         return range(int(positions[0]), int(positions[0]) + step * len(positions), step)
@@ -173,7 +173,7 @@ def take_roi(block: np.ndarray, roi: Roi) -> np.ndarray:
 
 
 def put_region(out: np.ndarray, positions: Sequence[np.ndarray], values: np.ndarray) -> None:
-    """Assign ``values`` to ``out[np.ix_(*places)]``, by slices if the places allow."""
+    """Assign ``values`` to ``out[np.ix_(*positions)]``, by slices where positions are even."""
     axes = [as_axis(part) for part in positions]
     if all(isinstance(axis, range) and axis.step > 0 for axis in axes):
         out[tuple(slice(a.start, a.stop, a.step) for a in axes if isinstance(a, range))] = values

@@ -33,7 +33,7 @@ Descriptors = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Hints:
-    """What to draw of a stream.
+    """Data keys of a stream to draw, and the axes to draw them along.
 
     Attributes
     ----------

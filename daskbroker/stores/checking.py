@@ -73,7 +73,7 @@ def check_document(name: str, doc: Mapping[str, Any]) -> Damage | None:
 
 
 class EventChecks:
-    """Optional methods of an event store that tell a check more than its plans do.
+    """Optional methods of an event store by which a check finds more than plans show.
 
     The defaults tell nothing more.
     """

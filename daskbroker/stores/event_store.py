@@ -79,7 +79,7 @@ class EventStore(EventChecks, ABC):
     @property
     @abstractmethod
     def store_id(self) -> str:
-        """Identity of the store: the same text whenever and by whomever it is opened."""
+        """Identity of the store: the same text in every process and at any time."""
 
     @abstractmethod
     def put_run(self, uid: str) -> None:

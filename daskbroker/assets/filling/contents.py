@@ -43,7 +43,7 @@ def contents_table(store: str, reader: ChunkReader, chunk: Any, key: str) -> pa.
 
 @dataclass(frozen=True, eq=False)
 class CellContents:
-    """What some events of one descriptor hold of one external key.
+    """Content of one external key in some events of one descriptor.
 
     Attributes
     ----------

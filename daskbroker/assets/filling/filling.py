@@ -54,7 +54,7 @@ _DEFAULT_HANDLERS = HandlerRegistry()
 
 @dataclass(frozen=True, eq=False)
 class Filling:
-    """All that is needed to fill the external cells of some runs, in any process.
+    """Everything needed to fill the external cells of some runs, in any process.
 
     Attributes
     ----------

@@ -26,7 +26,7 @@ __all__ = [
 
 
 class naming_cells:
-    """Context that turns a :class:`Mismatch` or a lack of memory into an error that says where."""
+    """Return a context that adds run, stream and key to a :class:`Mismatch` or a lack of memory."""
 
     def __init__(self, where: str, resource: ResolvedResource | None = None) -> None:
         self._where = where

@@ -58,12 +58,12 @@ class Known:
 
     @property
     def complaint(self) -> str:
-        """Reason for which it is refused."""
+        """Reason why the file is refused, as text."""
         return self.wrong or self.extra
 
     @cached_property
     def token(self) -> str:
-        """Text that changes with what a variable gets from it, but not with how it is known."""
+        """Text that depends on the cells of the variable, and not on how they became known."""
         return repr((self.cells, self.declared, self.refused))
 
     def meet(self, cell: Cell) -> None:

@@ -142,7 +142,7 @@ class Gathered:
             self._gap[contents.bare] = True
 
     def note(self, positions: np.ndarray) -> None:
-        """Note that the cells at these places exist."""
+        """Note that the cells at these positions exist."""
         self._missing[positions] = False
 
     def missing(self, rule: Rule, where: str) -> np.ndarray:
@@ -169,7 +169,7 @@ class Gathered:
         roi: Roi,
         blocks: Sequence[tuple[np.ndarray, np.ndarray]],
     ) -> np.ndarray:
-        """Return the parts in the order of the events, with missing cells treated by the rule.
+        """Return the blocks in the order of the events, with missing cells treated by the rule.
 
         Raises
         ------

@@ -80,7 +80,7 @@ class Datums:
             yield {k: v for k, v in zip(self.columns, row, strict=True) if v is not MISSING}
 
     def take(self, positions: np.ndarray | slice) -> Datums:
-        """Return the datums at the given places, in the given order."""
+        """Return the datums at the given positions, in the given order."""
         chosen = np.arange(self.count)[positions]
         columns = {
             name: c[chosen] if isinstance(c, np.ndarray) else [c[i] for i in chosen]
@@ -233,5 +233,5 @@ class BlockHandler(ABC):
         raise NoReference(f"{type(self).__name__} cannot locate frames in its files")
 
     def refresh(self) -> bool:
-        """See that the file changed in place; return False if a new handler must be built."""
+        """Adapt to a file that changed in place; return False if a new handler must be made."""
         return False

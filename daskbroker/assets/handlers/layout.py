@@ -18,7 +18,7 @@ _ITEM = re.compile(r"(-?\d+)?(:)?(-?\d+)?(:)?(-?\d+)?")
 
 @dataclass(frozen=True)
 class EventLayout:
-    """How frames make events, from a descriptor's entry and a stream resource's parameters.
+    """Division of frames into events, from a descriptor's entry and a stream resource's parameters.
 
     The rule is that of Bluesky's consolidators. With ``concat`` the data key's shape begins with
     the number m of frames of an event, and event i has frames i*m to (i+1)*m - 1 along an axis

@@ -218,7 +218,7 @@ def read_events(
     Returns
     -------
     numpy.ndarray
-        Shape ``(len(places), *shape_of(axes))``.
+        Shape ``(len(events), *shape_of(axes))``.
 
     Raises
     ------

@@ -172,7 +172,7 @@ def _has_handler(peek: Peek, filling: Filling) -> bool:
 
 @dataclass(eq=False)
 class _Opening:
-    """State of one opening of runs: what is known, and what there is to warn of."""
+    """State of one opening of runs: the known cells, and the warnings to give."""
 
     filling: Filling
     memory: Memory | None
@@ -188,7 +188,7 @@ class _Opening:
     # -- what is remembered ------------------------------------------------------------------
 
     def recognize(self, groups: Sequence[Group], peeks: Iterable[Peek]) -> list[Group]:
-        """Know what is remembered of groups; return the others that are to be looked into."""
+        """Take in the stored peeks of groups; return the groups to look into."""
         there = {(peek.descriptor, peek.key): peek for peek in peeks}
         few = len(groups) <= MOST_CHECKED
         wanted = []

@@ -236,7 +236,7 @@ class EventPlanner:
             first += one.facts.rows
 
     def _settled_ranges(self, stream: _Stream, session: ClientSession) -> list[Range]:
-        """Cut the journal into ranges, again and again while a sealer moves rows meanwhile."""
+        """Cut the journal into ranges; repeated as long as a sealer moves rows meanwhile."""
         uid = stream.descriptor["uid"]
         rounds = Rounds(f"planning the events of descriptor {uid!r} in {self._database.label}")
         while True:

@@ -86,7 +86,7 @@ class _Columns(BlockwiseDep):
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """What a task carries to read several columns of a block."""
+    """Description, for a task, of several columns of a block."""
 
     block: RowBlock
     sources: tuple[ColumnSource, ...]

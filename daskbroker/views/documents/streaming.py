@@ -48,7 +48,7 @@ FIRST_SEQ = "seq_nums:start"
 
 @dataclass
 class Uses:
-    """References of the requested streams, as far as they are known.
+    """References of the requested streams that were found so far.
 
     Attributes
     ----------
@@ -193,9 +193,9 @@ def _documents(
     ahead: Prefetcher,
 ) -> Iterator[NamedDocument]:
     tracks = [
-        _track(part, position, change, _events(part, position, change, ahead), ahead)
-        for part in sources
-        for position, change in sorted(_changes(part, start, stop, fields).items())
+        _track(source, index, change, _events(source, index, change, ahead), ahead)
+        for source in sources
+        for index, change in sorted(_changes(source, start, stop, fields).items())
     ]
     return _given(sources, tracks, ahead)
 
@@ -215,17 +215,17 @@ def _given(
 
 def _references(sources: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:
     given: set[tuple[str, str]] = set()
-    used = [None if part.all_streams else _used_resources(part) for part in sources]
-    for part, wanted in zip(sources, used, strict=True):
-        for name, doc in resources_of(part.plan.references):
+    used = [None if source.all_streams else _used_resources(source) for source in sources]
+    for source, wanted in zip(sources, used, strict=True):
+        for name, doc in resources_of(source.plan.references):
             # Several event sources may have the same reference; or only some streams are wanted.
             if (name, doc["uid"]) in given or (wanted is not None and doc["uid"] not in wanted):
                 continue
             given.add((name, doc["uid"]))
             yield name, doc
     datums_given: set[str] = set()
-    for number, (part, wanted) in enumerate(zip(sources, used, strict=True)):
-        for *_, docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
+    for number, (source, wanted) in enumerate(zip(sources, used, strict=True)):
+        for *_, docs in _decoded(source.datums, DATUM, range(len(source.datums)), ahead):
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
                     continue

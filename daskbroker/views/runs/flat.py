@@ -28,7 +28,7 @@ ODD = frozenset({pd.Timestamp, pd.Timedelta, pd.Interval, pd.Period})
 
 
 class FlatTable:
-    """Flattens the parts of one table, all in the same way.
+    """Flattens the partitions of one table, all in the same way.
 
     The first part decides which levels of the index become columns, and under which names:
 
@@ -56,13 +56,13 @@ class FlatTable:
         self._names: list[str | None] | None = None
 
     def __call__(self, partition: pd.DataFrame) -> pd.DataFrame:
-        """Return the part with plain columns, indexed by ``seq_num`` or by 0, 1, 2, ….
+        """Return the partition with plain columns, indexed by ``seq_num`` or by 0, 1, 2, ….
 
         Raises
         ------
         BadDocument
             If two columns have the same name, or if an index level and the column of its name
-            differ in a later part although they were equal in the first.
+            differ in a later partition although they were equal in the first.
         """
         partition = _without_arrow_times(partition).set_axis(
             _texts(partition.columns), axis="columns"
@@ -139,7 +139,7 @@ class FlatTable:
 
 
 def _without_arrow_times(partition: pd.DataFrame) -> pd.DataFrame:
-    """Return the part with Arrow's instants and durations as pandas' own, in the index too."""
+    """Return the partition with Arrow's instants and durations as pandas' own, in the index too."""
     positions = [
         position for position, dtype in enumerate(partition.dtypes) if _is_arrow_time(dtype)
     ]

@@ -56,7 +56,7 @@ def from_partitions(partitions: Partitions) -> DataFrame:
     Returns
     -------
     DataFrame
-        Table whose partitions have the dtypes of ``parts.meta``; otherwise computing them raises
+        Table whose partitions have the dtypes of ``partitions.meta``; else computing them raises
         `StoreError`.
     """
     return DataFrame(FromPartitions(partitions))

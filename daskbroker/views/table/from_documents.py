@@ -34,7 +34,7 @@ class MemoryReader(ChunkReader):
 
 
 class RunBuffer:
-    """Collects the documents of one run in memory, and shows those that have come so far.
+    """Buffer of the documents of one run in memory, with tables of those received so far.
 
     It is a callback, so ``RE.subscribe(RunBuffer())`` works. Iterating it gives the
     ``(name, document)`` pairs again, with event pages as single events.

@@ -158,7 +158,7 @@ class Partitions(abc.ABC):
 
 
 class FrameSchema(NamedTuple):
-    """What a partition must look like: a meta that is small enough to travel with every task."""
+    """Columns, index and dtypes of a partition, small enough to be sent with every task."""
 
     columns: tuple[str, ...]
     dtypes: tuple[Any, ...]
@@ -251,7 +251,7 @@ def may_match(
     column : str
         Name of a column or of the index.
     bounds : tuple of arrays
-        What ``parts.bounds(column)`` returned.
+        Bounds of the column, as ``partitions.bounds(column)`` returns them.
     sign : str
         One of ``<``, ``<=``, ``>``, ``>=``, ``==``.
     value : scalar

@@ -103,7 +103,7 @@ class ChunkGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class Payload:
-    """What a task reads. When pickled, keys are replaced by ones that other processes can read."""
+    """Chunks that a task reads. Pickling replaces their keys by portable ones."""
 
     reader: ChunkReader
     pieces: tuple[ChunkGroup, ...]

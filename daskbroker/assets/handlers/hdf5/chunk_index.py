@@ -46,7 +46,7 @@ class ChunkIndex:
         self._table: np.ndarray | None = None
 
     def find(self, positions: Sequence[ChunkPosition]) -> list[StoredChunk]:
-        """Return the stored chunks at some places of the grid."""
+        """Return the stored chunks at some positions in the grid of chunks."""
         if self._table is None:
             new = [position for position in positions if position not in self._known]
             if len(self._known) + len(new) <= FEW:

@@ -96,7 +96,7 @@ class OpenDatasets:
         return True
 
     def refresh(self) -> bool:
-        """See the rows that a writer added; return False if a file is not open to be watched."""
+        """Take in rows that a writer added; return False if a file was not opened for watching."""
         with self._lock:
             watched = all(entry.rows.watched for entry in self._open.values())
             if watched:

@@ -349,7 +349,7 @@ def _is_run(positions: range | np.ndarray) -> bool:
 
 
 def _picked(positions: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
-    """Return the numbered places of a source's dimension; its only place if ``numbers`` is None."""
+    """Return the numbered positions along a source's dimension; its only one for None."""
     # The dimension has one place in the source, and none in the target.
     if numbers is None:
         return int(positions[0])
