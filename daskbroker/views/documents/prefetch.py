@@ -142,6 +142,7 @@ class Prefetcher:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # Whoever stops taking documents must not leave tasks behind on the workers.
         for window in self._windows.values():
             window.cancel()
         if self._executor is not None:
@@ -157,6 +158,7 @@ class Prefetcher:
             # end of a task and the fetching of its result.
             key = f"daskbroker-{step.name}-{uuid.uuid4().hex}"
             return self._client.submit(_do, step.call, key=key, pure=False)
+        # One thread suffices: it reads the next chunk while this one is used.
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead")
         return self._executor.submit(step.call)
@@ -184,6 +186,7 @@ class Prefetcher:
         try:
             return plan.read(index)
         except StoreDamaged as error:
+            # Reports of one run end at damage; readers of many runs may go on without it.
             if not self.skip_damaged:
                 raise
             return error
@@ -195,6 +198,7 @@ class Prefetcher:
         for some in chain(
             [pairs[:1]], self._pieces(pairs[1:], CHUNKS_IN_A_READ, lambda pair: pair[1])
         ):
+            # The first of a plan is read alone, and there may be no others.
             if some:
                 keys = [plan.keys[index] for index, _ in some]
                 labels = [plan.label(index) for index, _ in some]
@@ -208,6 +212,7 @@ class Prefetcher:
         piece: list[Item] = []
         size = 0
         for item in items:
+            # An item that is larger than a step is a step of its own.
             if piece and (size + size_of(item) > self.unit or len(piece) >= most):
                 yield piece
                 piece, size = [], 0
@@ -229,6 +234,7 @@ class Prefetcher:
         """
         window = _Window(self, iter(steps))
         self._windows[id(window)] = window
+        # Runs are begun before they are taken, so that their first chunks are on their way.
         if begin:
             window.fill()
         return self._results(window)
@@ -240,6 +246,7 @@ class Prefetcher:
                 if not window.steps:
                     break
                 yield window.take()
+            # Results of steps before the error were good, and have been yielded.
             if window.error is not None:
                 raise window.error
         finally:
@@ -264,6 +271,7 @@ class Prefetcher:
             Runs in the same order. A plan that was read ahead holds its chunks in memory. Large
             runs, and all runs without a Client, are passed on unchanged.
         """
+        # Without workers, a run's own stream reads ahead.
         if self._client is None:
             yield from runs
             return
@@ -271,6 +279,7 @@ class Prefetcher:
         for piece, tables in self.in_order(map(self._step_of_runs, pieces)):
             in_hand = iter(tables)
             for name, plans in piece:
+                # Larger runs read their own chunks ahead.
                 if _is_small(plans, self.unit):
                     plans = [_InHand.plan(plan, next(in_hand)) for plan in plans]
                 yield name, plans
@@ -287,6 +296,7 @@ class Prefetcher:
         waiting: deque[Iterator[Item]] = deque()
         for run in begun:
             waiting.append(run)
+            # Here, runs are not begun early; on workers only as many as fit the number of steps.
             if not self.on_workers or len(waiting) > self._count:
                 yield from waiting.popleft()
         for run in waiting:
@@ -339,6 +349,7 @@ class _InHand(ChunkReader):
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         table = self.tables[key]
+        # The damage is raised where the chunk is read, as if it were read there.
         if isinstance(table, StoreDamaged):
             raise table
         return table if columns is None else table.select(present(table.schema, columns))
@@ -364,6 +375,7 @@ class _Window:
         owner = self._owner
         while len(self.steps) < owner._count:
             step = self._following = self._following or self._next()
+            # One step in any case, else a chunk larger than the bound would never be read.
             has_to_be = one_at_least and not self.steps
             if step is None or not (
                 has_to_be or owner._bytes_in_flight + step.size <= owner._bound
@@ -376,6 +388,7 @@ class _Window:
     def _next(self) -> Step | None:
         try:
             return next(self._coming, None)
+        # Results of earlier steps are yielded before it is raised.
         except Exception as error:
             self.error = error
             return None
@@ -387,6 +400,7 @@ class _Window:
             # In a forked child, no thread is left that would complete the future.
             result = future.result() if origin.is_here() else step.call()
         except StoreDamaged:
+            # Whole steps can be retried chunk by chunk only if they are reads.
             if not (self._owner.skip_damaged and isinstance(step.call, _Reads)):
                 raise
             result = step.call.one_by_one()
@@ -400,5 +414,6 @@ class _Window:
         while self.steps:
             step, origin, future = self.steps.popleft()
             self._owner._bytes_in_flight -= step.size
+            # A forked child cannot cancel the futures of its parent.
             if origin.is_here() and self._owner._can_cancel():
                 future.cancel()
