@@ -62,6 +62,7 @@ class FileSequence(BlockHandler):
         """
         path = self.name(number)
         known = path, self.readable, identity(path)
+        # The same file as before, unchanged: cells of one file are asked for one after the other.
         if self._looked is not None and self._looked[0] == known and known[2] is not None:
             return self._looked[1]
         with self.readable.open(path) as file:

@@ -96,6 +96,7 @@ def dataset_to_stream(
     origin = told.get("start") if header is None else header
     run = NewRun.of(told, origin, stream, uid, time, provenance)
     yield "start", run.start
+    # A single stream.
     if not isinstance(dataset, xr.DataTree):
         yield from _stream(run, dataset, scheduler)
         yield "stop", run.stop()
@@ -116,12 +117,14 @@ def _root_attrs(tree: xr.DataTree) -> dict[str, Any]:
     Coordinates of the root are inherited by its children.
     """
     lost = [n.path for n in tree.subtree if n is not tree and n.parent is not tree and _holds(n)]
+    # Variables of the root belong to no stream.
     if tree.data_vars:
         names = listed(map(str, tree.data_vars))
         raise BadDocument(
             f"the root of the tree has variables ({names}), and a run holds only streams: move "
             "them into a node, such as tree['scalars'] = tree.to_dataset(), or out of the tree"
         )
+    # Runs have one level of streams.
     if lost:
         raise BadDocument(
             f"the tree has groups below its streams ({listed(lost)}), and a run holds one level of "
@@ -181,9 +184,11 @@ class _Cube:
     @cached_property
     def dim(self) -> Any:
         """The dimension of the events; None if the Dataset is one event."""
+        # As daskbroker's own Datasets.
         if "time" in self.flat.dims:
             return "time"
         time = self.flat.variables.get("time")
+        # Nothing else tells which dimension is that of the events.
         if time is None or time.ndim != 1 or time.dtype.kind != "M":
             return None
         return time.dims[0]
@@ -217,10 +222,13 @@ class _Cube:
         )
 
     def _section(self, name: Any) -> str:
+        # Times that POSIX seconds do not hold exactly are kept as a variable, too.
         if name == "time" and self._are_event_times:
             return "time"
+        # Only numbers that increase can be those of events.
         if name == "seq_num" and self._numbers is not None:
             return "seq_num"
+        # Without a dimension of events the Dataset is one event.
         if self.dim is None:
             return "configuration" if name in self.flat.coords else "event"
         return "event" if self.dim in self.flat.variables[name].dims else "configuration"
@@ -232,6 +240,7 @@ class _Cube:
         """
         key = form.name.removeprefix("ts_")
         are_stamps = form.name.startswith("ts_") and key in keys and form.section == "event"
+        # Only a number per event can be a timestamp.
         if not are_stamps or form.cell != StoredForm((), np.dtype(np.float64)):
             return form
         return VariableForm(
@@ -258,6 +267,7 @@ class _Cube:
     def _are_event_times(self) -> bool:
         """Whether ``time`` survives the conversion to POSIX seconds and back unchanged."""
         times = self._times
+        # There is no time for each event.
         if times is None:
             return False
         back = posix_to_datetime(datetime_to_posix(times)).tz_localize(None).to_numpy()
@@ -267,6 +277,7 @@ class _Cube:
     def _numbers(self) -> list[int] | None:
         """Values of ``seq_num``; None if it does not increase from each event to the next."""
         numbers = self._along_events("seq_num", NUMBERS)
+        # Unsigned integers beyond int64 are no numbers of events.
         if numbers is None or not len(numbers) or int(numbers.max()) >= 2**63:
             return None
         fits = numbers[0] >= 0 and (numbers[1:] > numbers[:-1]).all()
@@ -317,6 +328,7 @@ class _Cube:
 
     def _configuration(self) -> dict[str, Any]:
         constant = {n: form for n, form in self.forms.items() if form.section == "configuration"}
+        # An empty configuration would say that there is a device.
         if not constant:
             return {}
         values = self.flat[list(constant)].compute(scheduler=self.scheduler)
@@ -380,6 +392,7 @@ class _Cube:
 
     def _seconds(self, begin: int, end: int) -> list[float]:
         start = float(self.run.start["time"])
+        # All events have the time of the start.
         if self._times is None:
             return [start] * (end - begin)
         return posix_seconds(self._times[begin:end], start)

@@ -137,6 +137,7 @@ class Xspress3(BlockHandler):
         axes = axes_of(roi, source.shape[2:])
         out = np.empty((datums.count, *shape_of(axes)), source.dtype.newbyteorder("="))
         for channel in np.unique(channels).tolist():
+            # Channels count from 1.
             if not 1 <= channel <= source.shape[1]:
                 raise FillError(f"there is no channel {channel} among {source.shape[1]}")
             of_it = np.flatnonzero(channels == channel)
@@ -157,6 +158,7 @@ class Xspress3(BlockHandler):
         source = self._source()
         channels, frames = _channels_and_frames(datums)
         outside = (channels < 1) | (channels > source.shape[1]) | (frames >= source.shape[0])
+        # A reference must not lead to bytes of another cell.
         if outside.any():
             raise NoReference(f"{source.name!r} of {source.shape} does not have all cells")
         stored, which, rows = source.locate(frames)
@@ -166,6 +168,7 @@ class Xspress3(BlockHandler):
 
     def _source(self) -> Rows:
         source = self._datasets.get(self._key, self.readable)
+        # Frames, channels and bins.
         if len(source.shape) != 3:
             raise FillError(
                 f"the dataset {self._key!r} has the shape {source.shape}, not 3 lengths"
@@ -265,6 +268,7 @@ class Eiger(BlockHandler):
         sources = self._sources(row[0])
         counts = [source.shape[0] for source in sources]
         frame = sources[0].shape[1:]
+        # Without a number the cell is the whole series.
         if row[1] is None:
             axes = axes_of(roi, (sum(counts), *frame))
         else:
@@ -306,6 +310,7 @@ class Eiger(BlockHandler):
     def _sources(self, seq_id: int) -> list[Rows]:
         path = f"{self._stem}_{seq_id}_master.h5"
         known, state = self._series.get(seq_id), identity(self.readable.check(path))
+        # The master file was replaced, or is new.
         if known is None or known.state != state:
             known = self._series[seq_id] = _Series(path, state)
         return known.sources(self.readable)
@@ -315,6 +320,7 @@ def _eiger_rows(datums: Datums) -> list[tuple[int, int | None]]:
     columns = dict(datums.columns)
     given = columns.pop("frame_num", None)
     numbers: Sequence[int | None] = [None] * datums.count
+    # Some datums have a number, and others mean the whole series.
     if given is not None and any(number is not None for number in given):
         numbers = Datums({"frame_num": given}, datums.count).integers("frame_num").tolist()
     return list(zip(Datums(columns, datums.count).integers("seq_id").tolist(), numbers))
