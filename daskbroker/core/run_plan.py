@@ -101,6 +101,7 @@ class RunPlan:
 
     def without(self, runs: Collection[str]) -> RunPlan:
         """Return the plan without these runs."""
+        # Usually every run can be read.
         if not runs:
             return self
         plans = [
@@ -138,6 +139,7 @@ class RunPlan:
 
     def of_stream(self, name: Any) -> RunPlan:
         """Return the part of one stream, with all references; the plan itself for ``ALL``."""
+        # References belong to the run, so they stay with each part.
         if name is ALL:
             return self
         positions = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
@@ -167,6 +169,7 @@ class RunPlan:
         for index, rows in zip(owners, self.events.records["rows"].tolist(), strict=True):
             found[self.descriptors[index]["uid"]] += rows
         for layout in REFERENCES:
+            # Only kinds that were planned have a number.
             if layout.kind in self.references:
                 found[layout.kind] = self.references[layout.kind].rows
         return found
@@ -193,6 +196,7 @@ def run_owners(runs: Sequence[str]) -> list[Document]:
 def resources_of(references: Mapping[str, ChunkPlan]) -> Iterator[tuple[str, Document]]:
     """Read planned resources; yield ``("resource" | "stream_resource", doc)`` in order."""
     for layout in (RESOURCE, STREAM_RESOURCE):
+        # A run has resources of one or both kinds.
         plan = references.get(layout.kind)
         for table in () if plan is None else plan.read_all():
             for doc in decode_rows(layout, table, ""):
@@ -239,5 +243,6 @@ def _spans(plan: ChunkPlan, resources: ChunkPlan) -> Iterator[tuple[str, str, ra
     columns = ["descriptor", STREAM_DATUM.owner, "seq_nums:start", "seq_nums:stop"]
     for table in plan.read_all(columns):
         for uid, owner, first, last in zip(*table.to_pydict().values(), strict=True):
+            # An empty range describes no event.
             if last > first:
                 yield uid, key_of.get(owner, owner), range(first, last)
