@@ -109,7 +109,7 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
     if _plainly_sound(quick, doc):
         return
     for error in thorough.iter_errors(doc):
-        # What others add to a document is kept, as event-model's own validation is of known keys.
+        # Additional keys are no fault: they are stored with the document.
         if error.validator in ("additionalProperties", "unevaluatedProperties"):
             continue
         where = ".".join([label, *map(str, error.absolute_path)])
@@ -171,7 +171,6 @@ def _list(value: Any, where: str) -> None:
 def _stamps(value: Any, where: str) -> None:
     _mapping(value, where)
     for key, stamp in value.items():
-        # Of a key that a device could not read, some programs write None.
         if type(stamp) is not float and type(stamp) is not int and stamp is not None:
             raise BadDocument(f"{where}.{key}: must be a number, not {_shown(stamp)}")
 

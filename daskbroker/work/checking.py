@@ -274,7 +274,7 @@ class _References:
     def _look_at_cells(
         self, target: Target, table: pa.Table, run_fraction: float
     ) -> Iterator[Damage]:
-        # The run has no references at all, which its events' values do not need.
+        # The references could not be listed, which is reported already.
         if self._references is None:
             return
         if is_stream_key(target.claim) and not self._stopped:

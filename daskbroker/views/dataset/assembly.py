@@ -258,7 +258,7 @@ class Assembly:
         if "time" in loaded:
             indexes["time"] = PandasIndex(loaded["time"], "time")
             variables |= indexes["time"].create_variables()
-        # Dataset.chunk would else cut at the chunks of the first variable.
+        # So that `Dataset.chunk({})` cuts at the usual blocks.
         if self.chunks is None and variables.keys() - loaded.keys():
             self._note_chunks(variables.values())
         coordinates = {name: variables.pop(name) for name in self.coordinates}

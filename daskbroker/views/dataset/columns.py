@@ -134,24 +134,24 @@ class StoredColumn(ColumnSource):
     ----------
     name
         Name of the column.
-    kind
+    pandas_dtype
         Name of the dtype that a table has for it.
     """
 
     name: str
-    kind: str
+    pandas_dtype: str
     dtype: np.dtype
     cell_shape: tuple[int, ...] = ()
 
     @property
     def is_joinable(self) -> bool:
         """See :attr:`ColumnSource.is_joinable`; in cells of objects, chunks note single rows."""
-        return self.kind != "object"
+        return self.pandas_dtype != "object"
 
     @property
     def is_mixed(self) -> bool:
         """See :attr:`ColumnSource.is_mixed`."""
-        return self.kind == "object"
+        return self.pandas_dtype == "object"
 
     @property
     def physical(self) -> tuple[str, ...]:
@@ -160,13 +160,15 @@ class StoredColumn(ColumnSource):
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
-        if self.kind == "object":  # chunks have notes of their rows
+        if self.pandas_dtype == "object":  # chunks have notes of their rows
             parts = [
-                to_pandas(table, self.name, self.kind)[piece.rows]
+                to_pandas(table, self.name, self.pandas_dtype)[piece.rows]
                 for table, piece in zip(tables, block.pieces, strict=True)
             ]
         else:
-            parts = [_numpy(values, self.kind) for values in self._joined(tables, block.pieces)]
+            parts = [
+                _numpy(values, self.pandas_dtype) for values in self._joined(tables, block.pieces)
+            ]
         if not parts:
             return np.empty((0, *self.cell_shape), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -174,17 +176,17 @@ class StoredColumn(ColumnSource):
     def _joined(self, tables: Sequence[pa.Table], pieces: Sequence[ChunkRows]) -> Iterator[Any]:
         """Yield the chosen rows as in a table; consecutive chunks of one type are joined."""
         if len(pieces) == 1:
-            yield to_pandas(tables[0], self.name, self.kind)[pieces[0].rows]
+            yield to_pandas(tables[0], self.name, self.pandas_dtype)[pieces[0].rows]
             return
         pairs = zip(tables, pieces, strict=True)
         for (there, field), alike in groupby(pairs, lambda pair: _field(pair[0], self.name)):
             if not there:
-                yield constant(None, sum(piece.length for _, piece in alike), self.kind)
+                yield constant(None, sum(piece.length for _, piece in alike), self.pandas_dtype)
                 continue
             columns = [_rows_of(table.column(self.name), piece.rows) for table, piece in alike]
             chunks = [chunk for column in columns for chunk in column.chunks]
             column = pa.chunked_array(chunks, columns[0].type)
-            yield to_pandas(pa.table([column], pa.schema([field])), self.name, self.kind)
+            yield to_pandas(pa.table([column], pa.schema([field])), self.name, self.pandas_dtype)
 
 
 def _field(table: pa.Table, name: str) -> tuple[bool, pa.Field | None]:

@@ -21,11 +21,11 @@ Reader = Callable[[Any, tuple[str, ...]], pd.DataFrame]
 
 
 class RowChoice(NamedTuple):
-    """Which rows of each partition are wanted.
+    """Selection of rows, made in each partition.
 
     Attributes
     ----------
-    kind
+    how
         ``"first"`` or ``"last"`` for a number of rows at either end; ``"between"`` for rows whose
         index lies between two values, both included, either of which may be None; ``"among"`` for
         rows whose index is one of several values.
@@ -33,17 +33,17 @@ class RowChoice(NamedTuple):
         The number of rows, the two values, or the several values.
     """
 
-    kind: str
+    how: str
     values: tuple[Any, ...]
 
     def mask(self, index: np.ndarray) -> Mask:
         """Return which rows of a partition are wanted, given its index in the order of rows."""
-        if self.kind == "among":
+        if self.how == "among":
             return np.isin(index, np.array(self.values))
         mask = np.ones(len(index), bool)
-        if self.kind == "first":
+        if self.how == "first":
             mask[self.values[0] :] = False
-        elif self.kind == "last":
+        elif self.how == "last":
             mask[: max(0, len(index) - self.values[0])] = False
         else:
             low, high = self.values

@@ -127,7 +127,7 @@ class VirtualRows:
         self, names: tuple[str, str], target: Selected | Unlimited, source: object
     ) -> tuple[Selected, Selected]:
         """Cut unlimited selections to where the source ends now."""
-        # HDF5 accepts such a mapping, but its extent is not defined.
+        # It would not be defined how far the mapping reaches.
         if not isinstance(target, Unlimited) or not isinstance(source, Unlimited):
             raise FillError("only one side of the mapping is unlimited")
         self._grows = True
