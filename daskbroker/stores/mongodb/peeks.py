@@ -41,7 +41,11 @@ def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
 
 def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
     """Store peeks, replacing previous ones, without waiting until they would survive a failover."""
-    changes = [ReplaceOne(_place_of(peek), _document_of(peek), upsert=True) for peek in peeks]
+    changes = []
+    for peek in peeks:
+        place = _place_of(peek)
+        document = {**place, "sort": peek.sort, "body": peek.body()}
+        changes.append(ReplaceOne(place, document, upsert=True))
     with database.limit(), database.errors():
         database.create_indexes([PEEKS])
         database.collection(PEEKS, sure=False).bulk_write(changes, ordered=False)
@@ -50,10 +54,6 @@ def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
 def _place_of(peek: Peek) -> dict[str, str]:
     names = {"run": peek.run, "descriptor": peek.descriptor, "key": peek.key}
     return {name: storable(value) for name, value in names.items()}
-
-
-def _document_of(peek: Peek) -> dict[str, str]:
-    return {**_place_of(peek), "sort": peek.sort, "body": peek.body()}
 
 
 def _peeks(documents: Iterable[Mapping[str, Any]]) -> list[Peek]:
