@@ -117,7 +117,7 @@ def stream_documents(
     FieldNotFound
         If no stream has one of the fields; raised when the first document is asked for.
     """
-    begin = partial(_begun, sources, start, stop, options, all_streams)
+    begin = partial(_begun, sources, start, stop, options, all_streams=all_streams)
     if ahead is None:
         return _lazily(begin, skip_damaged=options.errors == "skip")
     try:
@@ -143,8 +143,9 @@ def _begun(
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
     options: ViewOptions,
-    all_streams: bool,
     ahead: Prefetcher,
+    *,
+    all_streams: bool,
 ) -> Iterator[NamedDocument]:
     fields = None if options.fields is ALL else options.fields
     if fields is not None:
