@@ -18,7 +18,7 @@ from .core.old_names import missing
 from .core.printable import printable
 from .core.redaction import redacted
 from .core.search import Search
-from .display.listing import SHOWN, shown_or
+from .display.listing import MAX_RUNS_SHOWN, shown_or
 from .display.markup import escaped
 from .event_source import EventSource, run_of
 from .event_sources import EventSources, EventSourcesGiven
@@ -214,7 +214,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
             days, weeks, months or years, which is a date, while one in hours or less is an instant.
         **query
             Mongo-style filter on start documents, such as ``**{"sample.name": "x"}``. Some words
-            are reserved, whatever keys documents have: ``stop={...}`` and ``descriptor={...}``
+            are reserved even if documents have such keys: ``stop={...}`` and ``descriptor={...}``
             filter on those documents; ``data_key="det"`` finds runs in which some descriptor has
             this data key; ``start_time`` and ``stop_time`` are synonyms of ``since`` and
             ``until``; ``exit_status="fail"`` filters on the stop document, ``exit_status="open"``
@@ -466,7 +466,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
         return (open_brokers.broker_of, (self.key,))
 
     def __repr__(self) -> str:
-        return shown_or(self._title, lambda: self().listing(self._title, SHOWN).text())
+        return shown_or(self._title, lambda: self().listing(self._title, MAX_RUNS_SHOWN).text())
 
     def _repr_html_(self) -> str:
         return shown_or(escaped(self._title), lambda: self().listing(self._title).markup())

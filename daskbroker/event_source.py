@@ -358,7 +358,7 @@ class EventSource:
 
         Events of a list, or from ``documents`` and ``stream`` of a Header or of Results, are filled
         block by block. Any other iterator may have to wait for its next document, so each
-        document is given before the next is asked for. The references of a descriptor are looked
+        document is given before the next is requested. The references of a descriptor are looked
         up in the store when its first event comes. Parameters are as for :meth:`fill_event`.
         """
 
@@ -428,7 +428,7 @@ def no_stream(
     run
         Uid of the run.
     name
-        Stream that was asked for.
+        Stream that was requested.
     there
         Names of the streams of the run.
     data_keys

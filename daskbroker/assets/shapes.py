@@ -105,16 +105,18 @@ class Declared:
         return cls(first, _common([cell.dtype for cell in cells]))
 
     @classmethod
-    def common(cls, parts: Sequence[Declared], dtype: Any = None) -> Declared:
+    def common(cls, declared: Sequence[Declared], dtype: Any = None) -> Declared:
         """Build from what parts of a variable have in common, with the given dtype if any."""
-        shapes = {part.shape for part in parts}
+        shapes = {part.shape for part in declared}
         shape = shapes.pop() if len(shapes) == 1 else None
         if shape is None:
-            sizes = [part.cell_bytes for part in parts if part.shape is not None or part.measured]
+            sizes = [
+                part.cell_bytes for part in declared if part.shape is not None or part.measured
+            ]
             return cls(None, np.dtype(object), max(sizes, default=0))
         if dtype is not None:
             return cls(shape, np.dtype(dtype))
-        return cls(shape, _common([part.dtype for part in parts]))
+        return cls(shape, _common([part.dtype for part in declared]))
 
     @property
     def cell_bytes(self) -> int:

@@ -30,7 +30,7 @@ from .files.resolving import ResolvedResource, resolve
 
 __all__ = ["FileTransfer", "files_of"]
 
-PIECE = 2**20
+READ_BYTES = 2**20
 """Bytes that are read at a time."""
 
 Named = tuple[str, Mapping[str, Any]]
@@ -85,13 +85,17 @@ class FileTransfer:
         resolved = self._resolved(name, doc)
         if not _has_files(doc):
             return Document(doc)
-        place = self._place(Path(resolved.path)).relative_to(self.root).as_posix()
+        relative = self._target(Path(resolved.path)).relative_to(self.root).as_posix()
         slash = "/" if str(doc.get("uri", "")).endswith("/") else ""
         changed = dict(doc)
         if doc.get("uri"):
-            changed["uri"] = f"file://localhost{quote(str(self.root / place))}{slash}"
+            changed["uri"] = f"file://localhost{quote(str(self.root / relative))}{slash}"
         if name == "resource" or "root" in doc or "resource_path" in doc:
-            changed |= {"root": str(self.root), "resource_path": place, "path_semantics": "posix"}
+            changed |= {
+                "root": str(self.root),
+                "resource_path": relative,
+                "path_semantics": "posix",
+            }
         return Document(changed)
 
     def _resolved(self, name: str, doc: Mapping[str, Any]) -> ResolvedResource:
@@ -103,7 +107,7 @@ class FileTransfer:
             where=f"run {doc.get('run_start', '')!r}",
         )
 
-    def _place(self, path: Path) -> Path:
+    def _target(self, path: Path) -> Path:
         absolute = os.path.abspath(path)
         return self.root / absolute.lstrip("/").replace(":", "")
 
@@ -131,11 +135,11 @@ class FileTransfer:
             ) from error
 
     def _copy(self, path: Path, label: str, readable: ReadableRoots) -> None:
-        target = self._place(path)
+        target = self._target(path)
         if target in self._done:
             return
         source = Path(readable.check(str(path)))
-        if _is_whole(source, target):
+        if _is_copied(source, target):
             self.kept += 1
         else:
             make_folder(self.root)
@@ -190,13 +194,13 @@ def _is_made_of(name: str, literals: Sequence[str]) -> bool:
     last = middle.pop()
     if not name.startswith(first) or not name.endswith(last):
         return False
-    place, end = len(first), len(name) - len(last)
+    position, end = len(first), len(name) - len(last)
     for literal in middle:
-        found = name.find(literal, place, end)
+        found = name.find(literal, position, end)
         if found < 0:
             return False
-        place = found + len(literal)
-    return place <= end
+        position = found + len(literal)
+    return position <= end
 
 
 def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
@@ -261,7 +265,7 @@ def _names_in(file: Any) -> set[str]:
 # -- copying one file ------------------------------------------------------------------------
 
 
-def _is_whole(source: Path, target: Path) -> bool:
+def _is_copied(source: Path, target: Path) -> bool:
     """Return whether a file was copied before, by its size and modification time.
 
     That is enough, as copies get their final name only after they were verified.
@@ -302,7 +306,7 @@ def _copy_checked(source: Path, target: Path, label: str) -> int:
 def _digest(reader: Any, writer: Any = None) -> tuple[int, bytes]:
     """Return the size and checksum of what is read; copy it to ``writer`` if there is one."""
     digest, size = blake2b(digest_size=16), 0
-    while piece := reader.read(PIECE):
+    while piece := reader.read(READ_BYTES):
         digest.update(piece)
         size += len(piece)
         if writer is not None:

@@ -18,7 +18,7 @@ from ..core.errors import ConfigError
 from ..core.name_lists import listed
 from .places import Settings, mongo_uri, place_settings
 
-__all__ = ["kind_of", "settings_of", "sources_of"]
+__all__ = ["configuration_form", "settings_of", "sources_of"]
 
 OWN = (
     "uri", "assets", "layout", "mode", "timezone", "handlers", "root_map", "readable_roots",
@@ -62,12 +62,12 @@ def settings_of(content: Any, where: str = "configuration", folder: Path | None 
         If the content has no known form, or describes what this version does not open. The
         message names the key, and never a value that may be secret.
     """
-    kind = kind_of(content, where)
+    kind = configuration_form(content, where)
     content = _expanded(content, where, folder)
     return _FORMS[kind](content, where, folder)
 
 
-def kind_of(content: Any, where: str = "configuration") -> str:
+def configuration_form(content: Any, where: str = "configuration") -> str:
     """Return the form of a content: ``"daskbroker"``, ``"databroker"`` (0 or 1) or ``"catalog"``.
 
     Raises
@@ -141,26 +141,26 @@ def _databroker(content: Mapping[str, Any], where: str, folder: Path | None) -> 
     return settings | _filling(content, "handlers", where, folder)
 
 
-def _store(content: Mapping[str, Any], part: str, where: str) -> str:
+def _store(content: Mapping[str, Any], half: str, where: str) -> str:
     """Return the URI of the database that one half of a version 0 configuration names."""
-    module, classes = STORES[part]
-    store = _mapping(content, part, where)
+    module, classes = STORES[half]
+    store = _mapping(content, half, where)
     if store.get("module") != module or store.get("class") not in classes:
         raise ConfigError(
-            f"{where}: {part} is of class {store.get('module')}.{store.get('class')}; only "
-            f"MongoDB is opened ({module}.{classes[0]}). Export such a store with databroker and "
-            "bring it in by 'daskbroker ingest'"
+            f"{where}: {half} is of class {store.get('module')}.{store.get('class')}; only "
+            f"MongoDB can be opened ({module}.{classes[0]}). Export such a store with databroker "
+            "and bring it in by 'daskbroker ingest'"
         )
-    config = _mapping(store, "config", f"{where}: {part}")
+    config = _mapping(store, "config", f"{where}: {half}")
     if "uri" in config and ("host" in config or "port" in config):
-        raise ConfigError(f"{where}: {part}.config has both 'uri' and 'host' or 'port'")
+        raise ConfigError(f"{where}: {half}.config has both 'uri' and 'host' or 'port'")
     base = config.get("uri") or f"mongodb://{config.get('host') or 'localhost'}"
     if config.get("port") is not None:
         base = f"{base}:{config['port']}"
     user, source = config.get("mongo_user"), config.get("authsource")
     return mongo_uri(
         str(base),
-        _text(config, "database", f"{where}: {part}.config"),
+        _text(config, "database", f"{where}: {half}.config"),
         user=None if user is None else str(user),
         password=str(config.get("mongo_pwd", "")),
         auth_source=None if source is None else str(source),

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-LEAST, MOST = -62_135_596_800.0, 253_402_300_800.0
+EARLIEST_SECONDS, LATEST_SECONDS = -62_135_596_800.0, 253_402_300_800.0
 """POSIX seconds of the years that the calendars of Python, pandas and Arrow share: 1 to 9999."""
 LOCAL = ("local", "localtime")
 UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
@@ -151,7 +151,7 @@ def show_time(value: Any, zone: str | dt.tzinfo = "UTC") -> str:
 
 def _calendar(seconds: float, tz: dt.tzinfo) -> str | None:
     """Return date and time, truncated to the second, or None outside of the calendar."""
-    if not LEAST <= seconds < MOST:
+    if not EARLIEST_SECONDS <= seconds < LATEST_SECONDS:
         return None
     try:
         moment = EPOCH + dt.timedelta(seconds=math.floor(seconds))
@@ -205,12 +205,12 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
     if isinstance(converted, pd.Series):
         return converted.dt.tz_convert(tz) if is_zoned(converted.dtype) else converted
     zoned = {
-        place: converted.iloc[:, place].dt.tz_convert(tz)
-        for place in range(converted.shape[1])
-        if is_zoned(converted.iloc[:, place].dtype)
+        position: converted.iloc[:, position].dt.tz_convert(tz)
+        for position in range(converted.shape[1])
+        if is_zoned(converted.iloc[:, position].dtype)
     }
-    for place, column in zoned.items():  # by place, as several columns may have one name
-        converted.isetitem(place, column)
+    for position, column in zoned.items():  # by place, as several columns may have one name
+        converted.isetitem(position, column)
     return converted
 
 

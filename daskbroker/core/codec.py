@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .column_kinds import MISSING, NOTES, TEXTS, Column, Kind, Missing, field_kind
+from .column_kinds import JSON_KINDS, MISSING, NOTES, Column, Kind, Missing, field_kind
 from .documents import plain
 from .dtypes import fields_dtype, fields_text
 from .errors import StoreDamaged
@@ -49,7 +49,7 @@ from .frozen import ArrayList
 from .json_text import from_json, has_marks, marked_json, of_marked_json
 from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyond, leaf_of_array
 from .name_lists import listed
-from .normalizing import DEEPEST
+from .normalizing import MAX_DOCUMENT_DEPTH
 
 __all__ = ["block", "check_notes", "decode", "encode"]
 
@@ -167,8 +167,8 @@ def _spread(solid: np.ndarray | pa.Array, valid: np.ndarray | None) -> pa.Array:
     if valid is None:
         return solid if isinstance(solid, pa.Array) else pa.array(solid)
     if isinstance(solid, pa.Array):
-        places = np.cumsum(valid) - 1
-        return solid.take(pa.array(places, mask=~valid))
+        positions = np.cumsum(valid) - 1
+        return solid.take(pa.array(positions, mask=~valid))
     full = np.zeros((len(valid), *solid.shape[1:]), solid.dtype)
     full[valid] = solid
     return pa.array(full, mask=~valid)
@@ -199,7 +199,7 @@ def _encode_arrays(
             flat = _flat(level_below)
             return None if flat is None else _encode_ragged(flat, lengths, valid, notes)
         shape.append(lengths[0])
-        if len(shape) > DEEPEST:  # of a foreign writer; Arrow ends soon after
+        if len(shape) > MAX_DOCUMENT_DEPTH:  # of a foreign writer; Arrow ends soon after
             return None
         level = level_below
     flat = _flat(level)
@@ -343,13 +343,13 @@ def _cell_of_rows(value: Any) -> Any:
     return [plain(value)]
 
 
-def _array_of_cell(found: Any) -> Any:
+def _array_of_cell(encoded: Any) -> Any:
     """Return the cell of a text of :func:`_encode_rows`; structured arrays as lists."""
-    if found is None:
+    if encoded is None:
         return None
-    if len(found) == 1:
-        return found[0]
-    text, shape, rows = found
+    if len(encoded) == 1:
+        return encoded[0]
+    text, shape, rows = encoded
     return ArrayList(rows, fields_dtype(text), shape)
 
 
@@ -407,7 +407,7 @@ def _unpack_mask(note: str, rows: int) -> np.ndarray:
 def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
     """Return the cells that :func:`encode` was given; arrays are lists, missing cells `MISSING`."""
     kind, notes = field_kind(arrow_field)
-    if kind.name in TEXTS:
+    if kind.name in JSON_KINDS:
         read = text_reader(notes)
         found = [MISSING if text is None else read(text) for text in array.to_pylist()]
         if kind.name == "json":

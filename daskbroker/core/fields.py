@@ -81,7 +81,7 @@ def data_keys_of(descriptors: Iterable[Mapping[str, Any]]) -> list[str]:
 def select(
     fields: Any, descriptors: Sequence[Mapping[str, Any]], *, timestamps: bool = False
 ) -> list[Field]:
-    """Return the columns that a selection asks for; ``time`` is always the first.
+    """Return the columns that a selection requests; ``time`` is always the first.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from .codec import block, decode, encode, text_column, text_reader
-from .column_kinds import MISSING, TEXTS, Column, Kind, exact_alone, field_kind
+from .column_kinds import JSON_KINDS, MISSING, Column, Kind, exact_alone, field_kind
 from .documents import Document, frozen_document, plain
 from .frozen import ArrayList, FrozenDict, freeze, freeze_lists, frozen_array
 from .json_text import marked_json
@@ -220,7 +220,7 @@ def join_tables(
         exact_alone(arrow_field) for arrow_field in first.schema
     ):
         return pa.concat_tables(tables).combine_chunks()
-    # The schemas differ, or notes are about rows at certain places: all rows are encoded anew.
+    # The schemas differ, or notes are about rows at certain places: all rows are encoded again.
     owner = metadata.get(layout.owner, "")
     rows = [row for table in tables for row in iter_rows(layout, table, owner)]
     return encode_rows(layout, rows, metadata)
@@ -307,7 +307,7 @@ def decode_rows(layout: Layout, table: pa.Table, owner: str) -> list[Document]:
 def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]:
     """Yield the documents of :func:`decode_rows` one by one.
 
-    Columns are decoded at once, documents are made as they are asked for: a document that is
+    Columns are decoded at once, documents are made as they are requested: a document that is
     released soon costs half of one that is kept among thousands.
     """
     columns: dict[str, Iterable[Any]] = {name: cells(table, name) for name in layout.columns}
@@ -366,7 +366,9 @@ def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
         return repeat(FrozenDict(), table.num_rows)
     kinds = [field_kind(table.schema.field(name)) for name in names]
     rows = zip(*(_frozen_cells(table, name, *kind) for name, kind in zip(names, kinds)))
-    if not any("missing" in notes or (kind.name in TEXTS and kind.nulls) for kind, notes in kinds):
+    if not any(
+        "missing" in notes or (kind.name in JSON_KINDS and kind.nulls) for kind, notes in kinds
+    ):
         return (FrozenDict(zip(keys, row)) for row in rows)
     return (
         FrozenDict((key, cell) for key, cell in zip(keys, row) if cell is not MISSING)
@@ -381,7 +383,7 @@ def _frozen_cells(
         rows = block(as_one_chunk(table.column(name)), kind)
         return map(frozen_array if is_plain_leaf(kind.dtype) else ArrayList.of_numbers, rows)
     found = cells(table, name)
-    if kind.name in TEXTS:
+    if kind.name in JSON_KINDS:
         return list(map(freeze, found))
     if kind.name in ("array", "list") and not is_plain_leaf(kind.dtype):
         dtype = np.dtype(kind.dtype)

@@ -51,7 +51,7 @@ EXACT_INTEGER = 2**53
 
 LISTS = frozenset({list, FrozenList})
 SCALARS = frozenset({bool, int, float, str, bytes, uuid.UUID})
-PLAIN = frozenset({"none", "null", "|b1", "i8", "<i8", "<f8", "<U", ""})
+LIST_LEAVES = frozenset({"none", "null", "|b1", "i8", "<i8", "<f8", "<U", ""})
 """Leaf types of lists; the others are only those of arrays of NumPy."""
 WIDE = {"<i8": "i8", "<u8": "u8"}
 """Leaf type of 64-bit integers if none exceeds :data:`EXACT_INTEGER`, by the type if some may."""
@@ -78,7 +78,7 @@ UNKNOWN = CellForm("", ())
 
 def is_plain_leaf(leaf: str) -> bool:
     """Return whether lists of the values have this leaf type too, not only arrays of NumPy."""
-    return leaf in PLAIN
+    return leaf in LIST_LEAVES
 
 
 # -- of one column's part --------------------------------------------------------------------

@@ -13,7 +13,7 @@ from .errors import BadDocument
 from .field_rows import array_of_rows, lists_of, structured_rows
 from .frozen import ArrayList
 
-__all__ = ["DEEPEST", "is_unicode", "normalize"]
+__all__ = ["MAX_DOCUMENT_DEPTH", "is_unicode", "normalize"]
 
 
 def normalize(
@@ -47,11 +47,11 @@ def normalize(
     ------
     BadDocument
         If a value has no JSON-like form (sets, datetimes, complex numbers, objects), an integer
-        has more than 2048 bits, a key is not valid text, or there are more than `DEEPEST`
-        levels. The message names the path to it.
+        has more than 2048 bits, a key is not valid text, or there are more than
+        `MAX_DOCUMENT_DEPTH` levels. The message names the path to it.
     """
     try:
-        return _normalize(value, _ALL if arrays else _ROWS if rows else _NONE, DEEPEST)
+        return _normalize(value, _ALL if arrays else _ROWS if rows else _NONE, MAX_DOCUMENT_DEPTH)
     except _NoSuchForm as error:
         path = ".".join([where, *reversed(error.path)])
         raise BadDocument(f"{path}: {error}") from None
@@ -67,7 +67,7 @@ _NONE, _ROWS, _ALL = range(3)
 _ATOMS = frozenset({float, str, bool, type(None), bytes, uuid.UUID})
 _PLAIN = _ATOMS | {int}
 
-DEEPEST = 50
+MAX_DOCUMENT_DEPTH = 50
 """Maximum number of levels of lists and mappings in a document. The limit of NumPy and Arrow is 64,
 that of MongoDB 100; Python's own stack ends somewhere beyond."""
 
@@ -95,7 +95,7 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
     if kind is int:
         return _checked_integer(value)
     if levels == 0:
-        raise _NoSuchForm(f"nested deeper than {DEEPEST} levels")
+        raise _NoSuchForm(f"nested deeper than {MAX_DOCUMENT_DEPTH} levels")
     if kind is not dict and isinstance(value, (list, tuple)):
         if isinstance(value, ArrayList) and (arrays == _ALL or (arrays and value.dtype.names)):
             return value.array()

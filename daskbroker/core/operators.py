@@ -14,8 +14,8 @@ from .errors import BadQuery
 from .patterns import search_pattern
 
 __all__ = [
-    "DEEPEST",
     "LOGICAL",
+    "MAX_QUERY_DEPTH",
     "OPERATORS",
     "Compiler",
     "index_of",
@@ -31,9 +31,9 @@ OPERATORS = (
 )  # fmt: skip
 """All operators that a query may use."""
 
-DEEPEST = 32
+MAX_QUERY_DEPTH = 32
 """Maximum number of levels of a query."""
-MOST = 1000
+MAX_CONDITIONS = 1000
 """Maximum number of conditions of a query; a hundred times as many values in their lists."""
 
 Test = Callable[[list[Any]], bool]
@@ -68,8 +68,8 @@ class Compiler:
 
     def document(self, query: Any, depth: int) -> Callable[[Any], bool]:
         """Compile a query to a function of a document."""
-        if depth > DEEPEST:
-            raise self._fail(f"nested deeper than {DEEPEST} levels")
+        if depth > MAX_QUERY_DEPTH:
+            raise self._fail(f"nested deeper than {MAX_QUERY_DEPTH} levels")
         if not isinstance(query, dict):
             raise self._fail(f"a query is a mapping, not {query!r}")
         tests = [self._entry(key, value, depth) for key, value in query.items()]
@@ -79,8 +79,8 @@ class Compiler:
 
     def _entry(self, key: str, value: Any, depth: int) -> Callable[[Any], bool]:
         self.count += 1
-        if self.count > MOST:
-            raise self._fail(f"more than {MOST} conditions")
+        if self.count > MAX_CONDITIONS:
+            raise self._fail(f"more than {MAX_CONDITIONS} conditions")
         if key in LOGICAL:
             return self._logical(key, value, depth)
         if key.startswith("$"):
@@ -103,8 +103,8 @@ class Compiler:
         """Compile the condition on a key to a function of the values found there."""
         if not is_operators(value):
             return _equals(value)
-        if depth > DEEPEST:
-            raise self._fail(f"nested deeper than {DEEPEST} levels")
+        if depth > MAX_QUERY_DEPTH:
+            raise self._fail(f"nested deeper than {MAX_QUERY_DEPTH} levels")
         tests = []
         for operator, operand in value.items():
             self.count += 1
@@ -157,8 +157,8 @@ class Compiler:
         if not isinstance(operand, list):
             raise self._fail(f"{name} needs a list, not {operand!r}")
         self.count += len(operand)
-        if self.count > MOST * 100:
-            raise self._fail(f"more than {MOST * 100} values")
+        if self.count > MAX_CONDITIONS * 100:
+            raise self._fail(f"more than {MAX_CONDITIONS * 100} values")
         if any(is_operators(item) and set(item) - {"$regex", "$options"} for item in operand):
             raise self._fail(f"{name} takes values and patterns, not operators")
         if name != "$all" and all(type(item) is str for item in operand):
@@ -204,8 +204,8 @@ class Compiler:
             raise self._fail(f"$type takes {', '.join(_TYPES)}, not {operand!r}")
         tests = [_TYPES[name] for name in names]
 
-        def test(found: list[Any]) -> bool:
-            return any(kind(cell) for value in found for cell in _cells(value) for kind in tests)
+        def test(values: list[Any]) -> bool:
+            return any(kind(cell) for value in values for cell in _cells(value) for kind in tests)
 
         return test
 

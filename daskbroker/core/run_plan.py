@@ -28,12 +28,12 @@ def stream_of(descriptor: Mapping[str, Any]) -> str:
     return str(descriptor.get("name") or PRIMARY)
 
 
-def is_of_stream(found: Document | BadRun, stream: object) -> bool:
+def is_of_stream(descriptor: Document | BadRun, stream: object) -> bool:
     """Return whether a descriptor is of a stream, or of any if that is ``ALL``.
 
-    A BadRun in the place of a descriptor may be of any stream.
+    A BadRun in place of a descriptor may be of any stream.
     """
-    return stream is ALL or isinstance(found, BadRun) or stream_of(found) == str(stream)
+    return stream is ALL or isinstance(descriptor, BadRun) or stream_of(descriptor) == str(stream)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class RunPlan:
     Attributes
     ----------
     runs
-        Uids of the runs, in the order in which they were asked for.
+        Uids of the runs, in the order in which they were requested.
     events
         Plan of the chunks of events, with every descriptor of the planned streams.
     references
@@ -140,8 +140,8 @@ class RunPlan:
         """Return the part of one stream, with all references; the plan itself for ``ALL``."""
         if name is ALL:
             return self
-        places = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
-        return replace(self, events=self.events.of_descriptors(places))
+        positions = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
+        return replace(self, events=self.events.of_descriptors(positions))
 
     def by_run(self) -> dict[str, RunPlan]:
         """Return the part of each run that has a descriptor, by uid."""
@@ -164,8 +164,8 @@ class RunPlan:
         """Return the number of events by descriptor uid, of references by kind; reads no chunk."""
         found = {descriptor["uid"]: 0 for descriptor in self.descriptors}
         owners = self.events.records["descriptor"].tolist()
-        for place, rows in zip(owners, self.events.records["rows"].tolist(), strict=True):
-            found[self.descriptors[place]["uid"]] += rows
+        for index, rows in zip(owners, self.events.records["rows"].tolist(), strict=True):
+            found[self.descriptors[index]["uid"]] += rows
         for layout in REFERENCES:
             if layout.kind in self.references:
                 found[layout.kind] = self.references[layout.kind].rows
@@ -175,10 +175,10 @@ class RunPlan:
 def _unreadable(plan: ChunkPlan, columns: Sequence[str] | None) -> dict[str, BadRun]:
     """Read these columns of a plan; return, by uid, the runs that have a damaged chunk."""
     bad: dict[str, BadRun] = {}
-    for place, descriptor in enumerate(plan.descriptors):
+    for index, descriptor in enumerate(plan.descriptors):
         run = descriptor["run_start"]
         try:
-            for _ in plan.of_descriptors([place]).read_all(columns):
+            for _ in plan.of_descriptors([index]).read_all(columns):
                 pass
         except StoreDamaged as error:
             bad.setdefault(run, BadRun(run, str(error)))
@@ -222,9 +222,9 @@ def frame_spans(
     except StoreDamaged:  # one run's damage must not hide the others, so each is read by itself
         spans: list[tuple[str, str, range]] = []
         bad: dict[str, BadRun] = {}
-        for place, owner in enumerate(plan.descriptors):
+        for index, owner in enumerate(plan.descriptors):
             try:
-                one = plan.of_descriptors([place]), resources.of_descriptors([place])
+                one = plan.of_descriptors([index]), resources.of_descriptors([index])
                 spans += _spans(*one)
             except StoreDamaged as error:
                 bad[owner["run_start"]] = BadRun(owner["run_start"], str(error))

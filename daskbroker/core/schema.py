@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from .arrays import ArrayForm, array_form, rows_form
 from .chunks import ChunkPlan
-from .clock import LEAST, MOST
+from .clock import EARLIEST_SECONDS, LATEST_SECONDS
 from .codec import block, decode
 from .column_kinds import MISSING, Kind, field_kind
 from .documents import is_unicode, plain
@@ -40,7 +40,7 @@ __all__ = [
     "to_pandas",
 ]
 
-TIME = "datetime64[us, UTC]"
+TIME_DTYPE = "datetime64[us, UTC]"
 """Dtype of every table's ``time``, whatever the zone of the broker: Dask computes the divisions of
 nanoseconds, and of any other zone, wrongly, and loses rows (``set_index``, ``resample``)."""
 NULLABLE = {"int64": "Int64", "bool": "boolean", "uint64": "UInt64"}
@@ -99,7 +99,7 @@ def table_columns(
 
 def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) -> TableColumn:
     if field.role == "time":
-        return TableColumn(field, "time", TIME)
+        return TableColumn(field, "time", TIME_DTYPE)
     if field.role == "uid":
         return TableColumn(field, "uid", "str")
     if field.role in ("descriptor", "run"):
@@ -147,7 +147,7 @@ def constant_of(
 def stored_kinds(plan: ChunkPlan, physical: str) -> list[Kind | None]:
     """Return the different kinds of a column in a plan's chunks; None for chunks without it."""
     used = np.unique(plan.records["schema"])
-    return [plan.schemas[place].get(physical) for place in used.tolist()]
+    return [plan.schemas[position].get(physical) for position in used.tolist()]
 
 
 def stored_fields(kinds: Sequence[Kind | None]) -> np.dtype | None:
@@ -243,15 +243,15 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
     chunk lacks is all null. Array cells are NumPy arrays, JSON cells Python values.
     """
     rows = table.num_rows
-    place = table.schema.get_field_index(physical)
-    if place < 0:
+    position = table.schema.get_field_index(physical)
+    if position < 0:
         return constant(None, rows, dtype)
-    array = as_one_chunk(table.column(place))
-    kind, _ = field_kind(table.schema.field(place))
-    if dtype == TIME:
+    array = as_one_chunk(table.column(position))
+    kind, _ = field_kind(table.schema.field(position))
+    if dtype == TIME_DTYPE:
         return posix_to_datetime(array.to_numpy(zero_copy_only=False))
     if dtype == "object":
-        return _objects(array, table.schema.field(place), kind)
+        return _objects(array, table.schema.field(position), kind)
     if kind.name == "null":
         return constant(None, rows, dtype)
     if dtype == "str":
@@ -290,19 +290,19 @@ def object_cells(
     else:
         convert = partial(np.asarray, dtype=arrays.cell_dtype)
     ragged = arrays is not None and arrays.shape is None
-    for place, cell in enumerate(cells):
+    for position, cell in enumerate(cells):
         if cell is None or (ragged and type(cell) is list and None in cell):
             continue  # lists of differing lengths that have None are kept as they are
-        cells[place] = convert(cell)
+        cells[position] = convert(cell)
     return cells
 
 
 def _has_leaves_of(table: pa.Table, physical: str, dtype: np.dtype) -> bool:
     """Return whether a chunk's cells are arrays of a dtype, or lists if that is of objects."""
-    place = table.schema.get_field_index(physical)
-    if place < 0:
+    position = table.schema.get_field_index(physical)
+    if position < 0:
         return True
-    kind, _ = field_kind(table.schema.field(place))
+    kind, _ = field_kind(table.schema.field(position))
     if kind.name not in ("array", "list") or kind.dtype == "<U":
         return dtype.kind == "O"
     return np.dtype(kind.dtype) == dtype
@@ -328,8 +328,8 @@ def _objects(array: pa.Array, arrow_field: pa.Field, kind: Kind) -> np.ndarray:
         rows = [cell.array() if type(cell) is ArrayList else cell for cell in cells]
     else:
         rows = decode(array, arrow_field)
-    for place, cell in enumerate(rows):
-        out[place] = None if cell is MISSING else cell
+    for position, cell in enumerate(rows):
+        out[position] = None if cell is MISSING else cell
     if kind.nulls and kind.name in ("array", "list"):
         out[~array.is_valid().to_numpy(zero_copy_only=False)] = None
     return out
@@ -354,7 +354,7 @@ def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
     A float of today's size resolves 0.24 microseconds. NaN, and times outside the calendars of
     pandas, Arrow and Dask (the years 1 to 9999), become NaT.
     """
-    nat = ~((seconds >= LEAST) & (seconds < MOST))  # also of NaN
+    nat = ~((seconds >= EARLIEST_SECONDS) & (seconds < LATEST_SECONDS))  # also of NaN
     micro = np.rint(np.where(nat, 0.0, seconds) * 1e6).astype(np.int64)
     stamps = micro.view("datetime64[us]")
     if nat.any():
@@ -383,11 +383,11 @@ def of_values(values: Sequence[Any], dtype: str) -> Any:
     """Return an array of values of the given dtype; None becomes null."""
     if dtype == "object":
         out = np.empty(len(values), dtype=object)
-        for place, value in enumerate(values):
-            out[place] = value
+        for position, value in enumerate(values):
+            out[position] = value
         return out
-    if dtype == TIME:
-        return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME)
+    if dtype == TIME_DTYPE:
+        return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME_DTYPE)
     if dtype in NULLS:
         # For integers and booleans the null is never used: these dtypes are chosen without nulls.
         null = NULLS[dtype]

@@ -87,8 +87,8 @@ def _of_rows(rows: Sequence[Sequence[Any]], dtype: np.dtype) -> np.ndarray | Non
     if any(len(row) != len(names) for row in rows):
         return None
     columns: dict[str, np.ndarray] = {}
-    for place, name in enumerate(names):
-        column = field_values([row[place] for row in rows], dtype[name])
+    for position, name in enumerate(names):
+        column = field_values([row[position] for row in rows], dtype[name])
         if column is None:
             return None
         columns[name] = column

@@ -26,13 +26,13 @@ from .name_lists import listed
 __all__ = ["check_is_mapping", "check_keys", "check_page", "check_row", "document_label", "prepare"]
 
 SCHEMA_CHECKED = ("start", "stop", "descriptor", "resource", "stream_resource")
-ROWS: dict[str, Layout] = {"event": EVENT, "datum": DATUM, "stream_datum": STREAM_DATUM}
+ROW_LAYOUTS: dict[str, Layout] = {"event": EVENT, "datum": DATUM, "stream_datum": STREAM_DATUM}
 PAGES: dict[str, Layout] = {"event_page": EVENT, "datum_page": DATUM}
 BULK = ("bulk_events", "bulk_datum")
-NAMES = (*SCHEMA_CHECKED, *ROWS, *PAGES, *BULK)
+NAMES = (*SCHEMA_CHECKED, *ROW_LAYOUTS, *PAGES, *BULK)
 """Every name of a document that event-model knows, deprecated ones included."""
 
-LARGEST = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 MOST_FRAMES = 2**32
 """Maximum number of frames of one stream_datum: a thousand frames a second for seven weeks."""
 
@@ -70,8 +70,8 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
         )
         if name in SCHEMA_CHECKED:
             _check_schema(name, plain, "")
-        elif name in ROWS:
-            check_row(ROWS[name], plain, "")
+        elif name in ROW_LAYOUTS:
+            check_row(ROW_LAYOUTS[name], plain, "")
         elif name in PAGES:
             check_page(PAGES[name], plain, "")
     except BadDocument as error:  # each message begins with where in the document it is
@@ -148,7 +148,7 @@ def _instant(value: Any, where: str) -> None:
 
 
 def _count(value: Any, where: str) -> None:
-    if type(value) is not int or not 0 <= value <= LARGEST:
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
         raise BadDocument(f"{where}: must be an integer of 0 or more, not {_shown(value)}")
 
 
@@ -208,7 +208,7 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
 }
 
 
-_PLACES = {key: f".{key}" for key in _CHECKS}
+_PATHS = {key: f".{key}" for key in _CHECKS}
 """Names of the keys of a document that needs no label, made once for all documents."""
 
 
@@ -225,7 +225,7 @@ def check_row(layout: Layout, doc: Mapping[str, Any], label: str) -> None:
     """
     for key in layout.keys:
         if key in doc:
-            _CHECKS[key](doc[key], f"{label}.{key}" if label else _PLACES[key])
+            _CHECKS[key](doc[key], f"{label}.{key}" if label else _PATHS[key])
         elif key not in layout.texts:
             raise BadDocument(f"{label}: lacks {key!r}")
 
@@ -320,7 +320,9 @@ def _sound(values: Sequence[Any] | np.ndarray, check: Callable[[Any, str], None]
     if values.ndim != 1:
         return False
     if check is _count:
-        return values.dtype.kind in "iu" and bool((values >= 0).all() and (values <= LARGEST).all())
+        return values.dtype.kind in "iu" and bool(
+            (values >= 0).all() and (values <= MAX_INTEGER).all()
+        )
     small = np.abs(values) <= EXACT_INTEGER if values.dtype.kind in "iuf" else np.False_
     return bool(small.all())  # False for NaN, and for larger floats, which are checked one by one
 

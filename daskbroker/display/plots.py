@@ -30,9 +30,9 @@ MOST_RUNS = 50
 """Maximum number of runs in the same axes."""
 MOST_SIGNALS = 16
 """Maximum number of signals that are drawn if none are named."""
-LONGEST = 60
+MAX_LABEL_LENGTH = 60
 """Maximum length of a label."""
-PLAIN = {"parse_math": False, "usetex": False}
+TEXT_OPTIONS = {"parse_math": False, "usetex": False}
 """Text options of matplotlib: text from documents must not be read as a formula or as TeX."""
 
 
@@ -49,7 +49,7 @@ def plot_run(header: Header, stream: str | None, y: Y, frame: Frame, ax: Any) ->
         draw = _draw_line if len(hints.across) == 1 else _draw_map
         for one, key in zip(axes, keys):
             draw(one, read, hints, key)
-    axes[0].set_title(_title(header), **PLAIN)
+    axes[0].set_title(_title(header), **TEXT_OPTIONS)
     return axes[0] if len(axes) == 1 else axes
 
 
@@ -85,7 +85,7 @@ def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> A
         for header, hints, read in runs:
             _draw_line(one, read, hints, key, label=_label(header))
         for text in one.legend().get_texts():
-            text.set(**PLAIN)
+            text.set(**TEXT_OPTIONS)
     return axes[0] if len(axes) == 1 else axes
 
 
@@ -184,7 +184,7 @@ def _draw_map(axes: Any, read: Readings, hints: Hints, key: str) -> None:
         grid = np.ma.masked_invalid(on_grid(values, read.numbers, hints))
         drawn = axes.pcolormesh(across, up, grid, shading="nearest")
     _name(axes, read.labels[fast], read.labels[slow])
-    axes.figure.colorbar(drawn, ax=axes).set_label(_plain(read.labels[key]), **PLAIN)
+    axes.figure.colorbar(drawn, ax=axes).set_label(_plain(read.labels[key]), **TEXT_OPTIONS)
 
 
 def _positions(read: Readings, hints: Hints, axis: int) -> np.ndarray:
@@ -269,12 +269,12 @@ def _axes(given: Any, count: int) -> Any:
 
 
 def _plain(text: object) -> str:
-    return shortened(printable(text), LONGEST)
+    return shortened(printable(text), MAX_LABEL_LENGTH)
 
 
 def _name(axes: Any, across: str, up: str) -> None:
-    axes.set_xlabel(_plain(across), **PLAIN)
-    axes.set_ylabel(_plain(up), **PLAIN)
+    axes.set_xlabel(_plain(across), **TEXT_OPTIONS)
+    axes.set_ylabel(_plain(up), **TEXT_OPTIONS)
 
 
 def _label(header: Header) -> str:

@@ -35,7 +35,7 @@ from ..core.durable_files import replacing
 from ..core.errors import BadQuery, ExportWarning
 from ..core.numbered_names import free_name
 from ..display.facts import sample_of, text_of
-from ..display.hints import TIME, Hints, object_keys_of, roles_of
+from ..display.hints import TIME_COLUMN, Hints, object_keys_of, roles_of
 from ..views.dataset.attributes import plain_attr
 from ..views.dataset.savable import savable
 from .frame_links import FrameLink, frame_links
@@ -48,18 +48,18 @@ if TYPE_CHECKING:
 __all__ = ["write_nexus"]
 
 ENTRY, PLOT = "entry", "data"
-UNPLOTTED = (TIME, "seq_num")
+UNPLOTTED = (TIME_COLUMN, "seq_num")
 """Fields that are never plotted as signals."""
 TAKEN = (PLOT, "instrument", "sample", "start", "stop", "title", "start_time", "end_time")
 
 
-def write_nexus(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_nexus(header: Header, destination: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a NeXus file of a run and yield its path.
 
     External frames are links to the detectors' files, or copies if ``fill`` is set. An
     ExportWarning is given for frames that cannot be linked.
     """
-    target = place.of_run(header, options)
+    target = destination.of_run(header, options)
     with storing(target), replacing(target) as temporary:
         written = WrittenParts(target)
         with h5py.File(temporary, "w") as file:
@@ -90,7 +90,7 @@ class _Entry:
         self._began = seconds_of(header.start, 0.0)
         file.attrs["default"] = ENTRY
         self._entry = _group(file, ENTRY, "NXentry")
-        self._placed: dict[tuple[str, str], str] = {}
+        self._names_in_file: dict[tuple[str, str], str] = {}
         """Name of what is already in a group, by the path of the group and the original name."""
 
     def write(self) -> None:
@@ -149,10 +149,10 @@ class _Entry:
         for name, variable in data.variables.items():
             if name in links:
                 continue
-            if name == TIME:
+            if name == TIME_COLUMN:
                 variable = _since(variable, self._began)
             field = _write_variable(group, str(name), variable, self._written)
-            if name == TIME:
+            if name == TIME_COLUMN:
                 field.attrs["start"] = _time_text(self._header.start)
             found[str(name)] = field.name
         for key, link in links.items():
@@ -171,7 +171,12 @@ class _Entry:
             group.attrs["NX_class"] = "NXcollection"
             return
         group.attrs["signal"] = signal.rpartition("/")[2]
-        _note_axes(group, [TIME] if TIME in fields else [], group.attrs["signal"], is_map=False)
+        _note_axes(
+            group,
+            [TIME_COLUMN] if TIME_COLUMN in fields else [],
+            group.attrs["signal"],
+            is_map=False,
+        )
 
     def _link(
         self,
@@ -214,10 +219,10 @@ class _Entry:
                     continue
                 is_motor = any(roles.get(key) == "motor" for key in keys)
                 kind = "NXpositioner" if is_motor else "NXdetector"
-                if (instrument.name, device) not in self._placed:
+                if (instrument.name, device) not in self._names_in_file:
                     made = _group(instrument, device, kind)
-                    self._placed[instrument.name, device] = made.name
-                group = instrument.file[self._placed[instrument.name, device]]
+                    self._names_in_file[instrument.name, device] = made.name
+                group = instrument.file[self._names_in_file[instrument.name, device]]
                 for field in own:
                     self._link_to(group, field, fields[field])
                 usual = "value" if is_motor else "data"
@@ -234,8 +239,8 @@ class _Entry:
         claims = of_device.get("data_keys") if isinstance(of_device, Mapping) else None
         for key, value in (data or {}).items() if isinstance(data, Mapping) else ():
             # Of several streams, or beside a data key of the same name.
-            if (group.name, f"configuration:{key}") not in self._placed:
-                self._placed[group.name, f"configuration:{key}"] = key
+            if (group.name, f"configuration:{key}") not in self._names_in_file:
+                self._names_in_file[group.name, f"configuration:{key}"] = key
                 field = _put(group, key, value)
                 claim = claims.get(key) if isinstance(claims, Mapping) else None
                 units = claim.get("units") if isinstance(claim, Mapping) else None
@@ -268,14 +273,14 @@ class _Entry:
 
     def _link_to(self, group: h5py.Group, name: str, path: str) -> str:
         """Link a field into a group, unless the group has it, and return its name there."""
-        if (group.name, name) not in self._placed:
+        if (group.name, name) not in self._names_in_file:
             placed = _free_name(group, path.rpartition("/")[2])
             item = _linked(group.file, path)
             group[placed] = item
             if isinstance(item, h5py.Dataset):
                 item.attrs["target"] = path  # NeXus distinguishes a link from its target by this
-            self._placed[group.name, name] = placed
-        return self._placed[group.name, name]
+            self._names_in_file[group.name, name] = placed
+        return self._names_in_file[group.name, name]
 
     def _grid(self, hints: Hints, signals: Sequence[str]) -> xr.Dataset | None:
         """Return the signals on the grid that was scanned; None if no grid was scanned."""
@@ -332,8 +337,8 @@ def _note_axes(group: h5py.Group, axes: Sequence[str], signal: str, *, is_map: b
     along = [axis for axis in axes if is_map or group[axis].shape[:1] == target.shape[:1]]
     shown = along if is_map else along[:1]
     group.attrs["axes"] = [*shown, *["."] * (target.ndim - len(shown))]
-    for place, axis in enumerate(along):
-        group.attrs[f"{axis}_indices"] = place if is_map else 0
+    for position, axis in enumerate(along):
+        group.attrs[f"{axis}_indices"] = position if is_map else 0
 
 
 # -- HDF5 --------------------------------------------------------------------------------------
@@ -352,16 +357,18 @@ def _free_name(group: h5py.Group, name: str, taken: Sequence[str] = ()) -> str:
     )
 
 
-def _group(parent: h5py.Group, name: str, kind: str, taken: Sequence[str] = ()) -> h5py.Group:
+def _group(
+    parent: h5py.Group, name: str, nexus_class: str, taken: Sequence[str] = ()
+) -> h5py.Group:
     placed = _free_name(parent, name, taken)
     group = parent.create_group(placed)
-    group.attrs["NX_class"] = kind
+    group.attrs["NX_class"] = nexus_class
     _note_name(group, placed, name)
     return group
 
 
-def _note_name(item: Any, placed: str, name: str) -> None:
-    if placed != name:
+def _note_name(item: Any, written: str, name: str) -> None:
+    if written != name:
         item.attrs["daskbroker_name"] = plain_attr(name)
 
 

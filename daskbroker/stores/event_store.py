@@ -257,7 +257,7 @@ class EventStore(EventChecks, ABC):
         StoreDamaged
             If the given run, or part of it, cannot be read.
         BadQuery
-            If ``keep_journal`` is given, and nobody else can read the store's journal.
+            If ``keep_journal`` is given, and no other program can read the store's journal.
         """
 
     # -- what detector files say -------------------------------------------------------------

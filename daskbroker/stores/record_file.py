@@ -136,7 +136,7 @@ class RecordFile(ABC):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Take in the appended records; within the context, nobody else writes.
+        """Take in the appended records; within the context, no other process writes.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class RecordFile(ABC):
         self._file.truncate(self._end)
         self._file.seek(self._end)
         if self._file.write(record) < len(record):
-            raise OSError(errno.ENOSPC, "no room for all of a record", self.path)
+            raise OSError(errno.ENOSPC, "not enough space for a whole record", self.path)
         if sync:
             self.sync()
         self._follow()
@@ -248,10 +248,10 @@ def _read_body(path: str, inode: int, span: Span) -> bytes:
         raise StoreNotFound(f"{path} does not exist{seen_from()}") from None
 
 
-def _check_inode(path: str, inode: int, found: os.stat_result) -> None:
-    """Raise StoreError if another file is in the place of the opened one.
+def _check_inode(path: str, inode: int, stat: os.stat_result) -> None:
+    """Raise StoreError if another file is in place of the opened one.
 
     What replaces the file, even a copy of it, may have other records.
     """
-    if found.st_ino != inode:
+    if stat.st_ino != inode:
         raise StoreError(f"{path} was replaced since it was opened; open the store anew")

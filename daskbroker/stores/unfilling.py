@@ -1,6 +1,6 @@
 """Unfilling: the form in which an event with external data in place of references is stored.
 
-An event that a broker has filled, and that nobody has changed, is stored in its unfilled form if
+An event that a broker has filled, and that was not changed, is stored in its unfilled form if
 the references are stored too; thus a run that is inserted as it is streamed gives an equal run.
 Any other event is stored as it is given, so values that somebody has edited are never replaced by
 those of the file.
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Unfilling", "prepared"]
 
-KINDS = (STREAM_RESOURCE, DATUM, STREAM_DATUM)
-RUNS = 4
+REWRITTEN = (STREAM_RESOURCE, DATUM, STREAM_DATUM)
+MAX_RUNS = 4
 """Maximum number of runs whose references are kept in memory; runs are inserted one by one."""
 LOOK_AGAIN_SECONDS = 1.0
 """Seconds until the references are read again if one was not found.
@@ -109,7 +109,7 @@ class Unfilling:
             return True
         if known is not None and time.monotonic() - known.read < LOOK_AGAIN_SECONDS:
             return False
-        while len(self._known) >= RUNS:
+        while len(self._known) >= MAX_RUNS:
             self._known.pop(next(iter(self._known)), None)
         self._known[run] = known = _References.of(self._store, run)
         return known.have(wanted)
@@ -146,7 +146,7 @@ class _References:
     def of(cls, store: EventStore, run: str) -> _References:
         """Read the references of a run from a store."""
         found = cls()
-        plans = store.plan_references(KINDS, [run])
+        plans = store.plan_references(REWRITTEN, [run])
         for name, doc in resources_of(plans):
             found.add(name, doc)
         for table in plans[DATUM.kind].read_all([DATUM.uid]):

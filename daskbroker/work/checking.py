@@ -34,7 +34,7 @@ from ..event_source import EventSource
 from ..header import Header
 from ..results import Results
 from ..stores.checking import (
-    MOST,
+    MAX_DAMAGES,
     CheckedHeader,
     CheckedPlan,
     check_chunks,
@@ -101,10 +101,10 @@ class Check(Iterator[Damage]):
         self._files = files
         self._progress = progress
         self._seen: set[int] = set()
-        self._found = self._of_broker(runs) if isinstance(runs, DataBroker) else self._of_runs(runs)
+        self._runs = self._of_broker(runs) if isinstance(runs, DataBroker) else self._of_runs(runs)
 
     def __next__(self) -> Damage:
-        damage = next(self._found)
+        damage = next(self._runs)
         self.damages += 1
         return damage
 
@@ -147,25 +147,27 @@ class Check(Iterator[Damage]):
         if checked.uid is not None:
             self._seen.add(hash(checked.uid))
             sources = db.event_sources
-            found = self._found_of(sources, checked, count=True)
+            found = self._damages_of(sources, checked, count=True)
             # Rows may have been sealed while they were read. Only what a second look finds in the
             # same place is damage.
             if found:
-                known = {_place(damage) for damage in found}
-                again = self._found_of(sources, checked, count=False)
-                yield from (damage for damage in again if _place(damage) in known)
+                known = {_where(damage) for damage in found}
+                again = self._damages_of(sources, checked, count=False)
+                yield from (damage for damage in again if _where(damage) in known)
         self.runs += 1
         if self._progress is not None:
             self._progress(self)
 
-    def _found_of(
+    def _damages_of(
         self, sources: Iterable[EventSource], checked: CheckedHeader, *, count: bool
     ) -> list[Damage]:
-        """Return the damages of a run, up to :data:`MOST`, and a note if there are more."""
+        """Return the damages of a run, up to :data:`MAX_DAMAGES`, and a note if there are more."""
         with dask.config.set({"daskbroker.verify": "always"}):
-            found = list(islice(self._look(sources, checked, count=count), MOST + 1))
-        if len(found) > MOST:
-            found[MOST] = Damage(f"more than {MOST:,} things are damaged", checked.uid)
+            found = list(islice(self._look(sources, checked, count=count), MAX_DAMAGES + 1))
+        if len(found) > MAX_DAMAGES:
+            found[MAX_DAMAGES] = Damage(
+                f"more than {MAX_DAMAGES:,} things are damaged", checked.uid
+            )
         return found
 
     def _look(
@@ -196,7 +198,7 @@ def _has_start(db: DataBroker, run: str) -> bool:
         return True
 
 
-def _place(damage: Damage) -> tuple[str | None, ...]:
+def _where(damage: Damage) -> tuple[str | None, ...]:
     return damage.run, damage.stream, damage.key, damage.path
 
 
@@ -251,15 +253,15 @@ class _References:
                 if uid not in self._uids(kind):
                     yield Damage(f"{layout.kind}s refer to the {kind} {uid!r}, which is not stored")
 
-    def _uids(self, kind: str) -> set[str]:
-        if kind not in self._known:
-            if kind == "descriptor":
-                self._known[kind] = {doc["uid"] for doc in self._plan.descriptors}
+    def _uids(self, layout: str) -> set[str]:
+        if layout not in self._known:
+            if layout == "descriptor":
+                self._known[layout] = {doc["uid"] for doc in self._plan.descriptors}
             else:
-                plan = self._plan.references.get(kind)
+                plan = self._plan.references.get(layout)
                 tables = () if plan is None else plan.read_all(["uid"])
-                self._known[kind] = {u for t in tables for u in t.column("uid").to_pylist()}
-        return self._known[kind]
+                self._known[layout] = {u for t in tables for u in t.column("uid").to_pylist()}
+        return self._known[layout]
 
     # -- cells -------------------------------------------------------------------------------
 
@@ -293,7 +295,7 @@ class _References:
         self,
         filling: Filling,
         target: Target,
-        found: CellsOfResource,
+        cells: CellsOfResource,
         contents: CellContents,
         run_fraction: float,
     ) -> Iterator[Damage]:
@@ -301,10 +303,10 @@ class _References:
         path = None
         try:
             path = resolve(
-                found.resource,
+                cells.resource,
                 root_map=filling.root_map,
                 readable_roots=filling.readable,
-                stream=found.indices is not None,
+                stream=cells.indices is not None,
                 where=target.where,
             ).path
             if (target.key, path) not in self._unreadable:
@@ -323,11 +325,11 @@ def _parts(
     empty = pa.array([], pa.string())
     if len(contents.references):
         for found in references.find(contents.references, run_fraction):
-            taken = contents.references.take(pa.array(found.places))
-            seq_nums = contents.seq_nums[contents.referring[found.places]]
+            taken = contents.references.take(pa.array(found.positions))
+            seq_nums = contents.seq_nums[contents.referring[found.positions]]
             yield found, CellContents(seq_nums, taken, np.arange(len(taken)), [], none, none)
     if len(contents.bare) and is_stream_key(target.claim):
         seq_nums = contents.seq_nums[contents.bare]
         for found in references.find_frames(target.descriptor, target.key, seq_nums):
-            some = seq_nums[found.places]
+            some = seq_nums[found.positions]
             yield found, CellContents(some, empty, none, [], none, np.arange(len(some)))

@@ -70,7 +70,7 @@ def decoded(
         return None
     name = label.decode("utf8", "replace")
     if name not in NAMES:
-        raise BadMessage(f"no kind of document is called {name[:40]!r}")
+        raise BadMessage(f"{name[:40]!r} is not the name of a document")
     try:
         doc = SERIALIZERS[serializer](body)
     except BadMessage as error:
@@ -142,7 +142,7 @@ _TYPES: Mapping[tuple[str, str], Any] = {
 }
 
 
-def _member_of(kind: str) -> Callable[..., Any]:
+def _member_of(enumeration: str) -> Callable[..., Any]:
     """Return a substitute for an enumeration that gives the value of a member, not the member.
 
     Events of ophyd-async hold members of enumerations.
@@ -151,7 +151,7 @@ def _member_of(kind: str) -> Callable[..., Any]:
     def value_of(*given: Any) -> Any:
         if len(given) == 1 and isinstance(given[0], (str, int, float)):
             return given[0]
-        raise BadMessage(f"{kind} is not a type of documents; it is not called")
+        raise BadMessage(f"{enumeration} is not a type of documents; it is not called")
 
     return value_of
 

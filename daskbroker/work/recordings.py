@@ -38,17 +38,17 @@ from .saved import is_ours, is_saved, is_zarr, read_saved
 
 __all__ = ["Recorded", "find_recordings", "msgpack_array", "read_recording"]
 
-LARGEST = 64 * 2**20
+FREE_BYTES = 64 * 2**20
 """Bytes that any compressed file may unpack to, whatever its size."""
 
 RATIO = 250
-"""Maximum ratio of the unpacked size to the size of the file, above :data:`LARGEST`."""
+"""Maximum ratio of the unpacked size to the size of the file, above :data:`FREE_BYTES`."""
 
-DEEPEST = 8
+MAX_WRAPPINGS = 8
 """Maximum levels of lists and labels around documents."""
 
 MOST_GZIP = 4
-"""Maximum times that a file may be compressed by gzip; a file can unpack to itself for ever."""
+"""Maximum times that a file may be compressed by gzip; a file can unpack to itself forever."""
 
 MOST_EMPTY = 2**16
 """Maximum number of empty lists that an array without values may stand for."""
@@ -88,7 +88,7 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
     Hidden files, READMEs, manifests, catalog files and folders of external files are skipped, and
     so are files without a suffix of recordings. NetCDF files and Zarr groups are skipped unless
     they were saved from Datasets of daskbroker. Folders that cannot be listed are among the paths,
-    as nobody knows what is in them; reading them says why.
+    as their content is not known; reading them says why.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def read_recording(
                 yield Recorded(run, name, doc, where)
     except MemoryError:
         raise BadRecording(
-            f"{path}: there is not enough memory for what it says it holds"
+            f"{path}: there is not enough memory for the sizes that it declares"
         ) from None
     except (*_UNREADABLE, *_BAD_ZIP) as error:
         reason = getattr(error, "strerror", None) or error
@@ -189,11 +189,13 @@ def _named(value: Any, where: str, depth: int) -> Iterator[tuple[str, Mapping[st
         if isinstance(pair[1], dict):
             yield pair[0], pair[1]
             return
-    elif isinstance(value, (list, dict)) and depth < DEEPEST:
+    elif isinstance(value, (list, dict)) and depth < MAX_WRAPPINGS:
         for item in value.values() if isinstance(value, dict) else value:
             yield from _named(item, where, depth + 1)
         return
-    raise BadRecording(f'{where}: no document, neither [name, document] nor {{"name", "doc"}}')
+    raise BadRecording(
+        f'{where}: is not a document, neither [name, document] nor {{"name", "doc"}}'
+    )
 
 
 def _values(path: Path, define: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
@@ -217,7 +219,7 @@ def _zip_values(
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if _is_member(info)]
         if not members:
-            raise BadRecording(f"{path}: no recording in this zip file")
+            raise BadRecording(f"{path}: the zip file contains no recording")
         for info in members:
             name = f"{path}!{info.filename}"
             with archive.open(info) as member:
@@ -257,7 +259,7 @@ def _stream_values(
 
 def _most(packed: int) -> int:
     """Return the maximum bytes that a compressed file of a size may unpack to."""
-    return max(LARGEST, RATIO * packed)
+    return max(FREE_BYTES, RATIO * packed)
 
 
 class _Bounded(io.RawIOBase):
@@ -343,8 +345,8 @@ def _decoded(name: str, line: int, data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        place = line + data.count(b"\n", 0, error.start)
-        raise BadRecording(f"{name}, line {place}: no UTF-8 text: {error.reason}") from None
+        position = line + data.count(b"\n", 0, error.start)
+        raise BadRecording(f"{name}, line {position}: is not UTF-8 text: {error.reason}") from None
 
 
 def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any:
@@ -376,15 +378,15 @@ def _whole_text(name: str, text: str) -> Iterator[tuple[str, Any]]:
 
 
 def _elements(text: str) -> Iterator[Any]:
-    place = len(text) - len(text.lstrip()) + 1
+    position = len(text) - len(text.lstrip()) + 1
     while text.lstrip().startswith("["):
         try:
-            place = len(text) - len(text[place:].lstrip())
-            value, place = _DECODER.raw_decode(text, place)
+            position = len(text) - len(text[position:].lstrip())
+            value, position = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError):
             return
         yield value
-        place = text.find(",", place) + 1 or len(text)
+        position = text.find(",", position) + 1 or len(text)
 
 
 # -- msgpack ---------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ class _Recipe:
         dataset: str | None,
     ) -> _Recipe:
         if not callable(func):
-            raise ConfigError(f"func has to be a function of a header, not a {type(func).__name__}")
+            raise ConfigError(f"func must be a function of a header, not a {type(func).__name__}")
         given = normalize(dict(parameters or {}), "parameters")
         note: dict[str, Any] = {"function": _function_name(func)}
         if name is not None:

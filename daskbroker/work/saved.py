@@ -31,10 +31,10 @@ MAGIC = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _SUFFIXES = (".nc", ".nc4", ".netcdf")
 _ZARR_ATTRS = ("zarr.json", ".zattrs", ".zmetadata")
 
-LARGEST = 64 * 2**20
+FREE_BYTES = 64 * 2**20
 """Bytes that any Dataset may have in memory, whatever the size of its file."""
 RATIO = 250
-"""Maximum ratio of a Dataset's bytes in memory to the size of its file, above :data:`LARGEST`."""
+"""Maximum ratio of a Dataset's size in memory to that of its file, above :data:`FREE_BYTES`."""
 
 
 def is_ours(path: Path) -> bool:
@@ -128,9 +128,9 @@ def _digest(path: Path) -> tuple[str, int]:
 
 def _check_size(path: Path, tree: xr.DataTree, size: int) -> None:
     held = sum(node.dataset.nbytes for node in tree.subtree)
-    if held > max(LARGEST, RATIO * size):
+    if held > max(FREE_BYTES, RATIO * size):
         raise BadRecording(
-            f"{path}: says that it holds {held:,} bytes, more than {RATIO} times its size"
+            f"{path}: declares {held:,} bytes of data, more than {RATIO} times its size"
         )
 
 

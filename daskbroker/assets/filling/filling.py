@@ -48,7 +48,7 @@ from .target import Target
 
 __all__ = ["Filling", "Target"]
 
-_FOUND_BY_THEMSELVES = HandlerRegistry()
+_DEFAULT_HANDLERS = HandlerRegistry()
 """Built-in handlers and those of installed packages, which every process finds without help."""
 
 
@@ -159,13 +159,13 @@ class Filling:
         there = np.zeros(len(contents), bool)
         there[contents.valued] = True
 
-        def touch(found: CellsOfResource) -> bool:
-            resource, factory = self.handler(target, found)
-            touch_block(resource, factory, found.datums, data_key=target.claim, where=target.where)
+        def touch(cells: CellsOfResource) -> bool:
+            resource, factory = self.handler(target, cells)
+            touch_block(resource, factory, cells.datums, data_key=target.claim, where=target.where)
             return True
 
-        for places, _ in self._there(target, contents, run_fraction, touch, strict=False):
-            there[places] = True
+        for positions, _ in self._there(target, contents, run_fraction, touch, strict=False):
+            there[positions] = True
         return there
 
     def frames(
@@ -191,7 +191,7 @@ class Filling:
         for found in self._find(target, contents, run_fraction, strict=True):
             resource, factory = self.handler(target, found)
             more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
-            parts.append((found.places, locate_block(resource, factory, found.datums, **more)))
+            parts.append((found.positions, locate_block(resource, factory, found.datums, **more)))
             self._tell_extra(target, resource, factory, found.datums)
         return CellFrames.joined(len(contents), parts)
 
@@ -246,11 +246,11 @@ class Filling:
     ) -> Iterator[FilledBlock]:
         """Yield the cells of :meth:`cells` file by file, without values that events hold."""
 
-        def read(found: CellsOfResource) -> Any:
-            resource, factory = self.handler(target, found)
+        def read(cells: CellsOfResource) -> Any:
+            resource, factory = self.handler(target, cells)
             with naming_cells(target.where, resource):
-                block = self._as_shown(target, resource, factory, found.datums)
-            self._tell_extra(target, resource, factory, found.datums)
+                block = self._as_shown(target, resource, factory, cells.datums)
+            self._tell_extra(target, resource, factory, cells.datums)
             return block
 
         yield from self._there(target, contents, run_fraction, read)
@@ -260,17 +260,17 @@ class Filling:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what :meth:`cells` does, from blocks already read, and places of missing cells."""
         out = np.empty(len(contents), dtype=object)
-        for place, value in zip(contents.valued.tolist(), contents.values, strict=True):
-            out[place] = value
+        for position, value in zip(contents.valued.tolist(), contents.values, strict=True):
+            out[position] = value
         gathered = Gathered(contents, streamed=is_stream_key(target.claim))
-        for places, block in blocks:
-            gathered.note(places)
-            for place, cell in zip(places.tolist(), block, strict=True):
-                out[place] = cell
+        for positions, block in blocks:
+            gathered.note(positions)
+            for position, cell in zip(positions.tolist(), block, strict=True):
+                out[position] = cell
         rule = self.rule(target)
         missing = gathered.missing(rule, target.where)
-        for place in missing.tolist() if rule.gap == "fill" else ():
-            out[place] = rule.cell()
+        for position in missing.tolist() if rule.gap == "fill" else ():
+            out[position] = rule.cell()
         return out, missing
 
     def _as_shown(
@@ -328,8 +328,8 @@ class Filling:
             no NaN.
         """
 
-        def read(found: CellsOfResource) -> np.ndarray:
-            return self._region(target, found, declared, roi)
+        def read(cells: CellsOfResource) -> np.ndarray:
+            return self._region(target, cells, declared, roi)
 
         parts = list(self._there(target, contents, run_fraction, read))
         if len(contents.valued):
@@ -342,16 +342,16 @@ class Filling:
             return gathered.array(self.rule(target), target.where, declared, roi, parts)
 
     def _region(
-        self, target: Target, found: CellsOfResource, declared: Declared, roi: Roi
+        self, target: Target, cells: CellsOfResource, declared: Declared, roi: Roi
     ) -> np.ndarray:
         assert declared.shape is not None
-        resource, factory = self.handler(target, found)
+        resource, factory = self.handler(target, cells)
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
         known = self.known_of(target)
 
-        def read(part: Roi) -> np.ndarray:
+        def read(roi: Roi) -> np.ndarray:
             block = read_block(
-                resource, factory, found.datums, part, declared=declared.shape, **more
+                resource, factory, cells.datums, roi, declared=declared.shape, **more
             )
             if known is not None:
                 meet_block(known, block, given)
@@ -360,11 +360,11 @@ class Filling:
         with naming_cells(target.where, resource):
             if known is not None and known.refused:
                 raise known.refusal(place_text(target.where, resource))
-            given = cell_shape(resource, factory, found.datums, **more)
+            given = cell_shape(resource, factory, cells.datums, **more)
             try:
                 # The shape differs; the error needs the dtype too, for the next opening.
                 if known is not None and given is not None and not known.has_shape(given):
-                    first = found.datums.take(slice(0, 1))
+                    first = cells.datums.take(slice(0, 1))
                     known.meet(*look_at_cells(resource, factory, first, **more))
                 block = cast(fit(read, given, declared.shape, roi), declared.dtype)
             except Differs as differs:
@@ -372,13 +372,13 @@ class Filling:
                 group = (self.references[target.run].store, target.descriptor, target.key)
                 where = place_text(target.where, resource)
                 raise known.unforeseen(where, group, differs.cell) from None
-        self._tell_extra(target, resource, factory, found.datums)
+        self._tell_extra(target, resource, factory, cells.datums)
         return block
 
     def _tell_extra(
         self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
     ) -> None:
-        """Warn of frames in no event in a file that was just read and nobody peeked into."""
+        """Warn of frames in no event in a file that was just read without a look into it before."""
         known = self.known_of(target)
         peeked = known is not None and not known.guessed
         # A peek has reported them already. Files of open runs may be ahead of their documents.
@@ -415,7 +415,7 @@ class Filling:
             if len(contents.references):
                 references = self.references_of(target)
                 for found in references.find(contents.references, run_fraction, strict=strict):
-                    yield found._replace(places=contents.referring[found.places])
+                    yield found._replace(positions=contents.referring[found.positions])
             if len(contents.bare) and is_stream_key(target.claim):
                 references = self.references_of(target)
                 later = None if contents.later is None else contents.later[contents.bare]
@@ -427,7 +427,7 @@ class Filling:
                     strict=strict,
                 )
                 for found in frames:
-                    yield found._replace(places=contents.bare[found.places])
+                    yield found._replace(positions=contents.bare[found.positions])
         except ReferenceMissing as error:
             raise FrameMissing(
                 f"{target.where}: {error}; fill=False leaves references as they are, {GO_ON}"
@@ -446,7 +446,7 @@ class Filling:
         except KeyError:
             raise ReferenceMissing("the references of this run were not loaded") from None
 
-    def handler(self, target: Target, found: CellsOfResource) -> tuple[ResolvedResource, Factory]:
+    def handler(self, target: Target, cells: CellsOfResource) -> tuple[ResolvedResource, Factory]:
         """Return the resolved resource of some cells, and the handler that reads it.
 
         Raises
@@ -455,18 +455,18 @@ class Filling:
             If the resource's document cannot be resolved or there is no handler for its spec.
         """
         resource = resolve(
-            found.resource,
+            cells.resource,
             root_map=self.root_map,
             readable_roots=self.readable,
-            stream=found.indices is not None,
+            stream=cells.indices is not None,
             where=target.where,
         )
-        if found.indices is not None and found.indices[0] > 0:  # its file may begin there
-            resource = replace(resource, kwargs={**resource.kwargs, "indices": found.indices})
+        if cells.indices is not None and cells.indices[0] > 0:  # its file may begin there
+            resource = replace(resource, kwargs={**resource.kwargs, "indices": cells.indices})
         return resource, self._factory(resource.spec, target.key, target.where)
 
     def _factory(self, spec: str, key: str, where: str) -> Factory:
         factory = self.overrides.get(key) or self.factories.get(normal_spec(spec))
         if factory is None:
-            factory = _FOUND_BY_THEMSELVES.find(spec, where=where)
+            factory = _DEFAULT_HANDLERS.find(spec, where=where)
         return factory

@@ -35,7 +35,7 @@ class naming_cells:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, exc_type: Any, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, (Mismatch, MemoryError)):
             return
         label = self._where if self._resource is None else place_text(self._where, self._resource)

@@ -17,15 +17,15 @@ T = TypeVar("T")
 
 
 def read_there(
-    found: CellsOfResource, read: Callable[[CellsOfResource], T], *, strict: bool
+    cells: CellsOfResource, read: Callable[[CellsOfResource], T], *, strict: bool
 ) -> Iterator[tuple[np.ndarray, T]]:
-    """Yield the places of cells that exist, and what ``read`` returns for them.
+    """Yield the positions of cells that exist, and what ``read`` returns for them.
 
     Handlers do not tell which cells are lost, so the datums are bisected.
 
     Parameters
     ----------
-    found
+    cells
         Cells of one resource.
     read
         Reads cells of the resource in one call.
@@ -38,15 +38,15 @@ def read_there(
         If ``strict`` and a cell is lost.
     """
     try:
-        block = read(found)
+        block = read(cells)
     except FrameMissing as error:
         if strict:
             raise FrameMissing(f"{error}; {GO_ON}") from error
     else:
-        yield found.places, block
+        yield cells.positions, block
         return
     # A single lost cell has no halves: it is left out.
-    middle = len(found.places) // 2
+    middle = len(cells.positions) // 2
     for some in (slice(0, middle), slice(middle, None)) if middle else ():
-        half = found._replace(datums=found.datums.take(some), places=found.places[some])
+        half = cells._replace(datums=cells.datums.take(some), positions=cells.positions[some])
         yield from read_there(half, read, strict=strict)

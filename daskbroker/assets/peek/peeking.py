@@ -22,7 +22,7 @@ from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
 from ..filling.knowledge import Known, cells_noted, extra_text, known_of
 from ..shapes import is_open
-from .groups import Group, groups_of, looks_of, peek_of, place_of
+from .groups import Group, group_id, groups_of, looks_of, peek_of
 from .looks import Look, look
 from .memory import Memory, is_unchanged
 from .on_workers import look_on_workers
@@ -210,8 +210,8 @@ class _Opening:
         )
 
     def _noted(self, group: Group) -> tuple[Cell, ...]:
-        place = place_of(group, self.filling)
-        return () if place is None else cells_noted(place)
+        known = group_id(group, self.filling)
+        return () if known is None else cells_noted(known)
 
     def _is_wanted(self, group: Group) -> bool:
         if self.mode is not None:

@@ -140,7 +140,7 @@ class Database:
         root = root.expanduser().resolve()
         if link is not None and os.path.realpath(link) != str(root):
             link = None
-        with _open_lock.held():
+        with _open_lock.lock():
             found = _open.get((str(root), read_only, link))
             if found is None or not found._is_usable:
                 found = cls(root, create=create, read_only=read_only, link=link)
@@ -150,14 +150,14 @@ class Database:
     @classmethod
     def reading(cls, root: str, *, read_only: bool) -> Database:
         """Return the database of an existing folder, by whichever link it is open here."""
-        with _open_lock.held():
+        with _open_lock.lock():
             usable = (one for one in _at(root, read_only=read_only) if one._is_usable)
             return next(usable, None) or cls.of(Path(root), create=False, read_only=read_only)
 
     @staticmethod
     def is_other(root: str, *, read_only: bool, identity: str) -> bool:
         """Return whether this process knows that another store is at a place by now."""
-        with _open_lock.held():
+        with _open_lock.lock():
             known = _at(root, read_only=read_only)
         return any(one.identity != identity or not one.is_in_place for one in known)
 
@@ -261,7 +261,7 @@ class Database:
                 try:
                     yield connection
                 except BaseException:
-                    # The connection of an interrupted statement would show its state for ever.
+                    # The connection of an interrupted statement would show its state forever.
                     self._disconnect(connection)
                     raise
                 if len(self._readers) < IDLE_READERS and not self._closed:

@@ -253,7 +253,7 @@ class EmbeddedEventStore(SequenceStore):
         self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
-        order = {storable(uid): place for place, uid in enumerate(runs)}
+        order = {storable(uid): position for position, uid in enumerate(runs)}
         condition, values = among(list(order))
         query = (
             "SELECT run.uid, descriptor.uid, body "
@@ -291,8 +291,8 @@ class EmbeddedEventStore(SequenceStore):
             add_sequences(
                 connection,
                 [
-                    PlannedSequence(numbers[uid], EVENT, builder, place, descriptor)
-                    for place, descriptor in enumerate(descriptors)
+                    PlannedSequence(numbers[uid], EVENT, builder, index, descriptor)
+                    for index, descriptor in enumerate(descriptors)
                     if (uid := storable(descriptor["uid"])) in numbers
                 ],
             )
@@ -306,8 +306,8 @@ class EmbeddedEventStore(SequenceStore):
         builders = {
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
         }
-        places = {storable(uid): place for place, uid in enumerate(runs)}
-        condition, uids = among(list(places))
+        positions = {storable(uid): position for position, uid in enumerate(runs)}
+        condition, uids = among(list(positions))
         with self._database.snapshot() as connection:
             found = connection.execute(
                 "SELECT run.uid, kind, sequence.id FROM run JOIN sequence ON "
@@ -316,7 +316,7 @@ class EmbeddedEventStore(SequenceStore):
             )
             sequences = [
                 PlannedSequence(
-                    number, LAYOUTS[kind], builders[kind], places[uid], owners[places[uid]]
+                    number, LAYOUTS[kind], builders[kind], positions[uid], owners[positions[uid]]
                 )
                 for uid, kind, number in found
                 if kind in builders

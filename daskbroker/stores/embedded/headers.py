@@ -158,20 +158,20 @@ class EmbeddedHeaderStore(HeaderStore):
         rows = self._pages(narrowed, offset, end, oldest_first=oldest_first)
         yield from take_sound(self._pairs(rows), start, end)
 
-    def _offset_of(self, narrowed: Narrowed, place: int, *, oldest_first: bool) -> int:
+    def _offset_of(self, narrowed: Narrowed, position: int, *, oldest_first: bool) -> int:
         """Return how many rows, bad ones included, come before a position among the others."""
         sound, bad = self._without_bad(narrowed)
         if not bad:
-            return place
+            return position
         order, sign = ("ASC", "<") if oldest_first else ("DESC", ">")
         with self._database.read() as connection:
             last = connection.execute(
                 f"SELECT time, id FROM header WHERE {sound.where} "
                 f"ORDER BY time {order}, id {order} LIMIT 1 OFFSET ?",
-                [*sound.parameters, place - 1],
+                [*sound.parameters, position - 1],
             ).fetchone()
             if last is None:
-                return place + len(bad)
+                return position + len(bad)
             query = (
                 f"SELECT count(*) FROM header WHERE ({narrowed.where}) AND (time, id) {sign} (?, ?)"
             )

@@ -32,7 +32,7 @@ OVERFLOW = ""
 
 
 def index_document(
-    connection: sqlite3.Connection, part: str, number: int, doc: Mapping[str, Any]
+    connection: sqlite3.Connection, name: str, number: int, doc: Mapping[str, Any]
 ) -> None:
     """Add a start or stop document to the index.
 
@@ -40,7 +40,7 @@ def index_document(
     ----------
     connection
         Connection in a transaction.
-    part
+    name
         ``"start"`` or ``"stop"``.
     number
         Key of the header in the store.
@@ -59,7 +59,7 @@ def index_document(
         leaves.add((OVERFLOW, 0))
     connection.executemany(
         "INSERT OR IGNORE INTO leaf VALUES (?, ?, ?, ?)",
-        [(part, path, value, number) for path, value in leaves],
+        [(name, path, value, number) for path, value in leaves],
     )
     found = document_words(doc)
     words = {word for word in found if len(word) <= LONGEST_TEXT}
@@ -146,7 +146,7 @@ def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
 
 def _add_queries(
     connection: sqlite3.Connection,
-    part: str,
+    name: str,
     queries: tuple[Query, ...],
     clauses: list[str],
     parameters: list[Any],
@@ -164,9 +164,9 @@ def _add_queries(
                 f"id IN (SELECT header FROM leaf WHERE part = ? AND path = ? AND {text} "
                 "UNION ALL SELECT header FROM leaf WHERE part = ? AND path = '')"
             )
-            parameters.extend([part, condition.path, *values, part])
+            parameters.extend([name, condition.path, *values, name])
     if queries and exact:
-        exact = not _has_overflow(connection, "leaf", "part = ? AND path = ?", [part, OVERFLOW])
+        exact = not _has_overflow(connection, "leaf", "part = ? AND path = ?", [name, OVERFLOW])
     return exact
 
 

@@ -40,7 +40,7 @@ MOST_INTERVALS = 10
 PATIENCE_SECONDS = 60.0
 """Maximum seconds that an insert waits for a sync."""
 
-PIECE = 2**20
+COPIED_BYTES = 2**20
 """Bytes of the log that are written again at a time."""
 MARK = "daskbroker.unsynced"
 """Name of a file beside the log, which is there while it is not known to be on disk wholly."""
@@ -53,7 +53,7 @@ _logs: weakref.WeakSet[LogSync] = weakref.WeakSet()
 class LogSync:
     """The log of one store in this process, and how much of it is on disk.
 
-    After a failed sync, nobody knows which bytes are on disk: the system reports the error once
+    After a failed sync, it is not known which bytes are on disk: the system reports the error once
     and may drop the bytes, so the next sync would succeed without them. The log is therefore
     written again in place, byte by byte, before anything is added. If the process dies before
     that, a mark beside the log makes the next writing process do it.
@@ -156,7 +156,7 @@ class LogSync:
         Raises
         ------
         StoreError
-            If a sync has failed and nobody was told, or the log cannot be written again.
+            If a sync has failed and no caller was told, or the log cannot be written again.
         """
         if self._trouble is None:
             return
@@ -313,9 +313,9 @@ class LogSync:
         """
         try:
             with self._path.open("rb+", buffering=0) as log:
-                place = 0
-                while piece := os.pread(log.fileno(), PIECE, place):
-                    place += os.pwrite(log.fileno(), piece, place)
+                position = 0
+                while piece := os.pread(log.fileno(), COPIED_BYTES, position):
+                    position += os.pwrite(log.fileno(), piece, position)
                 fdatasync(log.fileno())
             sync_folder(self._path.parent)
             self._mark.unlink(missing_ok=True)
@@ -357,7 +357,7 @@ class LogSync:
         self.sync()  # no thread could be started, so this one syncs
 
     def _run(self) -> None:
-        """Sync commits that nobody else syncs; end after an interval without any."""
+        """Sync commits that no other thread syncs; end after an interval without any."""
         delay = BEGIN_AFTER * self.interval
         while True:
             since = self._since

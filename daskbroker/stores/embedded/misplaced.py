@@ -26,13 +26,13 @@ def move_misplaced(connection: sqlite3.Connection, sequence: RowSequence, sealed
     """Give the rows of a sequence before ``sealed`` new positions, from ``sequence.next`` on."""
     moved, low, column = 0, sequence.number * POSITIONS, sequence.layout.uid
     query = "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id"
-    for place, rows, body in connection.execute(query, (low, low + sealed)).fetchall():
+    for row_id, rows, body in connection.execute(query, (low, low + sealed)).fetchall():
         new = low + sequence.next
-        connection.execute("UPDATE journal SET id = ? WHERE id = ?", (new, place))
+        connection.execute("UPDATE journal SET id = ? WHERE id = ?", (new, row_id))
         is_page = rows is not None
         uids = list(cells(from_ipc(body, [column]), column)) if is_page else [unpack(body)[column]]
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
-        _note_moved(connection, sequence, keys, place - low)
+        _note_moved(connection, sequence, keys, row_id - low)
         sequence.next += rows or 1
         moved += rows or 1
     stream = sequence.metadata.get("stream", sequence.layout.kind)
@@ -51,7 +51,7 @@ def _note_moved(
     connection.executemany(
         "UPDATE document_key SET position = ? WHERE hash = ? AND sequence = ? AND position = ?",
         [
-            (sequence.next + place, key, sequence.number, old + place)
-            for place, key in enumerate(keys.tolist())
+            (sequence.next + position, key, sequence.number, old + position)
+            for position, key in enumerate(keys.tolist())
         ],
     )

@@ -51,15 +51,15 @@ class SequenceStore(JournalledEventStore):
         """Return the sequence of an owner, made at its first row."""
         key = (layout.kind, owner, run)
         if key not in self._sequences:
-            number = place = self._known_run(run) or 0
+            number = position = self._known_run(run) or 0
             descriptor = None
             if layout is EVENT:
-                place = connection.execute(
+                position = connection.execute(
                     "SELECT id FROM descriptor WHERE uid = ?", (storable(owner),)
                 ).fetchone()[0]
                 descriptor = self.find_descriptor(owner)
             metadata = chunk_metadata(layout, descriptor or {"run_start": run})
-            values = (layout.kind, place, number)
+            values = (layout.kind, position, number)
             connection.execute("INSERT OR IGNORE INTO sequence VALUES (NULL, ?, ?, ?)", values)
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]

@@ -33,7 +33,7 @@ class SqliteErrors:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, exc_type: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, sqlite3.Error):
             raise self._translated(error) from error
         if isinstance(error, OSError) and not isinstance(error, StoreError):

@@ -39,11 +39,11 @@ from ...core.stored import fault_of
 from ..stored_text import storable
 
 __all__ = [
-    "ARRAYS",
+    "ARRAYS_FIELD",
     "CODEC",
-    "LARGEST",
-    "ROWS",
-    "SIDE",
+    "MAX_DOCUMENT_BYTES",
+    "ROWS_FIELD",
+    "SIDE_FIELD",
     "check_size",
     "checked_from_bson",
     "document_from_bson",
@@ -55,15 +55,15 @@ __all__ = [
     "to_bson",
 ]
 
-SIDE = "_daskbroker"
+SIDE_FIELD = "_daskbroker"
 """Key of what is stored beside the plain form of a document."""
-ARRAYS = "arrays"
-"""Key below :data:`SIDE` for the dtypes of arrays, which are lists in BSON."""
-ROWS = "rows"
-"""Key below :data:`SIDE` for path, fields and shape of structured arrays, which are lists too."""
+ARRAYS_FIELD = "arrays"
+"""Key below :data:`SIDE_FIELD` for the dtypes of arrays, which are lists in BSON."""
+ROWS_FIELD = "rows"
+"""Key below :data:`SIDE_FIELD` for path, fields and shape of structured arrays, also lists."""
 ARRAY_DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "f4")
 """Dtypes that have to be noted; the others are restored from the values of the lists."""
-LARGEST = 16_000_000
+MAX_DOCUMENT_BYTES = 16_000_000
 """Maximum bytes of a document; MongoDB's limit is 16 MiB, and it adds an ``_id``."""
 ROUTING = ("uid", "datum_id", "run_start", "descriptor", "resource", "stream_resource")
 """Keys by which documents are looked up; their text is always stored plain."""
@@ -79,12 +79,12 @@ class ForeignText(str):
     __slots__ = ()
 
 
-def _decoder(kind: type, convert: Callable[[Any], Any]) -> TypeDecoder:
+def _decoder(bson_type: type, convert: Callable[[Any], Any]) -> TypeDecoder:
     def transform(self: Any, value: Any) -> Any:
         return convert(value)
 
-    name = f"{kind.__name__}Decoder"
-    return type(name, (TypeDecoder,), {"bson_type": kind, "transform_bson": transform})()
+    name = f"{bson_type.__name__}Decoder"
+    return type(name, (TypeDecoder,), {"bson_type": bson_type, "transform_bson": transform})()
 
 
 def _binary(value: Binary) -> Any:
@@ -169,13 +169,13 @@ def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
         side |= _notes_of_arrays(doc)
     if encoded is not None and not side:
         return RawBSONDocument(encoded)
-    return RawBSONDocument(bson.encode({**simple, SIDE: side}, codec_options=ENCODING))
+    return RawBSONDocument(bson.encode({**simple, SIDE_FIELD: side}, codec_options=ENCODING))
 
 
 def _notes_of_arrays(doc: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is to be noted of the arrays of a document, which are lists in BSON."""
     dtypes, rows = _array_dtypes(doc), list(_structured(doc))
-    return ({ARRAYS: dtypes} if dtypes else {}) | ({ROWS: rows} if rows else {})
+    return ({ARRAYS_FIELD: dtypes} if dtypes else {}) | ({ROWS_FIELD: rows} if rows else {})
 
 
 def _array_dtypes(doc: Mapping[str, Any]) -> dict[str, str]:
@@ -207,13 +207,13 @@ def _structured_inside(value: Any, path: list[str]) -> Iterator[list[Any]]:
 
 def _with_rows(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
     """Return a document with its structured arrays as lists that remember their dtype."""
-    noted = side.get(ROWS)
+    noted = side.get(ROWS_FIELD)
     for item in noted if isinstance(noted, list) else ():
         try:
             path, text, shape = item
             doc = _with_array(doc, list(path), fields_dtype(text), tuple(shape))
         except (ValueError, TypeError):
-            raise StoreDamaged(f"{SIDE}.{ROWS} is not sound: {item!r:.60}") from None
+            raise StoreDamaged(f"{SIDE_FIELD}.{ROWS_FIELD} is not valid: {item!r:.60}") from None
     return doc
 
 
@@ -227,7 +227,7 @@ def _with_array(value: Any, path: list[str], dtype: np.dtype, shape: tuple[int, 
 
 def _with_arrays(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event with its lists as arrays of the dtypes that are noted, if they fit."""
-    noted = side.get(ARRAYS)
+    noted = side.get(ARRAYS_FIELD)
     data = doc.get("data")
     if not isinstance(noted, dict) or not isinstance(data, dict):
         return doc
@@ -256,12 +256,12 @@ def sparse_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocume
     kept = ("time", "seq_num", "scan_id", "plan_name", "name")
     simple = {k: v for k, v in _holdable(plain(doc)) if k in ROUTING or k in kept}
     side = {"packed": Binary(pack(doc))} | ({} if run is None else {"run": storable(run)})
-    return RawBSONDocument(bson.encode({**simple, SIDE: side}, codec_options=ENCODING))
+    return RawBSONDocument(bson.encode({**simple, SIDE_FIELD: side}, codec_options=ENCODING))
 
 
 def is_packed(doc: Mapping[str, Any]) -> bool:
     """Return whether a stored document holds more than its plain form."""
-    return "packed" in doc.get(SIDE, ())
+    return "packed" in doc.get(SIDE_FIELD, ())
 
 
 def is_simple(key: str) -> bool:
@@ -275,7 +275,7 @@ def _encoded(doc: dict[str, Any]) -> bytes | None:
         encoded = bson.encode(doc, codec_options=ENCODING)
     except UNENCODABLE:
         return None
-    if SIDE in doc or "_id" in doc or (b"$" in encoded and _has_signs(doc)):
+    if SIDE_FIELD in doc or "_id" in doc or (b"$" in encoded and _has_signs(doc)):
         return None
     return encoded
 
@@ -292,15 +292,15 @@ def _holdable(doc: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in doc.items():
         if key in ROUTING and isinstance(value, str):
             yield key, storable(value)
-        elif key in (SIDE, "_id") or key.startswith("$") or _encoded({key: None}) is None:
+        elif key in (SIDE_FIELD, "_id") or key.startswith("$") or _encoded({key: None}) is None:
             continue
         elif _encoded({key: value}) is not None:
             yield key, value
         elif isinstance(value, dict):
-            yield key, {k: v for k, v in value.items() if k != SIDE and _encoded({k: v})}
+            yield key, {k: v for k, v in value.items() if k != SIDE_FIELD and _encoded({k: v})}
 
 
-def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
+def from_bson(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content that was given to :func:`to_bson`, or that suitcase-mongo has stored.
 
     Raises
@@ -308,33 +308,33 @@ def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
     StoreDamaged
         If the value of the key ``_daskbroker`` is not valid.
     """
-    side = found.get(SIDE)
+    side = stored.get(SIDE_FIELD)
     if side is None:
-        return {k: v for k, v in found.items() if k != "_id"}
+        return {k: v for k, v in stored.items() if k != "_id"}
     if not isinstance(side, dict):
-        raise StoreDamaged(f"{SIDE} must be a mapping, not {side!r:.60}")
+        raise StoreDamaged(f"{SIDE_FIELD} must be a mapping, not {side!r:.60}")
     if "packed" in side:
         content = unpack(side["packed"])
         if not isinstance(content, dict):
-            raise StoreDamaged(f"{SIDE}.packed is not a document")
+            raise StoreDamaged(f"{SIDE_FIELD}.packed is not a document")
         return content
-    doc = {k: v for k, v in found.items() if k not in ("_id", SIDE)}
+    doc = {k: v for k, v in stored.items() if k not in ("_id", SIDE_FIELD)}
     return _with_rows(_with_arrays(doc, side), side)
 
 
-def document_from_bson(found: Mapping[str, Any]) -> Document:
+def document_from_bson(stored: Mapping[str, Any]) -> Document:
     """Return the content of a stored document as a Document; raises as :func:`from_bson`."""
-    return Document(from_bson(found))
+    return Document(from_bson(stored))
 
 
-def checked_from_bson(name: str, found: Mapping[str, Any]) -> Document:
+def checked_from_bson(name: str, stored: Mapping[str, Any]) -> Document:
     """Return a start, stop or descriptor, which any program may have stored.
 
     Parameters
     ----------
     name
         ``"start"``, ``"stop"`` or ``"descriptor"``.
-    found
+    stored
         Document as stored.
 
     Raises
@@ -344,7 +344,7 @@ def checked_from_bson(name: str, found: Mapping[str, Any]) -> Document:
         :func:`daskbroker.core.stored.fault_of`.
     """
     try:
-        doc = document_from_bson(found)
+        doc = document_from_bson(stored)
     except StoreDamaged as error:
         raise StoreDamaged(f"{name} document: {error}") from None
     fault = fault_of(name, doc)
@@ -359,10 +359,11 @@ def check_size(encoded: RawBSONDocument, label: str) -> RawBSONDocument:
     Raises
     ------
     BadDocument
-        If it has more than :data:`LARGEST` bytes.
+        If it has more than :data:`MAX_DOCUMENT_BYTES` bytes.
     """
-    if len(encoded.raw) > LARGEST:
+    if len(encoded.raw) > MAX_DOCUMENT_BYTES:
         raise BadDocument(
-            f"{label}: has {len(encoded.raw):,} bytes; MongoDB holds documents of up to {LARGEST:,}"
+            f"{label}: has {len(encoded.raw):,} bytes; MongoDB holds documents of up to "
+            f"{MAX_DOCUMENT_BYTES:,}"
         )
     return encoded

@@ -46,10 +46,10 @@ __all__ = ["Database"]
 
 FORMAT_VERSION = 1
 META = "daskbroker_meta"
-RUNS = "daskbroker_run"
-CHUNKS = "event_chunk"
-COLUMNS = "event_chunk_column"
-PEEKS = "daskbroker_peek"
+RUN_COLLECTION = "daskbroker_run"
+CHUNK_COLLECTION = "event_chunk"
+COLUMN_COLLECTION = "event_chunk_column"
+PEEK_COLLECTION = "daskbroker_peek"
 LOOK_SECONDS = 1.0
 """Maximum seconds until this process notices changes by others, if each look costs a query."""
 MANY = 16
@@ -58,7 +58,7 @@ CLASSIC: tuple[dict[str, Any], ...] = ({"$unset": "_"},)
 """A stage without effect, except that MongoDB 6 does not use its other engine for the pipeline.
 
 That engine is quicker for many rows, but takes 0.14 ms to prepare for each of :data:`MANY` values
-or more that are asked for.
+or more that are requested.
 """
 ATTEMPTS = 3
 """Maximum number of times that missing indexes are made."""
@@ -118,7 +118,7 @@ class Database:
     def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
         """Return the database for these uris that is shared in this process."""
         key = (uri, assets, read_only)
-        with _open_lock.held():
+        with _open_lock.lock():
             found = _open.pop(key, None)
             if found is None or found._clients.closed:
                 found = cls(uri, assets, read_only=read_only)

@@ -29,9 +29,16 @@ from ..already_stored import is_repeated, stored_descriptor
 from ..journalled import JournalledEventStore
 from ..spool.sender import flush_all
 from ..stored_text import storable
-from .bson_documents import SIDE, check_size, checked_from_bson, from_bson, sparse_bson, to_bson
+from .bson_documents import (
+    SIDE_FIELD,
+    check_size,
+    checked_from_bson,
+    from_bson,
+    sparse_bson,
+    to_bson,
+)
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
-from .database import COLUMNS, RUNS, Database
+from .database import COLUMN_COLLECTION, RUN_COLLECTION, Database
 from .indexes import warn_of_missing
 from .journal_ranges import Range
 from .peeks import find_peeks, list_peeks, put_peeks
@@ -125,14 +132,14 @@ class MongoEventStore(JournalledEventStore):
         self._database.prepare_writing()
         run = storable(uid)
         with self._database.errors():
-            runs = self._database.collection(RUNS)
+            runs = self._database.collection(RUN_COLLECTION)
             runs.update_one({"uid": run}, {"$setOnInsert": {"uid": run}}, upsert=True)
 
     def _look_up_run(self, uid: str) -> bool | None:
         """Return True if a run is stored, else None. For a run of databroker its start counts."""
         query = {"uid": storable(uid)}
         with self._database.limit(), self._database.errors():
-            for name in (RUNS, "run_start"):
+            for name in (RUN_COLLECTION, "run_start"):
                 if self._database.collection(name).find_one(query, {"_id": 1}) is not None:
                     return True
         return None
@@ -141,7 +148,7 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.current_run`."""
         newest: list[tuple[str, str]] = []
         with self._database.errors():
-            for name in (RUNS, "run_start"):
+            for name in (RUN_COLLECTION, "run_start"):
                 found = self._database.collection(name).find(NAMED, {"uid": 1})
                 newest += [(str(d["_id"]), str(d["uid"])) for d in found.sort("_id", -1).limit(1)]
         return max(newest)[1] if newest else None
@@ -179,7 +186,7 @@ class MongoEventStore(JournalledEventStore):
         self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
-        order = {storable(uid): place for place, uid in enumerate(runs)}
+        order = {storable(uid): position for position, uid in enumerate(runs)}
         with self._database.errors():
             collection = self._database.collection("event_descriptor")
             warn_of_missing(collection, "run_start", self._database.label)
@@ -198,12 +205,12 @@ class MongoEventStore(JournalledEventStore):
         docs = [self._checked(doc, runs[order[doc["run_start"]]]) for doc in found]
         return [doc for doc in docs if is_of_stream(doc, stream_name)]
 
-    def _checked(self, found: dict[str, Any], run: str) -> Document | BadRun:
+    def _checked(self, stored: dict[str, Any], run: str) -> Document | BadRun:
         """Return a descriptor that was found by the uid of its run, or a BadRun if damaged."""
         try:
-            return checked_from_bson("descriptor", found)
+            return checked_from_bson("descriptor", stored)
         except StoreDamaged as error:
-            where = f"{self._database.label}, event_descriptor, _id {found['_id']!r}"
+            where = f"{self._database.label}, event_descriptor, _id {stored['_id']!r}"
             return BadRun(run, str(error), where)
 
     # -- references --------------------------------------------------------------------------
@@ -399,7 +406,7 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.path_of`."""
         if not isinstance(key, tuple):  # rows inside the plan, from any of the journals
             return None
-        return path_in(self._database, COLUMNS if key[0] == "chunk" else key[0])
+        return path_in(self._database, COLUMN_COLLECTION if key[0] == "chunk" else key[0])
 
     def tells_kinds(self, key: Any) -> bool:
         """See :meth:`EventStore.tells_kinds`. The kinds of a range of the journal are a guess."""
@@ -410,7 +417,11 @@ class MongoEventStore(JournalledEventStore):
         self._release()
 
 
-def _may_be_of(found: Mapping[str, Any], stream: str) -> bool:
+def _may_be_of(stored: Mapping[str, Any], stream: str) -> bool:
     """Return whether a stored descriptor is of a stream, or is too malformed to tell."""
-    name = found.get("name")
-    return SIDE in found or bool(name and not isinstance(name, str)) or stream_of(found) == stream
+    name = stored.get("name")
+    return (
+        SIDE_FIELD in stored
+        or bool(name and not isinstance(name, str))
+        or stream_of(stored) == stream
+    )

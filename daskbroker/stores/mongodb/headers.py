@@ -69,7 +69,7 @@ class MongoHeaderStore(HeaderStore):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._release = database.lease()
-        self._bad = BadHeaders(database, self._found_by)
+        self._bad = BadHeaders(database, self._pairs_of)
 
     # -- insert ------------------------------------------------------------------------------
 
@@ -148,10 +148,10 @@ class MongoHeaderStore(HeaderStore):
             uid = start.get("uid")
             yield self._checked(start, stops.get(uid) if isinstance(uid, str) else None)
 
-    def _pair(self, found: dict[str, Any]) -> FoundHeader:
+    def _pair(self, stored: dict[str, Any]) -> FoundHeader:
         """Return the header of a start document that was found by :data:`WITH_STOP`."""
-        stops = found.pop(STOPS)
-        return self._checked(found, stops[-1] if stops else None)
+        stops = stored.pop(STOPS)
+        return self._checked(stored, stops[-1] if stops else None)
 
     def _checked(self, start: dict[str, Any], stop: dict[str, Any] | None) -> FoundHeader:
         at_hand, name = start, "start"
@@ -188,23 +188,23 @@ class MongoHeaderStore(HeaderStore):
             self._enough(query, offset, stop, oldest_first=oldest_first), start, stop
         )
 
-    def _offset_of(self, query: dict[str, Any], place: int, *, oldest_first: bool) -> int:
+    def _offset_of(self, query: dict[str, Any], position: int, *, oldest_first: bool) -> int:
         """Return how many runs, bad ones included, come before a position among the others."""
         sound, bad = self._bad.left_out(query)
         if not bad:
-            return place
+            return position
         order = ASCENDING if oldest_first else DESCENDING
         along = [("time", order), ("_id", order)]
         with self._database.errors():
             starts = self._database.collection("run_start").with_options(codec_options=RAW)
-            found = starts.find(sound, {"_id": 1}).sort(along).skip(place - 1).limit(1)
+            found = starts.find(sound, {"_id": 1}).sort(along).skip(position - 1).limit(1)
             last = next(iter(found.allow_disk_use(True)), None)
             if last is None:
-                return place + len(bad)
+                return position + len(bad)
             some = {"$or": [{"_id": last["_id"]}, {"$nor": [sound]}]}
             left = starts.find({"$and": [query, some]}, {"_id": 1}).sort(along)
-            places = [doc["_id"] for doc in left.allow_disk_use(True)]
-        return place + places.index(last["_id"])
+            positions = [doc["_id"] for doc in left.allow_disk_use(True)]
+        return position + positions.index(last["_id"])
 
     def _enough(
         self, query: dict[str, Any], offset: int, wanted: int | None, *, oldest_first: bool
@@ -220,7 +220,7 @@ class MongoHeaderStore(HeaderStore):
                 return
             offset, wanted = offset + seen, max(bad, BATCH)
 
-    def _found_by(self, query: dict[str, Any]) -> list[FoundHeader]:
+    def _pairs_of(self, query: dict[str, Any]) -> list[FoundHeader]:
         with self._database.errors():
             found = self._database.collection("run_start").aggregate([{"$match": query}, WITH_STOP])
             return list(map(self._pair, found))

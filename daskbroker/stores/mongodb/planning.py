@@ -25,12 +25,12 @@ from ...core.plan_builder import PlanBuilder
 from ...core.rounds import Rounds
 from ...core.stored import encode_stored_rows
 from ..stored_text import storable
-from .bson_documents import ROWS, SIDE
+from .bson_documents import ROWS_FIELD, SIDE_FIELD
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
-from .database import CHUNKS, CLASSIC, MANY, Database
+from .database import CHUNK_COLLECTION, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .journal import BATCH_ROWS, IN_TIME, event_columns, event_from_bson, unsealed, without_sealed
-from .journal_ranges import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, facts_projection
+from .journal_ranges import RANGE_ROWS, SOUND_EVENTS, OddEvent, Range, cut_ranges, facts_projection
 from .reader import range_key
 
 __all__ = ["EventPlanner"]
@@ -270,18 +270,20 @@ class EventPlanner:
         try:
             yield
         except OddEvent as error:
-            odd = self._database.collection("event").find_one({**stream.filter, "$nor": [SOUND]})
+            odd = self._database.collection("event").find_one(
+                {**stream.filter, "$nor": [SOUND_EVENTS]}
+            )
             if odd is not None:
                 metadata = event_metadata(stream.descriptor)
                 encode_stored_rows(EVENT, [event_from_bson(odd)], metadata, [odd["_id"]])
             raise StoreDamaged(str(error)) from None
 
     def _rows_of(
-        self, found: Any, after: list[Manifest], doubtful: Sequence[Manifest]
+        self, cursor: Any, after: list[Manifest], doubtful: Sequence[Manifest]
     ) -> Iterator[dict[str, Any]]:
         """Yield the rows, except those of chunks that are waiting; add manifests to ``after``."""
         batch: list[dict[str, Any]] = []
-        while batch := list(islice(found, RANGE_ROWS)):
+        while batch := list(islice(cursor, RANGE_ROWS)):
             after.extend(doc for doc in batch if "owner" in doc)
             rows = [doc for doc in batch if "owner" not in doc]
             yield from without_sealed(self._database, rows, (), doubtful)
@@ -291,7 +293,9 @@ class EventPlanner:
         if not one.packed:
             return one
         times = {"time": {"$gte": one.begin, "$lte": one.end}}
-        noted = {"$or": [{f"{SIDE}.{key}": {"$exists": True}} for key in ("packed", ROWS)]}
+        noted = {
+            "$or": [{f"{SIDE_FIELD}.{key}": {"$exists": True}} for key in ("packed", ROWS_FIELD)]
+        }
         query = {"$and": [stream.filter, times, noted]}
         with self._database.errors():
             rows = list(self._database.collection("event").find(query))
@@ -303,7 +307,7 @@ class EventPlanner:
 def _chunks_stage(uids: Sequence[str]) -> dict[str, Any]:
     """Return the stage that appends the manifests of some descriptors to the previous results."""
     pipeline = [{"$match": {"owner": {"$in": list(uids)}}}]
-    return {"$unionWith": {"coll": CHUNKS, "pipeline": pipeline}}
+    return {"$unionWith": {"coll": CHUNK_COLLECTION, "pipeline": pipeline}}
 
 
 def _any_of(streams: Sequence[_Stream]) -> dict[str, Any]:

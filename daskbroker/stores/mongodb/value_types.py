@@ -17,11 +17,11 @@ from bson.int64 import Int64
 
 from ...core.column_kinds import Kind
 from ...core.leaves import EXACT_INTEGER
-from .bson_documents import ARRAYS, SIDE, is_simple
+from .bson_documents import ARRAYS_FIELD, SIDE_FIELD, is_simple
 
 __all__ = ["depth_of", "kind_of_types", "noted_type_of", "split_types", "type_of", "value_of"]
 
-DEEPEST = 8
+MAX_ARRAY_DEPTH = 8
 """Maximum depth of nested arrays that are looked into."""
 _TYPE = re.compile(
     r"array<\d+,|array|double|string|objectId|object|binData|bool|date|null|missing|int|"
@@ -51,14 +51,14 @@ def _member(mapping: str, key: str) -> Any:
 
 
 def depth_of(claim: Mapping[str, Any]) -> int:
-    """Return the number of declared dimensions of a data key's arrays, at most :data:`DEEPEST`.
+    """Return the number of declared dimensions of an array, at most :data:`MAX_ARRAY_DEPTH`.
 
     The fields of a structured dtype count as one more dimension. Scalars have none.
     """
     if not claim.get("shape") and claim.get("dtype") != "array":
         return 0
     rows = isinstance(claim.get("dtype_numpy"), list)
-    return min(DEEPEST, max(1, len(claim.get("shape") or ())) + rows)
+    return min(MAX_ARRAY_DEPTH, max(1, len(claim.get("shape") or ())) + rows)
 
 
 def noted_type_of(key: str, claim: Mapping[str, Any]) -> Any:
@@ -66,7 +66,7 @@ def noted_type_of(key: str, claim: Mapping[str, Any]) -> Any:
     depth, value = depth_of(claim), value_of(key)
     if not depth:
         return type_of(value, depth)
-    noted = _member(f"${SIDE}.{ARRAYS}", key)
+    noted = _member(f"${SIDE_FIELD}.{ARRAYS_FIELD}", key)
     return {"$concat": [type_of(value, depth), {"$ifNull": [noted, ""]}]}
 
 
@@ -101,24 +101,24 @@ def split_types(text: str) -> tuple[str, ...]:
     return tuple(_types(text, 0))
 
 
-def _types(text: str, place: int) -> Iterator[str]:
-    while place < len(text):
-        end = _end_of(text, place)
-        yield text[place:end]
-        place = end + text.startswith("|", end)
+def _types(text: str, position: int) -> Iterator[str]:
+    while position < len(text):
+        end = _end_of(text, position)
+        yield text[position:end]
+        position = end + text.startswith("|", end)
 
 
-def _end_of(text: str, place: int) -> int:
-    found = _TYPE.match(text, place)
+def _end_of(text: str, position: int) -> int:
+    found = _TYPE.match(text, position)
     if found is None:
-        raise ValueError(f"{text[place:]!r:.60} does not begin with a BSON type")
-    place = found.end()
+        raise ValueError(f"{text[position:]!r:.60} does not begin with a BSON type")
+    position = found.end()
     if not found.group().endswith(","):
-        return place
-    while not text.startswith(">", place):
-        place = _end_of(text, place) + 1  # skip the "|" behind it
-    noted = _NOTED.match(text, place + 1)
-    return noted.end() if noted else place + 1
+        return position
+    while not text.startswith(">", position):
+        position = _end_of(text, position) + 1  # skip the "|" behind it
+    noted = _NOTED.match(text, position + 1)
+    return noted.end() if noted else position + 1
 
 
 # -- kinds -----------------------------------------------------------------------------------

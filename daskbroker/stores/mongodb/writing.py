@@ -23,7 +23,7 @@ from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import EVENT, iter_rows
 from ...core.rounds import Rounds
 from ..stored_text import storable
-from .bson_documents import LARGEST, from_bson, sparse_bson, to_bson
+from .bson_documents import MAX_DOCUMENT_BYTES, from_bson, sparse_bson, to_bson
 from .chunk_store import (
     GONE,
     Manifest,
@@ -34,8 +34,8 @@ from .chunk_store import (
     sealed_end,
     stored_columns,
 )
-from .database import CHUNKS, LOOK_SECONDS, Database
-from .sealed_rows import MARK_SECONDS, MARKS, chunk_of_mark
+from .database import CHUNK_COLLECTION, LOOK_SECONDS, Database
+from .sealed_rows import MARK_SECONDS, SEALED_MARK, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
 from .server_errors import REFUSED
 
@@ -77,8 +77,8 @@ class _DescriptorState:
         if not len(self.sealed):
             return np.zeros(len(uids), bool)
         wanted = np.fromiter(map(hash, uids), np.int64, len(uids))
-        places = np.searchsorted(self.sealed, wanted)
-        return self.sealed[np.minimum(places, len(self.sealed) - 1)] == wanted
+        positions = np.searchsorted(self.sealed, wanted)
+        return self.sealed[np.minimum(positions, len(self.sealed) - 1)] == wanted
 
     def add(self, chunks: Sequence[Manifest], uids: Sequence[str]) -> None:
         """Add new chunks and the uids in them."""
@@ -138,7 +138,7 @@ class EventWriter:
             fresh = self._not_in_journal(fresh)
         encoded = [to_bson(row) for row in fresh]
         try:
-            if any(len(one.raw) > LARGEST for one in encoded):
+            if any(len(one.raw) > MAX_DOCUMENT_BYTES for one in encoded):
                 self._seal_at_once(descriptor, fresh)
             elif len(encoded) == 1:
                 self._insert_one(fresh[0], encoded[0])
@@ -184,7 +184,7 @@ class EventWriter:
                 meant = self._meant(row, there)
                 # The mark is of another descriptor; sealed uids are unique only within theirs.
                 if there is not None and meant is None:
-                    events.delete_one({**same, "descriptor": MARKS})
+                    events.delete_one({**same, "descriptor": SEALED_MARK})
                     self._insert_one(row, encoded)
                     return
                 self._compare(row, meant)
@@ -250,7 +250,9 @@ class EventWriter:
             return there
         uid, owner = row["uid"], row["descriptor"]
         with self._database.errors():
-            found = self._database.collection(CHUNKS).find_one({"_id": chunk}, {"schema": 0})
+            found = self._database.collection(CHUNK_COLLECTION).find_one(
+                {"_id": chunk}, {"schema": 0}
+            )
         if found is not None and found["owner"] != storable(owner):
             return None
         known = {} if found is None else self._events_in(owner, found, {uid})
@@ -386,7 +388,7 @@ class EventWriter:
             If a chunk has a different event with the same uid.
         """
         uids = [row["uid"] for row in rows]
-        doubtful = {uids[place] for place in np.flatnonzero(state.may_know(uids)).tolist()}
+        doubtful = {uids[position] for position in np.flatnonzero(state.may_know(uids)).tolist()}
         if not doubtful:
             return list(rows)
         there: dict[str, Document] = {}

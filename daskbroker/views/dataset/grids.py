@@ -20,7 +20,7 @@ from xarray.core import dtypes, indexing
 
 from ...core.errors import BadQuery
 from ...core.name_lists import listed
-from .columns import row_places
+from .columns import row_positions
 from .grid_plan import Grid, GridRefusal
 
 __all__ = ["cut_grid", "gridded", "indexed", "needed"]
@@ -82,7 +82,7 @@ def gridded(
             f"{grid.size} points"
         )
     rows = np.full(grid.size, -1, np.int64)
-    rows[grid.places(points)] = np.arange(len(points))
+    rows[grid.flat_index(points)] = np.arange(len(points))
     layout = _Layout(grid, rows.reshape(grid.shape), flat, refuse, loaded)
     return layout.dataset()
 
@@ -126,13 +126,13 @@ class _Layout:
         return type(self.flat)(variables, coordinates, self.flat.attrs)
 
     @cached_property
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         return bool((self.rows >= 0).all())
 
     def _laid(self, variable: xr.Variable, *, in_memory: bool = True) -> xr.Variable:
         """Return a variable along ``time`` as one in the dimensions of the grid."""
         base = variable.to_base_variable().transpose("time", ...)
-        array = _LaidOut(base, self.rows, whole=self._is_whole)
+        array = _LaidOut(base, self.rows, complete=self._is_complete)
         data: Any = indexing.LazilyIndexedArray(array)
         if in_memory:
             data = array.read(())
@@ -188,11 +188,12 @@ class _Layout:
         off = np.abs(readback - _along(values, axis, readback.ndim))
         far = np.nanmax(off) if (self.rows >= 0).any() else 0.0
         if far > steps.min() / 2:
-            place = np.unravel_index(int(np.nanargmax(off)), off.shape)
-            number = int(self.flat["seq_num"].values[self.rows[place]])
+            position = np.unravel_index(int(np.nanargmax(off)), off.shape)
+            number = int(self.flat["seq_num"].values[self.rows[position]])
             raise self.refuse(
-                f"at seq_num {number} {motor} was at {readback[place]:g}, where the grid has "
-                f"{values[place[axis]]:g}; start.shape and start.snaking may not be what was done"
+                f"at seq_num {number} {motor} was at {readback[position]:g}, where the grid "
+                f"has {values[position[axis]]:g}; start.shape and start.snaking may not be what "
+                "was done"
             )
 
 
@@ -233,12 +234,12 @@ class _LaidOut(BackendArray):
         Whether every point has an event.
     """
 
-    def __init__(self, variable: xr.Variable, rows: np.ndarray, *, whole: bool) -> None:
+    def __init__(self, variable: xr.Variable, rows: np.ndarray, *, complete: bool) -> None:
         self._variable = variable
         self._rows = rows
         self._fill: Any = None
         self.dtype = variable.dtype
-        if not whole:
+        if not complete:
             self.dtype, self._fill = _promoted(variable.dtype)
         self.shape = (*rows.shape, *variable.shape[1:])
 
@@ -251,7 +252,7 @@ class _LaidOut(BackendArray):
         """Read a region, given by an outer index."""
         key = key + (slice(None),) * (len(self.shape) - len(key))
         axes = self._rows.ndim
-        outer = [np.atleast_1d(row_places(k, n)) for k, n in zip(key[:axes], self._rows.shape)]
+        outer = [np.atleast_1d(row_positions(k, n)) for k, n in zip(key[:axes], self._rows.shape)]
         rows = self._rows[np.ix_(*outer)]
         there = rows >= 0
         cells = self._variable[(rows[there], *key[axes:])].values
@@ -345,7 +346,7 @@ def indexed(dataset: xr.Dataset, name: str) -> xr.Dataset:
     if variable is None or variable.dims != ("time",) or variable.dtype.kind not in "fiuM":
         fit = [n for n, v in dataset.variables.items() if v.dims == ("time",) and n != "time"]
         raise BadQuery(
-            f"index={name!r} has to be a variable with one number for each event; "
+            f"index={name!r} must be a variable with one number per event; "
             f"there are: {listed(sorted(map(str, fit)), name)}"
         )
     values = variable.values

@@ -17,7 +17,7 @@ from ...core.dtypes import dtype_of
 from ...core.errors import BadQuery
 from ...core.external import is_stream_key
 from ...core.fields import Field
-from ...core.schema import TIME, TableColumn, constant_of, stored_kinds
+from ...core.schema import TIME_DTYPE, TableColumn, constant_of, stored_kinds
 from ..missing import common_cells
 from ..table.lazy_table import Runs
 from .arrays import Cast, StoredArray, StructuredField, leaf_paths
@@ -41,7 +41,7 @@ OBJECT = np.dtype(object)
 def coordinate_sources(plan: ChunkPlan, *, with_run: bool) -> dict[str, ColumnSource]:
     """Return the sources of the coordinates of every stream, with ``run`` if requested."""
     sources: dict[str, ColumnSource] = {
-        "time": StoredColumn("time", TIME, np.dtype("datetime64[us]")),
+        "time": StoredColumn("time", TIME_DTYPE, np.dtype("datetime64[us]")),
         "seq_num": StoredColumn("seq_num", "int64", np.dtype(np.int64)),
     }
     if with_run:
@@ -208,7 +208,7 @@ def chunk_length(
 def declared_dims(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str, ...] | None:
     """Return the names that a descriptor gives the `inner` dimensions of a cell.
 
-    None if it does not name exactly so many. The first descriptor with the key counts.
+    None if it does not name exactly this number. The first descriptor with the key counts.
     """
     claims = _claims(plan, column.field.key) if column.field.role == "data" else []
     named = claims[0].get("dims") if claims else None

@@ -1,4 +1,4 @@
-"""Read chunks before they are asked for, on the workers of a Client or in a thread.
+"""Read chunks before they are requested, on the workers of a Client or in a thread.
 
 Bounds are set in dask's configuration: ``daskbroker.prefetch`` is the maximum number of reads
 ahead on a cluster (8), ``daskbroker.prefetch-bytes`` the maximum bytes that all reads ahead hold
@@ -55,7 +55,7 @@ class _Reads:
         return [list(reader.read_labelled(keys, labels)) for reader, keys, labels in self.parts]
 
     def one_by_one(self) -> list[list[Read]]:
-        """Read chunks one by one, with the error in the place of each damaged one."""
+        """Read chunks one by one, with the error in place of each damaged one."""
         return [
             [_read_one(reader, key, label) for key, label in zip(keys, labels, strict=True)]
             for reader, keys, labels in self.parts
@@ -125,7 +125,7 @@ class Prefetcher:
         self._bound = setting("prefetch-bytes")
         self.unit = self._bound // max(1, count)
         """Target bytes of a step: the maximum number of such steps fit within the bound."""
-        self._held = 0
+        self._bytes_in_flight = 0
         self._windows: dict[int, _Window] = {}
 
     @property
@@ -161,7 +161,7 @@ class Prefetcher:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead")
         return self._executor.submit(step.call)
 
-    def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Read]:
+    def tables(self, plan: ChunkPlan, indices: Sequence[int]) -> Iterator[Read]:
         """Yield chunks of a plan, one by one, each as a table of all its columns.
 
         With ``skip_damaged``, a damaged chunk is yielded as its error.
@@ -171,33 +171,33 @@ class Prefetcher:
         StoreDamaged
             If a chunk is damaged, unless damaged ones are skipped.
         """
-        if not places:
+        if not indices:
             return
-        steps = [] if isinstance(plan.reader, _InHand) else list(self._steps(plan, places))
+        steps = [] if isinstance(plan.reader, _InHand) else list(self._steps(plan, indices))
         if len(steps) < 2:  # there is nothing to read ahead
-            yield from (self._read_now(plan, place) for place in places)
+            yield from (self._read_now(plan, position) for position in indices)
             return
         for _, tables in self.in_order(steps):
             yield from tables[0]
 
-    def _read_now(self, plan: ChunkPlan, place: int) -> Read:
+    def _read_now(self, plan: ChunkPlan, index: int) -> Read:
         try:
-            return plan.read(place)
+            return plan.read(index)
         except StoreDamaged as error:
             if not self.skip_damaged:
                 raise
             return error
 
-    def _steps(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Step]:
+    def _steps(self, plan: ChunkPlan, indices: Sequence[int]) -> Iterator[Step]:
         """Yield reads of several chunks, up to a size; the first chunk alone, to have it soon."""
-        sizes = plan.records["bytes"][list(places)].tolist()
-        pairs = list(zip(places, sizes))
+        sizes = plan.records["bytes"][list(indices)].tolist()
+        pairs = list(zip(indices, sizes))
         for some in chain(
             [pairs[:1]], self._pieces(pairs[1:], CHUNKS_IN_A_READ, lambda pair: pair[1])
         ):
             if some:
-                keys = [plan.keys[place] for place, _ in some]
-                labels = [plan.label(place) for place, _ in some]
+                keys = [plan.keys[index] for index, _ in some]
+                labels = [plan.label(index) for index, _ in some]
                 read = _Reads([(plan.reader, keys, labels)])
                 yield Step(read, sum(size for _, size in some))
 
@@ -326,7 +326,9 @@ class _InHand(ChunkReader):
     @classmethod
     def plan(cls, plan: ChunkPlan, tables: Sequence[Read]) -> ChunkPlan:
         """Return the plan with its chunks in memory; keys that are ranges stay as they are."""
-        keys = (key if isinstance(key, range) else place for place, key in enumerate(plan.keys))
+        keys = (
+            key if isinstance(key, range) else position for position, key in enumerate(plan.keys)
+        )
         return replace(plan, reader=cls(tables, plan), keys=tuple(keys))
 
     def stored(self, keys: Sequence[Any]) -> tuple[ChunkReader, Sequence[Any]]:
@@ -363,10 +365,12 @@ class _Window:
         while len(self.steps) < owner._count:
             step = self._following = self._following or self._next()
             has_to_be = one_at_least and not self.steps
-            if step is None or not (has_to_be or owner._held + step.size <= owner._bound):
+            if step is None or not (
+                has_to_be or owner._bytes_in_flight + step.size <= owner._bound
+            ):
                 return
             self.steps.append((step, owner._origin, owner._submit(step)))
-            owner._held += step.size
+            owner._bytes_in_flight += step.size
             self._following = None
 
     def _next(self) -> Step | None:
@@ -387,7 +391,7 @@ class _Window:
                 raise
             result = step.call.one_by_one()
         self.steps.popleft()
-        self._owner._held -= step.size
+        self._owner._bytes_in_flight -= step.size
         # The future is dropped here, which also releases the result on the worker.
         return step.what, result
 
@@ -395,6 +399,6 @@ class _Window:
         """Cancel all steps, and return their bytes to the shared bound."""
         while self.steps:
             step, origin, future = self.steps.popleft()
-            self._owner._held -= step.size
+            self._owner._bytes_in_flight -= step.size
             if origin.is_here() and self._owner._can_cancel():
                 future.cancel()

@@ -55,7 +55,7 @@ class FlatTable:
         self.specs: dict[str, Mapping[str, Any]] = {}
         self._names: list[str | None] | None = None
 
-    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
+    def __call__(self, partition: pd.DataFrame) -> pd.DataFrame:
         """Return the part with plain columns, indexed by ``seq_num`` or by 0, 1, 2, ….
 
         Raises
@@ -64,32 +64,34 @@ class FlatTable:
             If two columns have the same name, or if an index level and the column of its name
             differ in a later part although they were equal in the first.
         """
-        part = _without_arrow_times(part).set_axis(_texts(part.columns), axis="columns")
+        partition = _without_arrow_times(partition).set_axis(
+            _texts(partition.columns), axis="columns"
+        )
         if self._names is None:
-            self._names = _level_names(part)
-        levels = self._levels(part, self._names)
-        if not _is_numbering(part.index):
-            part = part.reset_index(drop=True)
-        if not levels and not any(map(_is_odd, map(part.get, part.columns))):
-            return part
+            self._names = _level_names(partition)
+        levels = self._levels(partition, self._names)
+        if not _is_numbering(partition.index):
+            partition = partition.reset_index(drop=True)
+        if not levels and not any(map(_is_odd, map(partition.get, partition.columns))):
+            return partition
         columns: dict[str, pd.Series] = {}
-        for name, column in [*levels.items(), *part.items()]:
+        for name, column in [*levels.items(), *partition.items()]:
             for shown, values in self._plain(str(name), column):
                 if shown in columns:
                     raise BadDocument(f"the table has two columns for {shown!r}; rename one")
-                columns[shown] = values.set_axis(part.index)
-        return pd.DataFrame(columns, index=part.index)
+                columns[shown] = values.set_axis(partition.index)
+        return pd.DataFrame(columns, index=partition.index)
 
-    def _levels(self, part: pd.DataFrame, names: list[str | None]) -> dict[str, pd.Series]:
+    def _levels(self, partition: pd.DataFrame, names: list[str | None]) -> dict[str, pd.Series]:
         """Return the levels of the index that become columns."""
         found: dict[str, pd.Series] = {}
         for number, name in enumerate(names):
             if name is None:
                 continue
-            values = part.index.get_level_values(number).to_series()
-            if name not in part.columns:
+            values = partition.index.get_level_values(number).to_series()
+            if name not in partition.columns:
                 found[name] = values
-            elif not _same(values, part[name]):
+            elif not _same(values, partition[name]):
                 raise BadDocument(
                     f"the table has an index {name!r} and a column {name!r}, which differ in some "
                     "partitions; rename one"
@@ -128,21 +130,23 @@ class FlatTable:
         return name, values
 
 
-def _without_arrow_times(part: pd.DataFrame) -> pd.DataFrame:
+def _without_arrow_times(partition: pd.DataFrame) -> pd.DataFrame:
     """Return the part with Arrow's instants and durations as pandas' own, in the index too."""
-    places = [place for place, dtype in enumerate(part.dtypes) if _is_arrow_time(dtype)]
-    if places:
-        part = part.copy(deep=False)
-        for place in places:
-            part.isetitem(place, _own(part.iloc[:, place]))
-    index = part.index
+    positions = [
+        position for position, dtype in enumerate(partition.dtypes) if _is_arrow_time(dtype)
+    ]
+    if positions:
+        partition = partition.copy(deep=False)
+        for position in positions:
+            partition.isetitem(position, _own(partition.iloc[:, position]))
+    index = partition.index
     if not isinstance(index, pd.MultiIndex):
-        return part.set_axis(_own(index)) if _is_arrow_time(index.dtype) else part
+        return partition.set_axis(_own(index)) if _is_arrow_time(index.dtype) else partition
     if not any(map(_is_arrow_time, index.dtypes)):
-        return part
+        return partition
     levels = [index.get_level_values(number) for number in range(index.nlevels)]
     own = [_own(level) if _is_arrow_time(level.dtype) else level for level in levels]
-    return part.set_axis(pd.MultiIndex.from_arrays(own, names=index.names))
+    return partition.set_axis(pd.MultiIndex.from_arrays(own, names=index.names))
 
 
 def _is_arrow_time(dtype: Any) -> bool:
@@ -180,18 +184,18 @@ def _texts(columns: pd.Index) -> list[str]:
     return texts
 
 
-def _level_names(part: pd.DataFrame) -> list[str | None]:
+def _level_names(partition: pd.DataFrame) -> list[str | None]:
     """Return the name under which each index level becomes a column; None if it does not."""
-    index = part.index
+    index = partition.index
     if _is_numbering(index) or (index.name is None and _is_default(index)):
         return [None]
     single = index.nlevels == 1
     names: list[str | None] = []
     for number in range(index.nlevels):
         level = index.get_level_values(number)
-        taken = {*part.columns, *names}
+        taken = {*partition.columns, *names}
         name = _level_name(level, "index" if single else f"level_{number}", taken)
-        if name in taken and not _same(level.to_series(), part.get(name)):
+        if name in taken and not _same(level.to_series(), partition.get(name)):
             name = free_name(f"{name}_index", taken.__contains__)
         names.append(name)
     return names

@@ -20,8 +20,8 @@ from ..dataset.attributes import DOCUMENTED, attrs
 from ..dataset.savable import check_is_dataset
 from ..dataset.stored_form import (
     DEVICE,
-    KEY,
-    LONGEST,
+    FORM_KEY,
+    MAX_ITEM_BYTES,
     DatasetForm,
     StoredForm,
     VariableForm,
@@ -197,26 +197,26 @@ class _Cube:
             form = self._form(name, taken)
             taken.add(form.key)
             found[name] = form
-        keys = {form.key for form in found.values() if form.place == "event"}
+        keys = {form.key for form in found.values() if form.section == "event"}
         return {name: self._stamps_or(form, keys) for name, form in found.items()}
 
     def _form(self, name: Any, taken: set[str]) -> VariableForm:
         variable = self.flat.variables[name]
         key = self.run.key_of(str(name))
-        place = self._place(name)
+        section = self._section(name)
         shape = tuple(size for dim, size in variable.sizes.items() if dim != self.dim)
         dtype = np.dtype(object) if _is_loose(variable.dtype) else variable.dtype
         return VariableForm(
             str(name),
-            place,
-            _free(key if place == "event" else str(name), taken),
+            section,
+            _free(key if section == "event" else str(name), taken),
             tuple(map(str, variable.dims)),
             StoredForm(shape, dtype),
             name in self.flat.coords,
             variable.attrs,
         )
 
-    def _place(self, name: Any) -> str:
+    def _section(self, name: Any) -> str:
         if name == "time" and self._are_event_times:
             return "time"
         if name == "seq_num" and self._numbers is not None:
@@ -231,22 +231,22 @@ class _Cube:
         Timestamps are float64 scalars for each event; they are stored beside the data.
         """
         key = form.name.removeprefix("ts_")
-        are_stamps = form.name.startswith("ts_") and key in keys and form.place == "event"
+        are_stamps = form.name.startswith("ts_") and key in keys and form.section == "event"
         if not are_stamps or form.cell != StoredForm((), np.dtype(np.float64)):
             return form
         return VariableForm(
             form.name, "timestamps", key, form.dims, form.cell, form.coordinate, form.attrs
         )
 
-    def _along_events(self, name: str, kinds: str) -> np.ndarray | None:
+    def _along_events(self, name: str, dtype_kinds: str) -> np.ndarray | None:
         """Return the values of a variable that has exactly one for each event.
 
-        None if there is no such variable, or if the kind of its dtype is not in `kinds`. Computes
-        the variable.
+        None if there is no such variable, or if the kind of its dtype is not in
+        `dtype_kinds`. Computes the variable.
         """
         variable = self.flat.variables.get(name)
         dims = () if self.dim is None else (self.dim,)
-        if variable is None or variable.dims != dims or variable.dtype.kind not in kinds:
+        if variable is None or variable.dims != dims or variable.dtype.kind not in dtype_kinds:
             return None
         return np.atleast_1d(variable.to_base_variable().compute(scheduler=self.scheduler).values)
 
@@ -274,7 +274,7 @@ class _Cube:
 
     @property
     def _varying(self) -> dict[Any, VariableForm]:
-        return {name: form for name, form in self.forms.items() if form.place == "event"}
+        return {name: form for name, form in self.forms.items() if form.section == "event"}
 
     # -- the descriptor ----------------------------------------------------------------------
 
@@ -296,7 +296,7 @@ class _Cube:
             keys,
             object_keys=objects,
             configuration=self._configuration(),
-            **{KEY: form.to_document()},
+            **{FORM_KEY: form.to_document()},
         )
 
     def _declared(self, form: VariableForm) -> dict[str, Any]:
@@ -316,7 +316,7 @@ class _Cube:
         }
 
     def _configuration(self) -> dict[str, Any]:
-        constant = {n: form for n, form in self.forms.items() if form.place == "configuration"}
+        constant = {n: form for n, form in self.forms.items() if form.section == "configuration"}
         if not constant:
             return {}
         values = self.flat[list(constant)].compute(scheduler=self.scheduler)
@@ -345,14 +345,14 @@ class _Cube:
             stamps = {
                 form.key: normalize(part[name], str(name))
                 for name, form in self.forms.items()
-                if form.place == "timestamps"
+                if form.section == "timestamps"
             }
             seq_num = None if self._numbers is None else self._numbers[begin:end]
             yield self.run.page(seq_num, self._seconds(begin, end), cells, stamps)
 
     def _part(self, begin: int, end: int) -> dict[Any, np.ndarray]:
         """Compute the cells of events `begin` to `end`; the first axis is the events'."""
-        names = [n for n, form in self.forms.items() if form.place in ("event", "timestamps")]
+        names = [n for n, form in self.forms.items() if form.section in ("event", "timestamps")]
         if self.dim is None:
             values = self.flat[names].compute(scheduler=self.scheduler)
             return {name: values[name].values[np.newaxis] for name in names}
@@ -396,6 +396,6 @@ def _is_loose(dtype: Any) -> bool:
     """Return whether values are stored as Python objects.
 
     This holds for objects, ``StringDType``, void and extension dtypes, and for items longer than
-    ``LONGEST`` bytes.
+    ``MAX_ITEM_BYTES`` bytes.
     """
-    return not isinstance(dtype, np.dtype) or dtype.kind in "OTV" or dtype.itemsize > LONGEST
+    return not isinstance(dtype, np.dtype) or dtype.kind in "OTV" or dtype.itemsize > MAX_ITEM_BYTES

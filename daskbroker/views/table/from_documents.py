@@ -129,11 +129,11 @@ class RunBuffer:
                 f"there are: {listed(self.streams, stream_name)}"
             )
         builder = PlanBuilder(MemoryReader(), EVENT, f"memory-{uuid.uuid4()}", chosen)
-        for place, descriptor in enumerate(chosen):
+        for position, descriptor in enumerate(chosen):
             events = self._events.get(descriptor["uid"])
             if events:
                 note = {"run": descriptor["run_start"]}
-                builder.add_table(place, 0, encode_rows(EVENT, events, note))
+                builder.add_table(position, 0, encode_rows(EVENT, events, note))
         return with_frames(builder.plan(), lambda runs: self._frames)
 
     def table(self, stream_name: str = "primary", **options: Any) -> Any:

@@ -240,13 +240,13 @@ def _check(frame: pd.DataFrame, number: int, shape: FrameSchema) -> None:
 
 
 def may_match(
-    parts: Partitions, column: str, bounds: tuple[Bound, Bound], sign: str, value: Any
+    partitions: Partitions, column: str, bounds: tuple[Bound, Bound], sign: str, value: Any
 ) -> Mask:
     """Return a mask of the partitions that may hold ``column <sign> value``.
 
     Parameters
     ----------
-    parts : Partitions
+    partitions : Partitions
         The table.
     column : str
         Name of a column or of the index.
@@ -269,12 +269,14 @@ def may_match(
     StoreError
         If `bounds` do not have one value for each partition.
     """
-    dtype = parts.meta[column].dtype if column in parts.meta else parts.meta.index.dtype
+    dtype = (
+        partitions.meta[column].dtype if column in partitions.meta else partitions.meta.index.dtype
+    )
     low, high = (_comparable(bound, dtype) for bound in bounds)
-    if not len(low) == len(high) == parts.npartitions:
+    if not len(low) == len(high) == partitions.npartitions:
         raise StoreError(
-            f"{parts!r} has {len(low)} and {len(high)} bounds of column {column!r} for "
-            f"{parts.npartitions} partitions"
+            f"{partitions!r} has {len(low)} and {len(high)} bounds of column {column!r} for "
+            f"{partitions.npartitions} partitions"
         )
     return _possible(low, high, sign, value)
 

@@ -3,7 +3,7 @@
 ``table[table.time > t]`` reads only the partitions whose bounds of ``time`` allow a match. This
 works for the columns that chunks have bounds of: ``time`` and the index ``seq_num``.
 
-It is decided anew in each pass of the optimizer, only from the expression as it is then: the last
+It is decided again in each pass of the optimizer, only from the expression as it is then: the last
 pass, in which nothing changes, is the one that counts. Before that, a filter and its frame may
 disagree about what is kept; as long as all partitions keep their places, both are right.
 """

@@ -18,7 +18,7 @@ from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkReader, damage_of, damaged
 from ...core.errors import StoreDamaged
 from ...core.schema import (
-    TIME,
+    TIME_DTYPE,
     TableColumn,
     column_cells,
     empty_frame,
@@ -200,10 +200,10 @@ class TableReader:
     def _column(self, column: TableColumn, chunks: Sequence[_Chunk]) -> Any:
         """Return the cells of a column in all chunks, in the order of the chunks."""
         if not column.physical:
-            place = self.constant_names.index(column.name)
-            values = of_values([chunk.part.constants[place] for chunk in chunks], column.dtype)
+            position = self.constant_names.index(column.name)
+            values = of_values([chunk.part.constants[position] for chunk in chunks], column.dtype)
             return values.take(np.repeat(np.arange(len(chunks)), [len(c.seq_num) for c in chunks]))
-        if column.dtype == TIME:
+        if column.dtype == TIME_DTYPE:
             return posix_to_datetime(np.concatenate([chunk.times for chunk in chunks]))
         return _joined([chunk.array(column) for chunk in chunks])
 
@@ -377,11 +377,11 @@ def _with_chosen_rows(pieces: list[_GroupRows], chosen: Sequence[RowChoice]) -> 
         return pieces
     seq_num = np.concatenate([_array(chunk.seq_num) for chunk in chunks])
     order = _order(pieces)
-    places = np.arange(len(seq_num)) if order is None else order
+    positions = np.arange(len(seq_num)) if order is None else order
     for choice in chosen:
-        places = places[choice.mask(seq_num[places])]
+        positions = positions[choice.mask(seq_num[positions])]
     mask = np.zeros(len(seq_num), bool)
-    mask[places] = True
+    mask[positions] = True
     ends = np.cumsum([len(chunk.seq_num) for chunk in chunks])
     parts = iter(np.split(mask, ends[:-1]))
     return [

@@ -102,7 +102,10 @@ class VirtualRows:
             except FillError as error:
                 raise self._refused(f"of {names[0]!r}, {error}") from None
             self._mappings.append(_Mapping(*names, target, source))
-            ends = [max(places[0], places[-1]) + 1 if len(places) else 0 for places in target]
+            ends = [
+                max(positions[0], positions[-1]) + 1 if len(positions) else 0
+                for positions in target
+            ]
             sizes = [max(pair) for pair in zip(sizes or ends, ends)]
         if self._grows:  # asking HDF5 would make it open the sources
             space = plist.get_virtual_vspace(0)
@@ -224,7 +227,7 @@ class VirtualRows:
         lengths, dtype = [len(axis) for axis in wanted], self.dtype.newbyteorder("=")
         out: np.ndarray | None = None
         for mapping in self._touched(rows):
-            met = [meet(axis, places) for axis, places in zip(wanted, mapping.target)]
+            met = [meet(axis, positions) for axis, positions in zip(wanted, mapping.target)]
             hits = [found for found, _ in met]
             if not all(map(len, hits)):
                 continue
@@ -267,14 +270,14 @@ class VirtualRows:
         """
         label = f"the dataset {mapping.dataset!r} of {mapping.file!r}"
         source = self._source(mapping.file, mapping.dataset)
-        places = mapping.source or tuple(map(range, source.shape))
-        runs = paired(mapping.target, places)
-        if runs is None or len(places) != len(source.shape):
+        positions = mapping.source or tuple(map(range, source.shape))
+        runs = paired(mapping.target, positions)
+        if runs is None or len(positions) != len(source.shape):
             lengths = tuple(map(len, mapping.target))
             raise self._refused(
                 f"{label}, of the shape {source.shape}, is mapped to a part of the shape {lengths}"
             )
-        picked = [_picked(p, None if r is None else numbers[r]) for p, r in zip(places, runs)]
+        picked = [_picked(p, None if r is None else numbers[r]) for p, r in zip(positions, runs)]
         self._check_there(label, picked, source.shape)
         rows = np.atleast_1d(np.asarray(picked[0], np.int64))
         block = source.read(rows, picked[1:])
@@ -287,7 +290,7 @@ class VirtualRows:
             if last >= size:
                 raise FillError(
                     f"{self._file.path!r}: {label} has the shape {tuple(shape)}, too small for "
-                    f"place {last}, which the virtual dataset {self.name!r} has of it"
+                    f"position {last}, which the virtual dataset {self.name!r} maps"
                 )
 
     def _converted(self, block: np.ndarray, label: str) -> np.ndarray:
@@ -328,14 +331,14 @@ class VirtualRows:
             self._map()
 
 
-def _is_run(places: range | np.ndarray) -> bool:
-    return isinstance(places, range) and places.step == 1 and len(places) > 0
+def _is_run(positions: range | np.ndarray) -> bool:
+    return isinstance(positions, range) and positions.step == 1 and len(positions) > 0
 
 
-def _picked(places: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
+def _picked(positions: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
     """Return the numbered places of a source's dimension; its only place if ``numbers`` is None."""
     if numbers is None:
-        return int(places[0])
-    if isinstance(places, range):
-        return as_axis(places.start + numbers * places.step)
-    return as_axis(np.asarray(places)[numbers])
+        return int(positions[0])
+    if isinstance(positions, range):
+        return as_axis(positions.start + numbers * positions.step)
+    return as_axis(np.asarray(positions)[numbers])
