@@ -29,7 +29,7 @@ def describe_chunk(layout: Layout, table: pa.Table) -> dict[str, Any]:
     """Return the description of a chunk for a manifest: text, numbers, lists and mappings.
 
     :meth:`PlanBuilder.add_described` accepts it. A store may keep the same in a form of its own,
-    see :func:`~daskbroker.core.chunks.statistics` and :func:`~daskbroker.core.chunks.column_kinds`.
+    see :func:`~.chunk_statistics.statistics` and :func:`~.chunks.column_kinds`.
     """
     columns = {name: kind.to_list() for name, kind in column_kinds(table).items()}
     return {"columns": columns, **statistics(layout, table)._asdict()}
