@@ -181,9 +181,10 @@ class FillClaimConformance(Conformance):
     def test_nothing_is_looked_into(self, put: Put, tmp_path: Path) -> None:
         docs, data = claim_run(tmp_path, [1, *SHAPE], **LEGACY)
         header = put(docs)
-        image = header.dataset(peek=False)["img"]
-        assert (image.dtype, image.shape) == (np.float64, (4, 1, *SHAPE))
-        np.testing.assert_array_equal(image.values, data[:, None])
+        _check_alike(header, data[:, None].astype(np.float64), peek=False)
+        with dask.config.set({"daskbroker.shape-mismatch": "keep"}):
+            cells = header.table(peek=False).compute()["img"]
+        assert {cell.dtype for cell in cells} == {np.dtype(np.uint16)}
 
     # -- several resources -------------------------------------------------------------------
 
@@ -369,16 +370,24 @@ class FillClaimConformance(Conformance):
         headers = []
         for folder in (gone, there):
             folder.mkdir()
-            docs, _ = claim_run(folder, [1, *SHAPE], **LEGACY)
+            docs, data = claim_run(folder, [1, *SHAPE], **LEGACY)
             insert_all(broker, docs)
             headers.append(broker[docs[0][1]["uid"]])
-        shutil.rmtree(gone)
+        away = shutil.move(gone, tmp_path / "away")
         with warned("dtypes={'img'") as messages:
             image = headers[0].dataset()["img"]
+        with warned("dtypes={'img'"):
+            table, documents = headers[0].table(), headers[0].documents()
+            assert [next(documents)[0], next(documents)[0]] == ["start", "resource"]
         assert headers[0].uid in messages[0]
         assert (image.dtype, image.shape) == (np.float64, (4, 1, *SHAPE))
         with pytest.raises(FillError, match=r"a\.h5"):
             image.compute()
+        shutil.move(away, gone)  # as where a worker that came later sees it
+        for cells in (image.values, table.compute()["img"], _images(documents)):
+            assert {(cell.dtype, cell.shape) for cell in cells} == {(image.dtype, image.shape[1:])}
+            np.testing.assert_array_equal(stacked(cells), data[:, None])
+        shutil.rmtree(gone)
         assert headers[0].dataset(dtypes={"img": "u2"})["img"].dtype == np.uint16
         assert headers[1].dataset()["img"].dtype == np.uint16
         if self.remembers_peeks:

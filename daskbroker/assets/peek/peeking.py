@@ -18,10 +18,11 @@ from ...core.callers import warn
 from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
 from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
+from ..filling.common import common_cells
 from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
 from ..filling.knowledge import Known, cells_noted, extra_text, known_of
-from ..shapes import is_open
+from ..shapes import Declared, is_open
 from .groups import Group, groups_of, looks_of, peek_of, place_of
 from .looks import Look, look
 from .memory import Memory, is_unchanged
@@ -78,7 +79,20 @@ def peeked(
         opening.find_out(wanted, sorts_of(plan, wanted, most))
     opening.warn()
     ended = frozenset(stopped).intersection(filling.references)
-    return replace(filling, known=opening.known, stopped=ended)
+    found = replace(filling, known=opening.known, stopped=ended)
+    return replace(found, assumed=_assumed(found, plan, opening.unknown))
+
+
+def _assumed(
+    filling: Filling, plan: RunPlan, unknown: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Declared]:
+    """Return what cells of unknown files are taken to be, by stream and data key, if it is told."""
+    found = {}
+    for stream, key in unknown:
+        declared = common_cells(plan.of_stream(stream).events, key, filling)
+        if declared.shape is not None:
+            found[stream, key] = declared
+    return found
 
 
 def with_stored_peeks(
@@ -172,7 +186,11 @@ def _has_handler(peek: Peek, filling: Filling) -> bool:
 
 @dataclass(eq=False)
 class _Opening:
-    """State of one opening of runs: what is known, and what there is to warn of."""
+    """State of one opening of runs: what is known, what is not, and what there is to warn of.
+
+    Stream and data key of groups with an open claim, of whose files nothing is known, are in
+    ``unknown``.
+    """
 
     filling: Filling
     memory: Memory | None
@@ -180,6 +198,7 @@ class _Opening:
     dtypes: frozenset[str]
     stopped: Collection[str] = ()
     known: dict[str, dict[Label, Known]] = field(default_factory=dict)
+    unknown: dict[tuple[str, str], None] = field(default_factory=dict)
     _alike: dict[str, dict[Cell, None]] = field(default_factory=dict)
     _made: dict[tuple[str, tuple[Cell, ...], bool, str], Known] = field(default_factory=dict)
     _wrong: dict[str, dict[str, Target]] = field(default_factory=dict)
@@ -199,6 +218,8 @@ class _Opening:
                 self._note_alike(peek)
             elif self._is_wanted(group):
                 wanted.append(group)
+            elif self.mode is False and is_open(group.target.claim):
+                self._note_unknown(group)
         return wanted
 
     def _holds(self, peek: Peek, group: Group, *, few: bool) -> bool:
@@ -244,6 +265,8 @@ class _Opening:
                 self.know(group.target, cells, sort, guessed=True)
             else:
                 missing.append(group)
+                if is_open(group.target.claim):
+                    self._note_unknown(group)
         _warn_of_unseen(missing, unseen)
 
     def _chosen(self, wanted: Sequence[Group], sorts: Labels) -> list[Group]:
@@ -281,6 +304,9 @@ class _Opening:
                 found[label] = peek_of(one.group, self.filling, sorts[label], one.looks, looked)
                 self._note_alike(found[label])
         return found
+
+    def _note_unknown(self, group: Group) -> None:
+        self.unknown[group.target.stream, group.target.key] = None
 
     def _note_alike(self, peek: Peek) -> None:
         self._alike.setdefault(peek.sort, {}).update(dict.fromkeys(peek.cells))
