@@ -29,7 +29,16 @@ def common_cells(plan: ChunkPlan, key: str, filling: Filling, dtype: Any = None)
     used = [
         d for n, d in enumerate(plan.descriptors) if n in having and key in d["data_keys"]
     ] or owners
-    targets = [Target.of(d, key) for d in used]
-    told = [t for t in targets if filling.known_of(t) is not None or not is_open(t.claim)]
-    parts = dict.fromkeys(filling.declared(target) for target in told or targets)
-    return Declared.common(list(parts), dtype)
+    told: dict[Declared, None] = {}
+    untold: dict[Declared, None] = {}
+    last = None
+    for descriptor in used:
+        claim = descriptor["data_keys"][key]
+        known = filling.known_of(Target.of(descriptor, key)) if filling.known else None
+        declared = Declared.of([claim]) if known is None else known.declared
+        if declared is last:  # as in most of thousands of runs
+            continue
+        last = declared
+        some = told if known is not None or not is_open(claim) else untold
+        some[declared] = None
+    return Declared.common(list(told or untold), dtype)

@@ -21,6 +21,7 @@ from ..files.resolving import ResolvedResource, normal_spec, resolve
 from ..handlers.contract import Datums
 from ..handlers.registry import Factory, HandlerRegistry
 from ..handlers.stored_frames import CellFrames, NoReference
+from ..references.by_run import facts_of
 from ..references.locating import CellsOfResource, ReferenceMissing, References
 from ..regions import Roi
 from ..shapes import (
@@ -124,7 +125,7 @@ class Filling:
     def token(self) -> str:
         """Hash of everything that determines what is read, except the files themselves."""
         parts = (
-            [(run, found.token) for run, found in self.references.items()],
+            facts_of(self.references),
             sorted((spec, factory.reference) for spec, factory in self.factories.items()),
             sorted((key, factory.reference) for key, factory in self.overrides.items()),
             sorted(self.root_map.items()),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Literal
+from typing import Any, Literal
 
 from ...core.callers import warn
 from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
@@ -21,7 +21,7 @@ from ...core.run_plan import RunPlan
 from ..filling.common import common_cells
 from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
-from ..filling.knowledge import Known, cells_noted, extra_text, known_of
+from ..filling.knowledge import Known, are_cells_noted, cells_noted, extra_text, known_of
 from ..shapes import Declared, is_open
 from .groups import Group, groups_of, looks_of, peek_of, place_of
 from .looks import Look, look
@@ -71,7 +71,13 @@ def peeked(
     stopped
         Uids of runs that have stopped. Frames in no event are reported only for these.
     """
-    groups = [group for group in groups_of(plan) if keys is None or group.target.key in keys]
+    # Of thousands of runs most have full claims, of which there is nothing to know.
+    only_open = mode is None and not plan.peeks and not are_cells_noted()
+
+    def concerned(key: str, claim: Mapping[str, Any]) -> bool:
+        return (keys is None or key in keys) and (not only_open or is_open(claim))
+
+    groups = groups_of(plan, concerned)
     opening = _Opening(filling, memory, mode, frozenset(dtypes), stopped)
     wanted = opening.recognize(groups, plan.peeks)
     if wanted:
