@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,8 @@ import dask
 import numpy as np
 import pytest
 
-from ..core.errors import FillError
+from ..assets.handlers.hdf5.frames import StreamHDF5
+from ..core.errors import FillError, FrameMissing
 from .base import Conformance, Put, insert_all
 from .claim_checks import opened_files, warned
 from .claim_runs import (
@@ -103,6 +105,24 @@ class FillClaimConformance(Conformance):
     def test_streams(self, put: Put, tmp_path: Path, shape: Any, more: Any) -> None:
         docs, data = stream_claim_run(tmp_path, shape, **more)
         _check_alike(put(docs), data[:, None])
+
+    def test_a_stream_that_declares_too_many_frames(self, put: Put, tmp_path: Path) -> None:
+        """The file cannot tell whether it is incomplete; the error says what to pass if not."""
+        for more in ({}, LEGACY):
+            docs, data = stream_claim_run(tmp_path, [5, *SHAPE], **more)
+            header = put(docs)
+            for fill in (
+                lambda header=header: header.table().compute(),
+                lambda header=header: header.dataset()["img"].compute(),
+                lambda header=header: list(header.documents()),
+            ):
+                with pytest.raises(FrameMissing, match="multiplier=n") as caught:
+                    fill()
+                for word in (header.uid, "primary", "'img'", "s.h5", str((5, *SHAPE)), "4 frames"):
+                    assert word in str(caught.value)
+            override = {"img": partial(StreamHDF5, multiplier=1)}
+            with warned("img"):
+                _check_alike(header, data[:, None], peek=True, handler_overrides=override)
 
     def test_handlers_that_only_read(self, broker: Any) -> None:
         docs = claim_run_of_squares()
