@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...core.chunks import Statistics
+from ...core.chunk_statistics import Statistics
 from ...core.column_kinds import Kind
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
@@ -20,12 +20,12 @@ from .sealing import read_schema
 
 __all__ = ["PlannedSequence", "add_sequences", "among"]
 
-CHUNKS = (
+CHUNKS_SQL = (
     "SELECT schema, sequence, id, path, offset, length, first, "
     + ", ".join(f'"{name}"' for name in Statistics._fields)
     + " FROM chunk WHERE sequence {among} ORDER BY sequence, first"
 )
-WAITING = (
+WAITING_SQL = (
     "SELECT sequence.id, journal.id, rows, body FROM sequence CROSS JOIN journal ON "
     f"journal.id >= sequence.id * {POSITIONS} AND journal.id < (sequence.id + 1) * {POSITIONS} "
     "WHERE sequence.id {among} ORDER BY journal.id"
@@ -78,9 +78,9 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
         return
     by_number = {sequence.number: sequence for sequence in sequences}
     condition, numbers = among(list(by_number))
-    chunks = connection.execute(CHUNKS.format(among=condition), numbers).fetchall()
+    chunks = connection.execute(CHUNKS_SQL.format(among=condition), numbers).fetchall()
     waiting: dict[int, list[tuple[Any, ...]]] = {}
-    for number, *row in connection.execute(WAITING.format(among=condition), numbers):
+    for number, *row in connection.execute(WAITING_SQL.format(among=condition), numbers):
         waiting.setdefault(number, []).append(tuple(row))
     schemas = _Schemas(connection, chunks, by_number)
     bad: dict[int, StoreDamaged] = {}
