@@ -13,7 +13,7 @@ import xarray as xr
 from distributed import Client
 
 import daskbroker
-from daskbroker.assets.references.locating import References
+from daskbroker.assets.references.by_run import ReferencesByRun
 from daskbroker.core.errors import StoreError
 from daskbroker.core.layouts import DATUM
 from daskbroker.core.redaction import address_of
@@ -121,10 +121,10 @@ def test_unchanged_copies_too_have_other_tokens(places):
         assert one.dataset()["x"].data.name != other.dataset()["x"].data.name
         sources = [header.es_given_stream("primary") for header in (one, other)]
         references = [
-            References.of_plans(source.store.plan_references([DATUM], ["the-run"]))["the-run"]
+            ReferencesByRun(source.store.plan_references([DATUM], ["the-run"]))["the-run"]
             for source in sources
         ]
-        assert references[0].token != references[1].token
+        assert references[0].facts != references[1].facts
 
 
 @pytest.mark.usefixtures("lazy")

@@ -13,7 +13,7 @@ from .files.resolving import normal_spec
 from .filling.filling import Filling
 from .handlers.registry import Factory, HandlerRegistry, HandlerType
 from .peek.memory import Memory
-from .references.locating import References
+from .references.by_run import ReferencesByRun
 
 __all__ = ["FileAccess", "Handlers", "Overrides"]
 
@@ -85,7 +85,7 @@ class FileAccess:
         ConfigError
             If ``daskbroker.shape-mismatch`` is neither ``warn``, ``raise`` nor ``keep``.
         """
-        by_run = References.of_plans(references)
+        by_run = ReferencesByRun(references)
         factories = self.registry.registered(handler_registry)
         if factories:  # tasks carry only the handlers of specs that these runs have
             docs = [doc for _, doc in resources_of(references)]

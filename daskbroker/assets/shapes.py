@@ -25,10 +25,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.bounded_dict import BoundedDict
 from ..core.dtypes import dtype_of
 from ..core.peeks import Cell
 from .regions import Roi, as_index, axes_of, increasing, take_region, take_roi
@@ -88,6 +89,8 @@ class Declared:
         dtype
             Dtype that replaces the declared one, if given.
         """
+        if len(claims) == 1 and dtype is None:
+            return _read(claims[0]).declared
         shapes = {_shape(claim) for claim in claims}
         shape = shapes.pop() if len(shapes) == 1 else None
         # Descriptors disagree, or leave a length open: cells come one by one.
@@ -145,7 +148,40 @@ class Declared:
 
 def is_open(claim: Mapping[str, Any]) -> bool:
     """Return whether a claim leaves the dtype or the shape to the file."""
-    return not has_dtype(claim) or _shape(claim) is None
+    return _read(claim).open
+
+
+class _ReadClaim(NamedTuple):
+    """What a claim says of cells, and whether it is open."""
+
+    declared: Declared
+    open: bool
+
+
+_read_claims: BoundedDict[tuple[Any, ...], _ReadClaim] = BoundedDict()
+"""By what a claim says: descriptors of thousands of runs make few different claims."""
+
+
+def _read(claim: Mapping[str, Any]) -> _ReadClaim:
+    """Read a claim, unless an equal one has been read before."""
+    get = claim.get
+    # As text, as 1, 1.0 and True are the same key of a dict.
+    said = (
+        get("dtype_numpy"), get("dtype_descr"), get("dtype_str"), get("dtype"), repr(get("shape"))
+    )  # fmt: skip
+    try:
+        found = _read_claims.get(said)
+    except TypeError:  # lists, as of fields
+        return _read_anew(claim)
+    if found is None:
+        found = _read_claims[said] = _read_anew(claim)
+    return found
+
+
+def _read_anew(claim: Mapping[str, Any]) -> _ReadClaim:
+    shape, dtype = _shape(claim), np.dtype(object)
+    declared = Declared(shape, dtype if shape is None else _dtype(claim))
+    return _ReadClaim(declared, shape is None or not has_dtype(claim))
 
 
 def has_dtype(claim: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,8 @@ import dask
 import numpy as np
 import pytest
 
-from ..core.errors import FillError
+from ..assets.handlers.hdf5.frames import StreamHDF5
+from ..core.errors import FillError, FrameMissing
 from .base import Conformance, Put, insert_all
 from .claim_checks import opened_files, warned
 from .claim_runs import (
@@ -104,6 +106,24 @@ class FillClaimConformance(Conformance):
         docs, data = stream_claim_run(tmp_path, shape, **more)
         _check_alike(put(docs), data[:, None])
 
+    def test_a_stream_that_declares_too_many_frames(self, put: Put, tmp_path: Path) -> None:
+        """The file cannot tell whether it is incomplete; the error says what to pass if not."""
+        for more in ({}, LEGACY):
+            docs, data = stream_claim_run(tmp_path, [5, *SHAPE], **more)
+            header = put(docs)
+            for fill in (
+                lambda header=header: header.table().compute(),
+                lambda header=header: header.dataset()["img"].compute(),
+                lambda header=header: list(header.documents()),
+            ):
+                with pytest.raises(FrameMissing, match="multiplier=n") as caught:
+                    fill()
+                for word in (header.uid, "primary", "'img'", "s.h5", str((5, *SHAPE)), "4 frames"):
+                    assert word in str(caught.value)
+            override = {"img": partial(StreamHDF5, multiplier=1)}
+            with warned("img"):
+                _check_alike(header, data[:, None], peek=True, handler_overrides=override)
+
     def test_handlers_that_only_read(self, broker: Any) -> None:
         docs = claim_run_of_squares()
         insert_all(broker, docs)
@@ -181,9 +201,10 @@ class FillClaimConformance(Conformance):
     def test_nothing_is_looked_into(self, put: Put, tmp_path: Path) -> None:
         docs, data = claim_run(tmp_path, [1, *SHAPE], **LEGACY)
         header = put(docs)
-        image = header.dataset(peek=False)["img"]
-        assert (image.dtype, image.shape) == (np.float64, (4, 1, *SHAPE))
-        np.testing.assert_array_equal(image.values, data[:, None])
+        _check_alike(header, data[:, None].astype(np.float64), peek=False)
+        with dask.config.set({"daskbroker.shape-mismatch": "keep"}):
+            cells = header.table(peek=False).compute()["img"]
+        assert {cell.dtype for cell in cells} == {np.dtype(np.uint16)}
 
     # -- several resources -------------------------------------------------------------------
 
@@ -369,16 +390,24 @@ class FillClaimConformance(Conformance):
         headers = []
         for folder in (gone, there):
             folder.mkdir()
-            docs, _ = claim_run(folder, [1, *SHAPE], **LEGACY)
+            docs, data = claim_run(folder, [1, *SHAPE], **LEGACY)
             insert_all(broker, docs)
             headers.append(broker[docs[0][1]["uid"]])
-        shutil.rmtree(gone)
+        away = shutil.move(gone, tmp_path / "away")
         with warned("dtypes={'img'") as messages:
             image = headers[0].dataset()["img"]
+        with warned("dtypes={'img'"):
+            table, documents = headers[0].table(), headers[0].documents()
+            assert [next(documents)[0], next(documents)[0]] == ["start", "resource"]
         assert headers[0].uid in messages[0]
         assert (image.dtype, image.shape) == (np.float64, (4, 1, *SHAPE))
         with pytest.raises(FillError, match=r"a\.h5"):
             image.compute()
+        shutil.move(away, gone)  # as where a worker that came later sees it
+        for cells in (image.values, table.compute()["img"], _images(documents)):
+            assert {(cell.dtype, cell.shape) for cell in cells} == {(image.dtype, image.shape[1:])}
+            np.testing.assert_array_equal(stacked(cells), data[:, None])
+        shutil.rmtree(gone)
         assert headers[0].dataset(dtypes={"img": "u2"})["img"].dtype == np.uint16
         assert headers[1].dataset()["img"].dtype == np.uint16
         if self.remembers_peeks:

@@ -8,16 +8,16 @@ from typing import Any, get_args
 
 import numpy as np
 
+from ..assets.filling.common import common_cells
 from ..assets.filling.filling import Filling, Target
 from ..assets.filling.missing import MissingMode, Rule, filler, is_mode
-from ..assets.shapes import Declared, Mismatch, is_open
-from ..core.chunks import ChunkPlan
+from ..assets.shapes import Declared, Mismatch
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.external import external_keys
 from ..core.name_lists import listed
 from ..core.run_plan import RunPlan
 
-__all__ = ["check_asked", "check_fill_names", "common_cells", "for_keys", "with_rules"]
+__all__ = ["check_asked", "check_fill_names", "for_keys", "with_rules"]
 
 
 def check_asked(missing: Any, fill_value: Any, *, fill: bool) -> None:
@@ -153,26 +153,3 @@ def _check_has_nan(target: Target, dtype: np.dtype) -> None:
             f"{target.where}: dtypes asks for {dtype}, which has no NaN, and missing='nan' for it: "
             f"write dtypes={{{target.key!r}: 'float32'}}, or missing='drop', or fill_value=0"
         )
-
-
-def common_cells(plan: ChunkPlan, key: str, filling: Filling, dtype: Any = None) -> Declared:
-    """Return the shape and dtype that the cells of an external key have in common.
-
-    Only descriptors with events count, or all that have the key if none has events. A descriptor
-    with an open claim, and nothing known of its files, is ignored if other descriptors say more:
-    the cells read for it must then match theirs.
-
-    Parameters
-    ----------
-    dtype
-        Dtype that replaces the declared ones, if given.
-    """
-    owners = [d for d in plan.descriptors if key in d["data_keys"]]
-    having = set(plan.records["descriptor"].tolist())
-    used = [
-        d for n, d in enumerate(plan.descriptors) if n in having and key in d["data_keys"]
-    ] or owners
-    targets = [Target.of(d, key) for d in used]
-    told = [t for t in targets if filling.known_of(t) is not None or not is_open(t.claim)]
-    parts = dict.fromkeys(filling.declared(target) for target in told or targets)
-    return Declared.common(list(parts), dtype)

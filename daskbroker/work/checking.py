@@ -14,6 +14,7 @@ from ..assets.files.resolving import resolve
 from ..assets.filling.contents import CellContents
 from ..assets.filling.events import BLOCK_BYTES
 from ..assets.filling.filling import Filling, Target
+from ..assets.references.by_run import ReferencesByRun
 from ..assets.references.locating import CellsOfResource, ReferenceMissing, References
 from ..assets.shapes import Declared
 from ..broker import DataBroker
@@ -227,7 +228,7 @@ class _References:
     ) -> None:
         self._plan = plan
         self._stopped = stop is not None
-        self._references = References.of_plans(plan.references).get(plan.run)
+        self._references = ReferencesByRun(plan.references).get(plan.run)
         self._filling = None if files is None else files.filling(plan.references)
         self._known: dict[str, set[str]] = {}
         self._unreadable: set[tuple[str, str | None]] = set()

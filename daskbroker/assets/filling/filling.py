@@ -20,6 +20,7 @@ from ..files.resolving import ResolvedResource, normal_spec, resolve
 from ..handlers.contract import Datums
 from ..handlers.registry import Factory, HandlerRegistry
 from ..handlers.stored_frames import CellFrames, NoReference
+from ..references.by_run import facts_of
 from ..references.locating import CellsOfResource, ReferenceMissing, References
 from ..regions import Roi
 from ..shapes import (
@@ -75,6 +76,10 @@ class Filling:
         match the descriptor.
     known
         Knowledge of the detector files, by run, descriptor and data key.
+    assumed
+        By stream and data key, the shape and dtype of cells whose claim is open and whose files
+        were out of sight when a view was opened. Tables and documents then have what a Dataset,
+        which must know it beforehand, declares.
     rules
         Treatment of missing cells by stream and data key, :data:`DEFAULT_RULE` for all others.
     stopped
@@ -89,6 +94,7 @@ class Filling:
     readable: ReadableRoots = ANYWHERE
     mismatch: str = "warn"
     known: Mapping[str, KnownOfRun] = field(default_factory=dict)
+    assumed: Mapping[tuple[str, str], Declared] = field(default_factory=dict)
     rules: Rules = field(default_factory=dict)
     stopped: frozenset[str] = frozenset()
 
@@ -120,13 +126,14 @@ class Filling:
     def token(self) -> str:
         """Hash of everything that determines what is read, except the files themselves."""
         parts = (
-            [(run, found.token) for run, found in self.references.items()],
+            facts_of(self.references),
             sorted((spec, factory.reference) for spec, factory in self.factories.items()),
             sorted((key, factory.reference) for key, factory in self.overrides.items()),
             sorted(self.root_map.items()),
             self.readable,
             self.mismatch,
             sorted((key, repr(rule)) for key, rule in self.rules.items()),
+            sorted((key, repr(declared)) for key, declared in self.assumed.items()),
             sorted(
                 (run, label, one.token)
                 for run, known in self.known.items()
@@ -281,18 +288,26 @@ class Filling:
         known = self.known_of(target)
         if known is not None and known.refused:
             raise known.refusal(place_text(target.where, resource))
-        if self.mismatch == "keep" or is_open(target.claim):
+        if self.mismatch == "keep" or (known is not None and is_open(target.claim)):
             return read_block(resource, factory, datums, **more)
         if known is not None:
             block = read_block(resource, factory, datums, **more)
             return in_shape_if_it_fits(block, known.declared.shape)
-        declared = Declared.of([target.claim])
-        assert declared.shape is not None
+        declared = self._believed(target)
+        if declared.shape is None:
+            return read_block(resource, factory, datums, **more)
         given = cell_shape(resource, factory, datums, **more)
         if given is not None:  # before memory is taken for it
             check_shape(declared.shape, given)
         block = read_block(resource, factory, datums, declared=declared.shape, **more)
         return as_declared(block, declared.shape, declared.dtype)
+
+    def _believed(self, target: Target) -> Declared:
+        """Return what the cells of files that nobody looked into must match."""
+        if not is_open(target.claim):
+            return Declared.of([target.claim])
+        nothing = Declared(None, np.dtype(object))
+        return self.assumed.get((target.stream, target.key), nothing)
 
     # -- arrays of a variable ----------------------------------------------------------------
 

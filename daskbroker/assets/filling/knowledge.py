@@ -21,6 +21,7 @@ __all__ = [
     "Known",
     "KnownOfRun",
     "UnforeseenCells",
+    "are_cells_noted",
     "cells_noted",
     "cells_text",
     "extra_text",
@@ -217,6 +218,11 @@ _noted: BoundedDict[GroupId, tuple[Cell, ...]] = BoundedDict()
 def cells_noted(group: GroupId) -> tuple[Cell, ...]:
     """Return cells that were found to differ when computing, here or on a worker that reported."""
     return _noted.get(group, ())
+
+
+def are_cells_noted() -> bool:
+    """Return whether :func:`cells_noted` returns cells for any place."""
+    return bool(_noted)
 
 
 class UnforeseenCells(FillError):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import FillError
+from ...core.errors import FillError, FrameMissing
 from ..regions import Axis, Roi, axes_of, shape_of
 from .contract import Block, BlockHandler, Datums, FramesThere
 from .layout import EventLayout, parse_slice
@@ -66,7 +66,22 @@ class StreamRows(BlockHandler):
             axes = (0, *axes_of(roi, frame))
             return read_events(source, positions, 1, axes, view)
         axes = axes_of(roi, (per_event, *frame))
-        return read_events(source, positions, per_event, axes, view)
+        try:
+            return read_events(source, positions, per_event, axes, view)
+        except FrameMissing as error:
+            raise FrameMissing(f"{error}{self._advice(per_event)}") from None
+
+    def _advice(self, per_event: int) -> str:
+        """Say what to pass if the number of frames of an event is declared wrong."""
+        if per_event == 1:
+            return ""
+        handler = f"{type(self).__module__}.{type(self).__qualname__}"
+        return (
+            f". {per_event} frames for each event are declared (the shape {self._layout.shape}); "
+            "if the file is complete and each event has another number n of frames, "
+            f"handler_overrides={{key: functools.partial({handler}, multiplier=n)}} with peek=True "
+            "reads them"
+        )
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         frame = shape_of(self._view()[1][1:])

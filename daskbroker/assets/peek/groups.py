@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ...core.chunks import ChunkPlan
 from ...core.errors import FillError
-from ...core.external import external_keys, is_stream_key
+from ...core.external import is_stream_key
 from ...core.layouts import DATUM
 from ...core.peeks import Peek
 from ...core.run_plan import RunPlan
@@ -57,16 +58,22 @@ class Group:
         return self.target.descriptor, self.target.key
 
 
-def groups_of(plan: RunPlan) -> list[Group]:
-    """Return the resource groups of planned events; those without events are left out."""
+def groups_of(
+    plan: RunPlan, wanted: Callable[[str, Mapping[str, Any]], bool] = lambda key, claim: True
+) -> list[Group]:
+    """Return the resource groups of planned events; those without events are left out.
+
+    ``wanted`` tells by data key and claim which are returned.
+    """
     owners = plan.events.records["descriptor"]
     order = np.argsort(owners, kind="stable")
     descriptors, begins = np.unique(owners[order], return_index=True)
     groups = []
     for number, chunks in zip(descriptors.tolist(), np.split(order, begins[1:])):
         descriptor = plan.descriptors[number]
-        for key in external_keys(descriptor):
-            groups.append(Group(Target.of(descriptor, key), plan.events, chunks))
+        for key, claim in descriptor["data_keys"].items():
+            if claim.get("external") and wanted(key, claim):
+                groups.append(Group(Target.of(descriptor, key), plan.events, chunks))
     return groups
 
 

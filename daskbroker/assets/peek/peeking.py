@@ -12,16 +12,17 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Literal
+from typing import Any, Literal
 
 from ...core.callers import warn
 from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
 from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
+from ..filling.common import common_cells
 from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
-from ..filling.knowledge import Known, cells_noted, extra_text, known_of
-from ..shapes import is_open
+from ..filling.knowledge import Known, are_cells_noted, cells_noted, extra_text, known_of
+from ..shapes import Declared, is_open
 from .groups import Group, group_id, groups_of, looks_of, peek_of
 from .looks import Look, look
 from .memory import Memory, is_unchanged
@@ -70,7 +71,13 @@ def peeked(
     stopped
         Uids of runs that have stopped. Frames in no event are reported only for these.
     """
-    groups = [group for group in groups_of(plan) if keys is None or group.target.key in keys]
+    # Of thousands of runs most have full claims, of which there is nothing to know.
+    only_open = mode is None and not plan.peeks and not are_cells_noted()
+
+    def concerned(key: str, claim: Mapping[str, Any]) -> bool:
+        return (keys is None or key in keys) and (not only_open or is_open(claim))
+
+    groups = groups_of(plan, concerned)
     opening = _Opening(filling, memory, mode, frozenset(dtypes), stopped)
     wanted = opening.recognize(groups, plan.peeks)
     # Usually nothing: full claims are believed, and peeks are remembered.
@@ -79,7 +86,20 @@ def peeked(
         opening.find_out(wanted, sorts_of(plan, wanted, most))
     opening.warn()
     ended = frozenset(stopped).intersection(filling.references)
-    return replace(filling, known=opening.known, stopped=ended)
+    found = replace(filling, known=opening.known, stopped=ended)
+    return replace(found, assumed=_assumed(found, plan, opening.unknown))
+
+
+def _assumed(
+    filling: Filling, plan: RunPlan, unknown: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Declared]:
+    """Return what cells of unknown files are taken to be, by stream and data key, if it is told."""
+    found = {}
+    for stream, key in unknown:
+        declared = common_cells(plan.of_stream(stream).events, key, filling)
+        if declared.shape is not None:
+            found[stream, key] = declared
+    return found
 
 
 def with_stored_peeks(
@@ -176,7 +196,11 @@ def _has_handler(peek: Peek, filling: Filling) -> bool:
 
 @dataclass(eq=False)
 class _Opening:
-    """State of one opening of runs: the known cells, and the warnings to give."""
+    """State of one opening of runs: the known cells, the unknown ones, and the warnings to give.
+
+    Stream and data key of groups with an open claim, of whose files nothing is known, are in
+    ``unknown``.
+    """
 
     filling: Filling
     memory: Memory | None
@@ -184,6 +208,7 @@ class _Opening:
     dtypes: frozenset[str]
     stopped: Collection[str] = ()
     known: dict[str, dict[Label, Known]] = field(default_factory=dict)
+    unknown: dict[tuple[str, str], None] = field(default_factory=dict)
     _alike: dict[str, dict[Cell, None]] = field(default_factory=dict)
     _made: dict[tuple[str, tuple[Cell, ...], bool, str], Known] = field(default_factory=dict)
     _wrong: dict[str, dict[str, Target]] = field(default_factory=dict)
@@ -204,6 +229,8 @@ class _Opening:
             # Only now, as a remembered peek needs no file at all.
             elif self._is_wanted(group):
                 wanted.append(group)
+            elif self.mode is False and is_open(group.target.claim):
+                self._note_unknown(group)
         return wanted
 
     def _holds(self, peek: Peek, group: Group, *, few: bool) -> bool:
@@ -254,6 +281,8 @@ class _Opening:
                 self.know(group.target, cells, sort, guessed=True)
             else:
                 missing.append(group)
+                if is_open(group.target.claim):
+                    self._note_unknown(group)
         _warn_of_unseen(missing, unseen)
 
     def _chosen(self, wanted: Sequence[Group], sorts: Labels) -> list[Group]:
@@ -293,6 +322,9 @@ class _Opening:
                 found[label] = peek_of(one.group, self.filling, sorts[label], one.looks, looked)
                 self._note_alike(found[label])
         return found
+
+    def _note_unknown(self, group: Group) -> None:
+        self.unknown[group.target.stream, group.target.key] = None
 
     def _note_alike(self, peek: Peek) -> None:
         self._alike.setdefault(peek.sort, {}).update(dict.fromkeys(peek.cells))

@@ -7,7 +7,6 @@ Arrow and NumPy: a million datum documents never become as many Python objects.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ...core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
+from ...core.chunks import ChunkReader, chunk_label, damage_of
 from ...core.documents import Document
 from ...core.layouts import DATUM, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layout
 from ..handlers.contract import Datums
@@ -74,26 +73,6 @@ class References:
     reader: ChunkReader
     keys: Mapping[str, tuple[Any, ...]]
 
-    @classmethod
-    def of_plans(cls, plans: Mapping[str, ChunkPlan]) -> dict[str, References]:
-        """Build by run, from the chunk plan of each kind of reference in a RunPlan."""
-        keys: dict[str, dict[str, list[Any]]] = {}
-        for kind, plan in plans.items():
-            uids = [owner["run_start"] for owner in plan.descriptors]
-            for uid in uids:
-                keys.setdefault(uid, {})
-            _, stored = plan.reader.stored(plan.keys)
-            for position, key in zip(plan.records["descriptor"].tolist(), stored, strict=True):
-                keys[uids[position]].setdefault(kind, []).append(key)
-        any_plan = next(iter(plans.values()), None)
-        if any_plan is None:
-            return {}
-        store, (reader, _) = any_plan.store, any_plan.reader.stored(())
-        return {
-            run: cls(run, store, reader, {kind: tuple(some) for kind, some in found.items()})
-            for run, found in keys.items()
-        }
-
     def __reduce__(self) -> tuple[Any, ...]:
         return (References, (self.run, self.store, self.reader, self._portable))
 
@@ -101,12 +80,10 @@ class References:
     def _portable(self) -> dict[str, tuple[Any, ...]]:
         return {kind: tuple(self.reader.portable_keys(keys)) for kind, keys in self.keys.items()}
 
-    @cached_property
-    def token(self) -> str:
-        """Hash that changes when references are added."""
-        digest = hashlib.blake2b(f"{self.store}\0{self.run}".encode("utf8", "replace"))
-        digest.update(repr(sorted(self.keys.items())).encode("utf8", "replace"))
-        return digest.hexdigest()[:32]
+    @property
+    def facts(self) -> tuple[Any, ...]:
+        """Plain values whose text changes when references are added, for tokens."""
+        return (self.store, *sorted(self.keys.items()))
 
     # -- datums ------------------------------------------------------------------------------
 

@@ -6,8 +6,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...core.chunk_statistics import Statistics
 from ...core.column_kinds import Kind
@@ -47,8 +46,7 @@ def among(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     return "IN (SELECT value FROM json_each(?))", (json.dumps(list(values)),)
 
 
-@dataclass(frozen=True)
-class PlannedSequence:
+class PlannedSequence(NamedTuple):
     """A sequence, and the plan to which its chunks are added.
 
     Attributes
@@ -78,22 +76,30 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
     """
     if not sequences:
         return
-    condition, numbers = among([sequence.number for sequence in sequences])
-    chunks: dict[int, list[tuple[Any, ...]]] = {}
-    for row in connection.execute(CHUNKS_SQL.format(among=condition), numbers):
-        chunks.setdefault(row[1], []).append(row)
+    by_number = {sequence.number: sequence for sequence in sequences}
+    condition, numbers = among(list(by_number))
+    chunks = connection.execute(CHUNKS_SQL.format(among=condition), numbers).fetchall()
     waiting: dict[int, list[tuple[Any, ...]]] = {}
     for number, *row in connection.execute(WAITING_SQL.format(among=condition), numbers):
         waiting.setdefault(number, []).append(tuple(row))
-    schemas = _Schemas(connection, chunks, sequences)
-    for sequence in sequences:
+    schemas = _Schemas(connection, chunks, by_number)
+    bad: dict[int, StoreDamaged] = {}
+    for chunk in chunks:  # no list for each sequence: there may be thousands
+        sequence = by_number[chunk[1]]
         try:
-            for chunk in chunks.get(sequence.number, ()):
+            if not bad or sequence.number not in bad:
                 _add_sealed(sequence, chunk, schemas)
-            if sequence.number in waiting:
-                _add_tail(sequence, waiting[sequence.number])
-        except StoreDamaged as error:  # only this run is bad
-            sequence.builder.note_bad(sequence.owner_number, f"{sequence.layout.kind}s: {error}")
+        except StoreDamaged as error:
+            bad[sequence.number] = error
+    for number, rows in waiting.items():
+        try:
+            if number not in bad:
+                _add_tail(by_number[number], rows)
+        except StoreDamaged as error:
+            bad[number] = error
+    for number, damage in bad.items():  # only these runs are bad
+        sequence = by_number[number]
+        sequence.builder.note_bad(sequence.owner_number, f"{sequence.layout.kind}s: {damage}")
 
 
 class _Schemas:
@@ -102,11 +108,10 @@ class _Schemas:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        chunks: Mapping[int, Sequence[tuple[Any, ...]]],
-        sequences: Sequence[PlannedSequence],
+        chunks: Sequence[tuple[Any, ...]],
+        sequences: Mapping[int, PlannedSequence],
     ) -> None:
-        events = [one.number for one in sequences if one.layout is EVENT]
-        wanted = {schema for number in events for schema, *_ in chunks.get(number, ())}
+        wanted = {chunk[0] for chunk in chunks if sequences[chunk[1]].layout is EVENT}
         self._bodies: dict[int, str] = {}
         if wanted:
             condition, numbers = among(sorted(wanted))
@@ -133,7 +138,9 @@ class _Schemas:
 def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Schemas) -> None:
     schema, _, number, path, offset, length, first, *row = chunk
     key = number if path is None else path if offset is None else (path, offset, length)
-    facts = Statistics._make(math.nan if value is None else value for value in row)
+    if None in row:
+        row = [math.nan if value is None else value for value in row]
+    facts = Statistics._make(row)
     sequence.builder.add_chunk(
         sequence.owner_number, key, first, schemas.of(sequence, schema), facts
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from xarray.core import indexing
 
+from ...assets.filling.common import common_cells
 from ...assets.filling.filling import Filling, Target
 from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan
@@ -18,7 +19,6 @@ from ...core.errors import BadQuery
 from ...core.external import is_stream_key
 from ...core.fields import Field
 from ...core.schema import TIME_DTYPE, TableColumn, constant_of, stored_kinds
-from ..missing import common_cells
 from ..table.lazy_table import Runs
 from .arrays import Cast, StoredArray, StructuredField, leaf_paths
 from .attributes import plain_attr

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ...assets.access import FileAccess
+from ...assets.filling.common import common_cells
 from ...assets.filling.filling import Filling, Target
 from ...core.chunks import ChunkPlan
 from ...core.fields import Field, select
@@ -26,7 +27,7 @@ from ...core.schema import (
 )
 from ...core.settings import setting
 from ..frames_again import with_rows_for_frames
-from ..missing import check_fill_names, common_cells
+from ..missing import check_fill_names
 from ..options import ViewOptions
 from ..rows import RowGroup, coalesce, cut_groups, group_rows
 from .collection import DataFrame, concat, from_partitions
