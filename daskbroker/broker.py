@@ -350,7 +350,7 @@ class DataBroker:
         Iterator of Header
             Each new run once; several new ones at a time oldest first. Most are still in progress
             (see :meth:`daskbroker.Header.follow`). Runs that match when this is called are not
-            given, nor is a run older than the 1,000 newest of these.
+            given, nor is a run older than the 1,000 newest that the broker has then.
 
         Raises
         ------

@@ -11,9 +11,9 @@ from ..assets.peek.peeking import PeekMode, peeked
 from ..core.clock import utc_only
 from ..core.errors import BadQuery
 from ..core.external import external_keys
-from ..core.fields import select
+from ..core.fields import check_metadata, select
 from ..core.run_plan import RunPlan
-from .missing import check_asked, with_rules
+from .missing import check_asked, check_fill_names, with_rules
 from .rows import Duplicates
 
 if TYPE_CHECKING:
@@ -88,6 +88,19 @@ class ViewOptions:
             if any(chosen is None or key in chosen for key in external_keys(d))
         )
         return list(dict.fromkeys(runs))
+
+    def check_names(self, descriptors: Sequence[Mapping[str, Any]], runs: Runs) -> None:
+        """Check that what ``fields`` and ``fill_value`` name exists.
+
+        Raises
+        ------
+        FieldNotFound
+            If a field is neither in the descriptors nor in the metadata of any of the runs, or if
+            ``fill_value`` names a key that is not external.
+        """
+        check_fill_names(self.fill_value, descriptors)
+        if self.fields is not None:
+            check_metadata(select(self.fields, descriptors), runs.values())
 
     def keys(self, descriptors: Sequence[Mapping[str, Any]]) -> set[str] | None:
         """Return the chosen data keys; None stands for all."""

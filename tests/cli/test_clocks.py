@@ -142,9 +142,13 @@ def test_no_time_of_a_run_stops_a_list(place, tmp_path, run, berlin):
         "good", "bad-5", "bad-4"
     ]  # fmt: skip
     for number, time in enumerate(BAD_TIMES):
-        ends = ("--since", repr(time), "--until", repr(time))
+        shown = show_time(time)  # a number alone would be taken for seconds
+        ends = ("--since", shown, "--until", shown)
         assert uids(run("ls", "--db", place, *ends).stdout) == [f"bad-{number}"]
         assert run("show", f"bad-{number}", "--db", place).returncode == 0
+    refused = run("ls", "--db", place, "--since", "1795647669000")
+    assert refused.returncode == 1
+    assert "milliseconds? Then write 1795647669.0" in refused.stderr
     for format in ("jsonl", "parquet"):
         done = run("export", tmp_path / format, "--db", place, "--format", format)
         assert done.returncode == 0

@@ -28,7 +28,7 @@ from ...core.clock import seconds_of
 from ...core.documents import ALL, Document, frozen_document
 from ...core.errors import StoreDamaged
 from ...core.external import datum_keys, stream_keys
-from ...core.fields import Field, derive_descriptor, select, select_there
+from ...core.fields import Field, check_metadata, derive_descriptor, select, select_there
 from ...core.filled import FilledDocument, unfilled_form
 from ...core.frozen import FrozenDict, freeze
 from ...core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
@@ -117,7 +117,8 @@ def stream_documents(
     FieldNotFound
         If no stream has one of the fields; raised when the first document is asked for.
     """
-    begin = partial(_begun, sources, start, stop, options, all_streams)
+    alone = ahead is None
+    begin = partial(_begun, sources, start, stop, options, all_streams, alone)
     if ahead is None:
         return _lazily(begin, skip_damaged=options.errors == "skip")
     try:
@@ -144,11 +145,14 @@ def _begun(
     stop: Mapping[str, Any] | None,
     options: ViewOptions,
     all_streams: bool,
+    alone: bool,
     ahead: Prefetcher,
 ) -> Iterator[NamedDocument]:
     fields = None if options.fields is ALL else options.fields
     if fields is not None:
-        select(fields, [d for plan, _ in sources for d in plan.descriptors])
+        chosen = select(fields, [d for plan, _ in sources for d in plan.descriptors])
+        if alone:  # of many runs, some may lack metadata that others have
+            check_metadata(chosen, [(start, stop)])
     runs = {start["uid"]: (start, stop)}
     parts = [
         _Source(plan, all_streams, options.filling(plan, files, runs)) for plan, files in sources
