@@ -13,6 +13,7 @@ import pymongo
 import pytest
 
 import daskbroker
+from daskbroker.core.clock import show_time
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 
