@@ -14,6 +14,7 @@ from .assets.access import FileAccess
 from .assets.handlers.registry import HandlerRegistry, HandlerType
 from .broker_key import BrokerKey
 from .core import clock, open_brokers
+from .core.arguments import CALLABLE, FLAG, MAPPING, NAME, NAMES, SECONDS, accepts, instance
 from .core.errors import ConfigError
 from .core.old_names import missing
 from .core.printable import printable
@@ -84,6 +85,16 @@ class DataBroker:
     can be pickled in any case.
     """
 
+    @accepts(
+        header_source=instance("a HeaderSource or a HeaderStore", HeaderSource, HeaderStore),
+        route=CALLABLE.or_none(),
+        timezone=NAME,
+        uri=NAME.or_none(),
+        key=NAME.or_none(),
+        handlers=MAPPING.or_none(),
+        root_map=MAPPING.or_none(),
+        readable_roots=NAMES.or_none(),
+    )
     def __init__(
         self,
         header_source: HeaderSource | HeaderStore,
@@ -127,6 +138,7 @@ class DataBroker:
     # -- opening by configuration ------------------------------------------------------------
 
     @classmethod
+    @accepts(name=NAME, mode=NAME.or_none(), timezone=NAME.or_none())
     def named(cls, name: str, *, mode: str | None = None, timezone: str | None = None) -> Self:
         """Open the broker of a named configuration, like ``Broker.named`` of databroker.
 
@@ -145,6 +157,7 @@ class DataBroker:
         return open_brokers.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
     @classmethod
+    @accepts(config=MAPPING, mode=NAME.or_none(), timezone=NAME.or_none())
     def from_config(
         cls, config: Mapping[str, Any], *, mode: str | None = None, timezone: str | None = None
     ) -> Self:
@@ -329,6 +342,7 @@ class DataBroker:
         wanted = self._compile(full, search, since, until, **query)
         return Results(self, self._filtered(wanted))
 
+    @accepts(interval=SECONDS, timeout=SECONDS.or_none())
     def watch(
         self, *, interval: float = 0.5, timeout: float | None = None, **query: Any
     ) -> Iterator[Header]:
@@ -421,6 +435,7 @@ class DataBroker:
         """Handlers of detector files by spec: registered here, built in or installed."""
         return self.files.registry
 
+    @accepts(spec=NAME, overwrite=FLAG)
     def register_handler(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
         """Register the handler that reads files of a spec or mimetype.
 
@@ -441,6 +456,7 @@ class DataBroker:
         """
         self.files.registry.register(spec, handler, overwrite)
 
+    @accepts(spec=NAME)
     def deregister_handler(self, spec: str) -> None:
         """Remove the registered handler of a spec.
 
@@ -481,6 +497,7 @@ class DataBroker:
 
     # -- upkeep ------------------------------------------------------------------------------
 
+    @accepts(keep_journal=FLAG)
     def seal(
         self, header: Header | Mapping[str, Any] | str | None = None, *, keep_journal: bool = False
     ) -> int:
@@ -551,6 +568,7 @@ class DataBroker:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    @accepts(header=instance("a Header", Header))
     def portable_broker(self, header: Header) -> DataBroker:
         """Return a read-only broker of one run that pickles by value and opens no store.
 

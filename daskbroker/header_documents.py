@@ -8,6 +8,7 @@ from typing import Any
 
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
+from .core.arguments import SECONDS, accepts
 from .core.documents import ALL, Document
 from .core.errors import BadQuery
 from .core.run_plan import RunPlan
@@ -150,6 +151,7 @@ class HeaderDocuments(StoredRun):
             )
         )
 
+    @accepts(interval=SECONDS, timeout=SECONDS.or_none())
     def follow(
         self,
         stream_name: Any = ALL,

@@ -175,6 +175,10 @@ class BadField(FieldNotFound, BadQuery):
     """A field is neither a data key nor a usable regular expression."""
 
 
+class BadArgument(DaskbrokerError, TypeError, ValueError):
+    """An argument has a type or value that the function does not take; the message names it."""
+
+
 class ConfigError(DaskbrokerError, ValueError):
     """A broker configuration is missing or not valid."""
 

@@ -33,6 +33,7 @@ from ...core.filled import FilledDocument, unfilled_form
 from ...core.frozen import FrozenDict, freeze
 from ...core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from ...core.run_plan import RunPlan, resources_of, stream_of
+from ..missing import check_fill_names
 from ..options import ViewOptions
 from ..rows import later_of
 from .filled_ahead import EventChunk, fill_chunks
@@ -153,6 +154,8 @@ def _begun(
         chosen = select(fields, [d for plan, _ in sources for d in plan.descriptors])
         if alone:  # of many runs, some may lack metadata that others have
             check_metadata(chosen, [(start, stop)])
+    if alone:
+        check_fill_names(options.fill_value, [d for plan, _ in sources for d in plan.descriptors])
     runs = {start["uid"]: (start, stop)}
     parts = [
         _Source(plan, all_streams, options.filling(plan, files, runs)) for plan, files in sources
