@@ -8,6 +8,7 @@ or another process writes. Committed transactions survive the death of the proce
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import sqlite3
@@ -30,7 +31,7 @@ from ...core.errors import (
     file_error,
     seen_from,
 )
-from ...core.forking import ProcessLock, in_each_process
+from ...core.forking import Origin, ProcessLock, in_each_process
 from ...core.formats import check_format
 from ...core.interrupts import interruptible
 from ...core.settings import setting
@@ -105,6 +106,9 @@ class Database:
         self.path = root / FILE_NAME
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
+        self._connections: set[sqlite3.Connection] = set()
+        # A broker that nobody closes leaves no open connections to the interpreter.
+        weakref.finalize(self, _close_all, self._connections, Origin()).atexit = False
         self._errors = _Errors(self)
         self.folders = DurableFolders(root)
         self.log = LogSync(self._log, setting("sync-interval"))
@@ -209,6 +213,7 @@ class Database:
                 if not self._is_made(connection):  # another process may have been first
                     create_tables(connection)
         finally:
+            self._connections.discard(connection)
             connection.close()
 
     def _sync_names(self) -> None:
@@ -282,10 +287,12 @@ class Database:
                 self._disconnect(connection)
             connection.close()
             raise
+        self._connections.add(connection)
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
         self._opened_folder.release_log(connection)
+        self._connections.discard(connection)
         connection.close()
 
     @property
@@ -501,6 +508,25 @@ class Database:
         while self._readers:
             self._disconnect(self._readers.pop())
         self._drop_writer()
+
+
+def _close_all(connections: set[sqlite3.Connection], origin: Origin) -> None:
+    if origin.is_here():  # in a forked child they are the parent's
+        while connections:
+            connections.pop().close()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Close idle connections of brokers that are still open, once all is synced."""
+    for database in list(_open.values()):
+        with suppress(StoreError):  # it is logged by `log_sync`, which tries again
+            database.log.sync_all()
+        if database._lock.acquire(blocking=False):  # else a thread is writing
+            try:
+                database.disconnect()
+            finally:
+                database._lock.release()
 
 
 def _at(root: str, *, read_only: bool) -> list[Database]:
