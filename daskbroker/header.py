@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.arguments import MAPPING, NAME, PATH, accepts
-from .core.documents import ALL, Document
+from .core.documents import ALL, AllStreams, Document, StreamName
 from .core.old_names import missing
 from .display.page import header_line, header_markup, header_text
 from .display.plots import Frame, Y, plot_run
@@ -135,7 +135,7 @@ class Header(HeaderViews, HeaderDocuments):
     @accepts(to=MAPPING.or_none(), arrays=NAME)
     def references(
         self,
-        stream_name: Any = ALL,
+        stream_name: StreamName = ALL,
         *,
         to: Mapping[str, str] | None = None,
         arrays: str = "raise",
@@ -175,7 +175,7 @@ class Header(HeaderViews, HeaderDocuments):
         FillError
             If a file is missing or cannot be read.
         """
-        if stream_name is not ALL:
+        if not isinstance(stream_name, AllStreams):
             self.es_given_stream(stream_name)
         return run_references(self.as_now(), stream_name, to, arrays)
 

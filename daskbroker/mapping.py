@@ -80,7 +80,7 @@ def map_runs(
     ConfigError
         If the client is asynchronous.
     """
-    with open_pool(client) as pool, progress_bar(headers, " runs", progress) as bar:
+    with open_pool(client) as pool, progress_bar(headers, " runs", show=progress) as bar:
         start = partial(_start, pool, funcname(func), partial(func, **(kwargs or {})), args)
         for header, future in as_completed(start, headers, in_flight or pool.ahead):
             bar.update()
