@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,10 @@ def seconds(value: Any, timezone: str = "local") -> float | None:
     if value is None:
         return None
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        return possible_seconds(value)
+        number = possible_seconds(value)
+        if not math.isfinite(number):
+            raise _not_a_time(value)
+        return number
     if not isinstance(value, dt.datetime):
         raise _not_a_time(value)
     if value.tzinfo is None:

@@ -129,6 +129,8 @@ def seconds_of(doc: Mapping[str, Any], default: float = -math.inf) -> float:
 def possible_seconds(number: Any) -> float:
     """Return a number that a user gives as POSIX seconds, if it can be that.
 
+    What is not finite is left to the caller.
+
     Raises
     ------
     BadQuery
@@ -138,7 +140,7 @@ def possible_seconds(number: Any) -> float:
         value = float(number)
     except OverflowError:
         value = math.inf
-    if EARLIEST_SECONDS <= value < LATEST_SECONDS:
+    if EARLIEST_SECONDS <= value < LATEST_SECONDS or not math.isfinite(value):
         return value
     hint = ""
     for unit, count in UNITS.items():

@@ -109,7 +109,7 @@ def test_a_number_that_cannot_be_seconds_is_refused():
     for value, hint in ((1.7954406e15, "microseconds"), (1795440600125000000, "nanoseconds")):
         with pytest.raises(BadQuery, match=rf"{hint}\?"):
             timespan(None, value)
-    for value in (1e300, "1e300", -1e12, 10**400):
+    for value in (1e300, "1e300", -1e12):
         with pytest.raises(BadQuery, match="is not a time in POSIX seconds, which are of the year"):
             timestamp(value)
 
