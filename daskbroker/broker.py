@@ -14,6 +14,7 @@ from .broker_filters import BrokerFilters
 from .broker_key import BrokerKey
 from .broker_opening import BrokerOpening
 from .core import clock, open_brokers
+from .core.arguments import CALLABLE, FLAG, MAPPING, NAME, NAMES, SECONDS, accepts, instance
 from .core.old_names import missing
 from .core.printable import printable
 from .core.redaction import redacted
@@ -83,6 +84,16 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
     can be pickled in any case.
     """
 
+    @accepts(
+        header_source=instance("a HeaderSource or a HeaderStore", HeaderSource, HeaderStore),
+        route=CALLABLE.or_none(),
+        timezone=NAME,
+        uri=NAME.or_none(),
+        key=NAME.or_none(),
+        handlers=MAPPING.or_none(),
+        root_map=MAPPING.or_none(),
+        readable_roots=NAMES.or_none(),
+    )
     def __init__(
         self,
         header_source: HeaderSource | HeaderStore,
@@ -244,6 +255,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
         wanted = self._compile(full, search, since, until, **query)
         return Results(self, self._filtered(wanted))
 
+    @accepts(interval=SECONDS, timeout=SECONDS.or_none())
     def watch(
         self, *, interval: float = 0.5, timeout: float | None = None, **query: Any
     ) -> Iterator[Header]:
@@ -265,7 +277,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
         Iterator of Header
             Each new run once; several new ones at a time oldest first. Most are still in progress
             (see :meth:`daskbroker.Header.follow`). Runs that match when this is called are not
-            given, nor is a run older than the 1,000 newest of these.
+            given, nor is a run older than the 1,000 newest that the broker has then.
 
         Raises
         ------
@@ -349,6 +361,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
 
     # -- upkeep ------------------------------------------------------------------------------
 
+    @accepts(keep_journal=FLAG)
     def seal(
         self, header: Header | Mapping[str, Any] | str | None = None, *, keep_journal: bool = False
     ) -> int:
@@ -419,6 +432,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    @accepts(header=instance("a Header", Header))
     def portable_broker(self, header: Header) -> DataBroker:
         """Return a read-only broker of one run that pickles by value and opens no store.
 

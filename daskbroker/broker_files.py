@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .assets.access import FileAccess
 from .assets.handlers.registry import HandlerRegistry, HandlerType
+from .core.arguments import FLAG, NAME, accepts
 
 __all__ = ["BrokerFiles"]
 
@@ -24,6 +25,7 @@ class BrokerFiles:
         """Handlers of detector files by spec: registered here, built in or installed."""
         return self.files.registry
 
+    @accepts(spec=NAME, overwrite=FLAG)
     def register_handler(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
         """Register the handler that reads files of a spec or mimetype.
 
@@ -44,6 +46,7 @@ class BrokerFiles:
         """
         self.files.registry.register(spec, handler, overwrite=overwrite)
 
+    @accepts(spec=NAME)
     def deregister_handler(self, spec: str) -> None:
         """Remove the registered handler of a spec.
 

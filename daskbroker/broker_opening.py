@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from .core import open_brokers
+from .core.arguments import MAPPING, NAME, accepts
 from .core.errors import ConfigError
 
 __all__ = ["BrokerOpening"]
@@ -16,6 +17,7 @@ class BrokerOpening:
     """Ways to open a :class:`daskbroker.DataBroker`, as databroker's ``Broker`` has them."""
 
     @classmethod
+    @accepts(name=NAME, mode=NAME.or_none(), timezone=NAME.or_none())
     def named(cls, name: str, *, mode: str | None = None, timezone: str | None = None) -> Self:
         """Open the broker of a named configuration, like ``Broker.named`` of databroker.
 
@@ -34,6 +36,7 @@ class BrokerOpening:
         return open_brokers.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
     @classmethod
+    @accepts(config=MAPPING, mode=NAME.or_none(), timezone=NAME.or_none())
     def from_config(
         cls, config: Mapping[str, Any], *, mode: str | None = None, timezone: str | None = None
     ) -> Self:

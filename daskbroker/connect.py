@@ -27,6 +27,7 @@ from .configuration import (
     target_of,
 )
 from .core import open_brokers
+from .core.arguments import FLAG, NAME, accepts, instance
 from .core.clock import resolved_zone
 from .core.errors import ConfigError
 from .core.forking import Origin
@@ -50,6 +51,12 @@ def default_place() -> str:
     return chosen or str(Path(platformdirs.user_data_dir("daskbroker", appauthor=False)) / "store")
 
 
+_PLACE = instance(
+    "a path, a URI, the name of a configuration, or a mapping", str, os.PathLike, Mapping
+)
+
+
+@accepts(uri=_PLACE.or_none(), create=FLAG, mode=NAME.or_none(), timezone=NAME.or_none())
 def connect(
     uri: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     *,
@@ -160,7 +167,7 @@ def _opened(
     if request.get("named") == "temp" and find_configuration("temp") is None:
         return temp(mode=mode, timezone=timezone)
     settings = _settings(request)
-    settings["mode"] = mode or settings.get("mode", "a")
+    settings["mode"] = settings.get("mode", "a") if mode is None else mode
     if settings["mode"] not in MODES:
         raise ConfigError(
             f"mode must be 'a' (read and insert) or 'r' (read), not {settings['mode']!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
+from .core.arguments import ITERABLE, instance
 from .core.errors import ConfigError, SourceNotFound
 from .core.name_lists import listed
 from .core.printable import printable
@@ -14,6 +15,9 @@ from .stores.contract import EventStore
 __all__ = ["EventSources", "EventSourcesGiven"]
 
 EventSourcesGiven = Mapping[str, EventSource | EventStore] | Sequence[EventSource | EventStore]
+
+
+_SOURCE = instance("an EventSource or an EventStore", EventSource, EventStore)
 
 
 class EventSources(Sequence[EventSource]):
@@ -32,9 +36,11 @@ class EventSources(Sequence[EventSource]):
     """
 
     def __init__(self, sources: EventSourcesGiven) -> None:
+        ITERABLE.check("event_sources", sources)
         named = sources.items() if isinstance(sources, Mapping) else enumerate(sources)
         self._by_name: dict[str, EventSource] = {}
         for key, given in named:
+            _SOURCE.check("each of event_sources", given)
             source = EventSource(given) if isinstance(given, EventStore) else given
             source.name = key if isinstance(key, str) else source.name or str(key)
             if source.name in self._by_name:

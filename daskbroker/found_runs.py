@@ -7,8 +7,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from .core.arguments import instance
 from .core.bad_runs import BadRun, leave_out_bad, take_sound
 from .core.errors import BadRunWarning, OffsetOutOfRange
 from .core.query import compile_query
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from .broker import DataBroker
 
 __all__ = ["FoundRuns"]
+
+
+_POSITION = instance("a position, a slice, or a uid", Integral)
 
 
 class FoundRuns:
@@ -206,6 +211,7 @@ class FoundRuns:
             return self._slice(key)
         if isinstance(key, str):
             return named_run(self, key)
+        _POSITION.check("the index of Results", key)
         position = operator.index(key)
         if position < 0:
             position += len(self)

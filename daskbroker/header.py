@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .core.arguments import MAPPING, NAME, PATH, accepts
 from .core.documents import ALL, AllStreams, Document, StreamName
 from .core.old_names import missing
 from .display.page import header_line, header_markup, header_text
@@ -53,6 +54,7 @@ class Header(HeaderViews, HeaderDocuments):
 
     # -- what is shown and written elsewhere -------------------------------------------------
 
+    @accepts(stream=NAME.or_none())
     def plot(
         self, stream: str | None = None, y: Y = None, frame: Frame = None, *, ax: Any = None
     ) -> Any:
@@ -92,6 +94,7 @@ class Header(HeaderViews, HeaderDocuments):
         """
         return plot_run(self, stream, y, frame, ax)
 
+    @accepts(path=PATH, format=NAME.or_none())
     def export(
         self, path: str | os.PathLike[str], format: str | None = None, **options: Any
     ) -> list[Path]:
@@ -129,6 +132,7 @@ class Header(HeaderViews, HeaderDocuments):
         """
         return export_run(self, path, format, **options)
 
+    @accepts(to=MAPPING.or_none(), arrays=NAME)
     def references(
         self,
         stream_name: StreamName = ALL,

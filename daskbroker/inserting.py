@@ -8,7 +8,7 @@ from typing import Any
 from .core.bounded_dict import BoundedDict
 from .core.bulk import expand_bulk
 from .core.documents import Document
-from .core.errors import ConfigError
+from .core.errors import BadArgument, ConfigError
 from .core.external import external_keys
 from .core.name_lists import listed
 from .core.settings import setting
@@ -51,6 +51,8 @@ class Inserter:
 
     def insert(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         """Store a document; see :meth:`daskbroker.DataBroker.insert`."""
+        if run is not None and not isinstance(run, str):  # for each event, so no decorator
+            raise BadArgument(f"run takes a uid, not {run!r:.100}")
         checked = prepared(name, doc, lambda descriptor: self._source_having(descriptor).store)
         for one_name, one in expand_bulk(name, checked):
             self._insert_prepared(one_name, one, run)

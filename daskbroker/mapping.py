@@ -8,7 +8,6 @@ from typing import Any
 
 from dask.utils import funcname
 
-from .core.errors import ConfigError
 from .core.printable import printable
 from .header import Header
 from .progress import progress_bar
@@ -79,10 +78,8 @@ def map_runs(
     Raises
     ------
     ConfigError
-        If ``in_flight`` is less than 1, or the client is asynchronous.
+        If the client is asynchronous.
     """
-    if in_flight is not None and in_flight < 1:
-        raise ConfigError(f"in_flight must be 1 or more, not {in_flight}")
     with open_pool(client) as pool, progress_bar(headers, " runs", show=progress) as bar:
         start = partial(_start, pool, funcname(func), partial(func, **(kwargs or {})), args)
         for header, future in as_completed(start, headers, in_flight or pool.ahead):

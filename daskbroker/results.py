@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .core.arguments import CALLABLE, COUNT, FLAG, NAME, PATH, accepts
 from .core.errors import BadRunWarning
 from .core.old_names import missing
 from .core.printable import printable
@@ -68,6 +69,7 @@ class Results(ResultsViews):
         """
         return runs_frame(self._db, self, fields)
 
+    @accepts(stream=NAME.or_none())
     def plot(self, stream: str | None = None, y: Y = None, *, ax: Any = None) -> Any:
         """Plot all these runs as lines in the same axes, with matplotlib.
 
@@ -94,6 +96,7 @@ class Results(ResultsViews):
 
     # -- work --------------------------------------------------------------------------------
 
+    @accepts(folder=PATH, format=NAME, progress=FLAG.or_none())
     def export(
         self,
         folder: str | os.PathLike[str],
@@ -127,6 +130,7 @@ class Results(ResultsViews):
         with progress_bar(self, " runs", show=progress) as bar:
             return list(export(bar, folder, format, **options))
 
+    @accepts(func=CALLABLE, in_flight=COUNT.or_none(), progress=FLAG.or_none())
     def map(
         self,
         func: Callable[..., Any],

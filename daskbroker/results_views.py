@@ -318,7 +318,8 @@ class ResultsViews(FoundRuns):
             read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
             if options.errors == "skip" and self._lacks_references(read):
                 continue
-            there = selection.there([d for plan in read for d in plan.descriptors])
+            descriptors = [d for plan in read for d in plan.descriptors]
+            there = selection.there(descriptors, header.start, header.known_stop)
             if there is not None:
                 yield header.documents_of(read, replace(options, fields=there), ahead)
 

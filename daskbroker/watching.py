@@ -1,13 +1,21 @@
-"""Wait for new runs: runs that a search finds now and did not find before."""
+"""Wait for new runs: runs that a search finds now and did not find before.
+
+Each look reads the newest runs of the broker, whatever is searched for, and matches them here. So
+it costs the same for every search, also for one that a store can only answer by reading all runs.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from .core.clock import seconds_of
+from .core.query import compile_query
+from .core.search import Search
+from .described import having_descriptors
 
 if TYPE_CHECKING:
     from .header import Header
@@ -28,11 +36,7 @@ number of runs tells, and all of them are looked at.
 def watch(results: Results, interval: float, timeout: float | None) -> Iterator[Header]:
     """Iterate over the runs that some results gain; see :meth:`daskbroker.DataBroker.watch`."""
     # Not in the generator: the runs are those known when this is called, not at the first `next`.
-    known = list(islice(results, KNOWN_RUNS))
-    if len(known) == KNOWN_RUNS:  # of older runs it is not known which are new
-        results = results(since=seconds_of(known[-1].start))
-    look = _Looks(results, {header.uid for header in known})
-    return _coming(look, interval, timeout)
+    return _coming(_Looks(results), interval, timeout)
 
 
 def _coming(looks: _Looks, interval: float, timeout: float | None) -> Iterator[Header]:
@@ -52,30 +56,37 @@ class _Looks:
     Parameters
     ----------
     results
-        The results.
-    known
-        Uids of the runs that are not given.
+        Results of a search, not a slice of them.
     """
 
-    def __init__(self, results: Results, known: set[str]) -> None:
-        self._results = results
-        self._known = known
-        self._count = len(known)
+    def __init__(self, results: Results) -> None:
+        self._search = results.as_search()
+        self._stores = [source.store for source in results.db.event_sources]
+        self._runs = type(results)(results.db, Search())
+        known = list(islice(self._runs, KNOWN_RUNS))
+        oldest = seconds_of(known[-1].start) if len(known) == KNOWN_RUNS else -math.inf
+        if oldest > -math.inf:  # of older runs it is not known which are new
+            self._runs = self._runs.narrowed(Search(since=oldest))
+        self._known = {header.uid for header in known}
+        self._count = len(self._runs)
+        self._open: dict[str, Header] = {}
+        if not self._matching(known):
+            next(iter(results), None)  # which warns if the search cannot find anything
 
     def new(self) -> list[Header]:
-        """Return the runs that are not known, newest first; they are known then."""
+        """Return the runs that were not given and match, newest first; they are given then."""
         new = self._unknown(self._newest())
-        count = len(self._results)  # after the look: what came meanwhile is looked for at once
+        count = len(self._runs)  # after the look: what came meanwhile is looked for at once
         if count > self._count + len(new):
-            new += self._unknown(self._results)
-            new.sort(key=lambda header: seconds_of(header.start), reverse=True)
+            new += self._unknown(self._runs)
         self._count = count
-        return new
+        found = self._matching([*self._opened_before(), *new])
+        return sorted(found, key=lambda header: seconds_of(header.start), reverse=True)
 
     def _newest(self) -> Iterator[Header]:
         """Yield the newest runs, up to many known ones in a row."""
         passed = 0
-        for header in self._results:
+        for header in self._runs:
             passed = passed + 1 if header.uid in self._known else 0
             yield header
             if passed == LATE_RUNS:
@@ -85,3 +96,27 @@ class _Looks:
         new = [header for header in headers if header.uid not in self._known]
         self._known.update(header.uid for header in new)
         return new
+
+    def _opened_before(self) -> list[Header]:
+        """Return the runs that were in progress and did not match, as they are now."""
+        if not self._open:
+            return []
+        these = compile_query({"uid": {"$in": list(self._open)}})
+        return list(self._runs.narrowed(Search((these,))))
+
+    def _matching(self, headers: list[Header]) -> list[Header]:
+        """Return those of some runs that match, and note which others may match later."""
+        pairs = {h.uid: (h.start, h.known_stop) for h in headers}
+        by_documents = (pair for pair in pairs.values() if self._search.matches(*pair))
+        found = having_descriptors(by_documents, self._search, self._stores)
+        matching = {one[0]["uid"] for one in found if isinstance(one, tuple)}
+        search = self._search
+        grows = bool(search.stop or search.texts or search.descriptors)
+        for header in headers:
+            if grows and header.uid not in matching and header.known_stop is None:
+                self._open[header.uid] = header
+            else:
+                self._open.pop(header.uid, None)
+        for uid in list(self._open)[:-KNOWN_RUNS]:
+            del self._open[uid]
+        return [header for header in headers if header.uid in matching]

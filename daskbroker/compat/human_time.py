@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Any
 
-from ..core.clock import resolved_zone, zone_of
+import numpy as np
+
+from ..core.clock import possible_seconds, resolved_zone, zone_of
 from ..core.errors import BadQuery
 
 __all__ = ["seconds"]
@@ -28,12 +31,20 @@ def seconds(value: Any, timezone: str = "local") -> float | None:
     Raises
     ------
     BadQuery
-        If a text has another form. It is a ValueError.
+        If a text has another form, a number cannot be seconds, or the value is anything else. It
+        is a ValueError.
     """
     if isinstance(value, str):
         value = _parsed(value.strip())
+    if value is None:
+        return None
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        number = possible_seconds(value)
+        if not math.isfinite(number):
+            raise _not_a_time(value)
+        return number
     if not isinstance(value, dt.datetime):
-        return None if value is None else float(value)
+        raise _not_a_time(value)
     if value.tzinfo is None:
         value = value.replace(tzinfo=zone_of(resolved_zone(timezone)))
     return value.timestamp()
@@ -45,7 +56,11 @@ def _parsed(text: str) -> dt.datetime:
             return dt.datetime.strptime(text, form)
         except ValueError:
             continue
-    raise BadQuery(
-        f"{text!r:.200} is not a time; write it as 2026-11-26 14:30:00, or less of that, or give a "
-        "datetime or POSIX seconds"
+    raise _not_a_time(text)
+
+
+def _not_a_time(value: Any) -> BadQuery:
+    return BadQuery(
+        f"{value!r:.200} is not a time; write it as 2026-11-26 14:30:00, or less of that, or give "
+        "a datetime or POSIX seconds"
     )

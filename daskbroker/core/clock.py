@@ -22,6 +22,7 @@ from .errors import BadQuery, ConfigError
 
 __all__ = [
     "is_zoned",
+    "possible_seconds",
     "resolved_zone",
     "seconds_of",
     "show_time",
@@ -123,6 +124,37 @@ def seconds_of(doc: Mapping[str, Any], default: float = -math.inf) -> float:
     # An integer beyond floats; it sorts as the farthest time.
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def possible_seconds(number: Any) -> float:
+    """Return a number that a user gives as POSIX seconds, if it can be that.
+
+    What is not finite is left to the caller.
+
+    Raises
+    ------
+    BadQuery
+        If it is outside of the calendar, as a time in milliseconds is.
+    """
+    try:
+        value = float(number)
+    except OverflowError:
+        value = math.inf
+    if EARLIEST_SECONDS <= value < LATEST_SECONDS or not math.isfinite(value):
+        return value
+    hint = ""
+    for unit, count in UNITS.items():
+        shown = _calendar(value / count, dt.UTC)
+        if shown is not None:
+            hint = (
+                f"; {unit}? Then write {value / count!r}, which is {shown}. A run whose start "
+                f"document has such a number is found by the text that lists show, "
+                f"'{value!r} (as {unit} …)'"
+            )
+            break
+    raise BadQuery(
+        f"{value!r} is not a time in POSIX seconds, which are of the years 1 to 9999{hint}"
+    )
 
 
 def show_time(value: Any, zone: str | dt.tzinfo = "UTC") -> str:

@@ -109,7 +109,10 @@ class ClaimWarning(DaskbrokerError, UserWarning):
 
     The cells of the file have another shape or dtype than the descriptor declares, or the file has
     frames that belong to no event. The message names run, stream, key and path, and the setting or
-    argument to change. There is one warning for each data key.
+    argument to change. Opening a table or Dataset gives one warning for each data key. What is
+    noticed only when a file is read is told once in each process that reads it; distributed shows
+    what a worker tells in every Client of its scheduler, so there may be one for each worker, and
+    with workers that are threads of this process two.
     """
 
 
@@ -170,6 +173,10 @@ class HandlerExists(DaskbrokerError, ValueError):
 
 class BadField(FieldNotFound, BadQuery):
     """A field is neither a data key nor a usable regular expression."""
+
+
+class BadArgument(DaskbrokerError, TypeError, ValueError):
+    """An argument has a type or value that the function does not take; the message names it."""
 
 
 class ConfigError(DaskbrokerError, ValueError):

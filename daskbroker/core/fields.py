@@ -26,6 +26,8 @@ from .patterns import full_matches
 __all__ = [
     "Field",
     "FieldsOfRuns",
+    "MetadataOfRuns",
+    "check_metadata",
     "configuration_claim",
     "derive_descriptor",
     "project",
@@ -152,14 +154,23 @@ class FieldsOfRuns:
         self._fields = [] if self._all else _as_list(fields)
         self._unseen = [item for item in self._fields if not _is_in_every_stream(item)]
         self._latest: Sequence[Mapping[str, Any]] = ()
+        self._metadata = MetadataOfRuns()
 
-    def there(self, descriptors: Sequence[Mapping[str, Any]]) -> Any:
-        """Return the part for a run with these descriptors, or None if the run is left out."""
+    def there(
+        self,
+        descriptors: Sequence[Mapping[str, Any]],
+        start: Mapping[str, Any],
+        stop: Mapping[str, Any] | None,
+    ) -> Any:
+        """Return the part for a run with these documents, or None if the run is left out."""
         if self._all:
             return ALL
         self._latest = descriptors
         self._unseen = [item for item in self._unseen if not _is_there(item, descriptors)]
-        return select_there(self._fields, descriptors)
+        there = select_there(self._fields, descriptors)
+        if there is not None:
+            self._metadata.look(select(there, descriptors), start, stop)
+        return there
 
     def check(self) -> None:
         """Check, after the last run, that each of the fields was in some run.
@@ -175,6 +186,73 @@ class FieldsOfRuns:
                 select([item], self._latest)
             except FieldNotFound as error:
                 raise FieldNotFound(f"none of the runs has it; in the last one {error}") from None
+        self._metadata.check()
+
+
+class MetadataOfRuns:
+    """Whether projected keys of start and stop are in the documents of any run.
+
+    A run that lacks a key which another run has is a gap; a key that no run has is a mistake. A
+    run without a stop may still get any key of it, so it says nothing about those.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[Field] = set()
+        self._lacking: dict[Field, tuple[str, Mapping[str, Any]]] = {}
+        self._runs: set[str] = set()
+
+    def look(
+        self, fields: Iterable[Field], start: Mapping[str, Any], stop: Mapping[str, Any] | None
+    ) -> None:
+        """Look for the keys of some fields in one run; fields of other roles are ignored."""
+        self._runs.add(start["uid"])
+        for field in fields:
+            if field.role not in ("start", "stop") or field in self._seen:
+                continue
+            document = start if field.role == "start" else stop
+            if document is None:
+                continue
+            if _path(document, field.key, _ABSENT) is _ABSENT:
+                self._lacking[field] = (start["uid"], document)
+            else:
+                self._seen.add(field)
+
+    def check(self) -> None:
+        """Check that each key was in some run.
+
+        Raises
+        ------
+        FieldNotFound
+            If no run had one of them; the message lists the keys of the last run.
+        """
+        for field, (uid, document) in self._lacking.items():
+            if field in self._seen:
+                continue
+            several = len(self._runs) > 1
+            runs = f"none of {len(self._runs):,} runs has" if several else f"run {uid!r} has no"
+            there = f"in {uid!r} there are" if several else "there are"
+            raise FieldNotFound(
+                f"the field {field.name!r:.200} names no metadata: {runs} {field.key!r:.200} in "
+                f"its {field.role} document; {there}: {_keys_near(document, field.key)}"
+            )
+
+
+def check_metadata(
+    fields: Iterable[Field], runs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any] | None]]
+) -> None:
+    """Check that each projected key of start and stop is in some of the runs.
+
+    Raises
+    ------
+    FieldNotFound
+        If a key is in none of them.
+    """
+    wanted = [field for field in fields if field.role in ("start", "stop")]
+    if wanted:
+        metadata = MetadataOfRuns()
+        for start, stop in runs:
+            metadata.look(wanted, start, stop)
+        metadata.check()
 
 
 def _is_there(item: Any, descriptors: Sequence[Mapping[str, Any]]) -> bool:
@@ -256,11 +334,19 @@ def _projection(
     # Only configuration is checked: any key may be missing from a start or stop.
     if space == "config" and not any(_config(d, path) is not None for d in descriptors):
         devices = sorted({device for d in descriptors for device in d.get("configuration", {})})
+        device = path.partition(":")[0]
         raise FieldNotFound(
             f"the field {item!r} names no configuration; use config:<device>:<key>, "
-            f"devices are: {listed(devices, path.partition(':')[0])}"
+            f"devices are: {listed(devices, device)}{_keys_of_device(device, descriptors)}"
         )
     return Field(space, path, item)
+
+
+def _keys_of_device(device: str, descriptors: Sequence[Mapping[str, Any]]) -> str:
+    """Return the configuration keys of a device as an addition to a message."""
+    configurations = [d.get("configuration", {}).get(device) or {} for d in descriptors]
+    keys = dict.fromkeys(key for one in configurations for key in one.get("data", {}))
+    return f"; keys of {device}: {listed(keys)}" if keys else ""
 
 
 # -- projections -----------------------------------------------------------------------------
@@ -279,7 +365,22 @@ def project(
     return _path(start if field.role == "start" else stop, field.key)
 
 
-def _path(value: Any, path: str) -> Any:
+_ABSENT = object()
+
+
+def _keys_near(document: Mapping[str, Any], path: str) -> str:
+    """Return the keys beside the first step of a path that a document lacks, for messages."""
+    steps = path.split(".")
+    for place in range(len(steps) - 1, -1, -1):
+        parent = ".".join(steps[:place])
+        found = _path(document, parent, None) if parent else document
+        if isinstance(found, Mapping):
+            before = f"{parent}." if parent else ""
+            return listed([f"{before}{key}" for key in found], path)
+    return "none"
+
+
+def _path(value: Any, path: str, absent: Any = None) -> Any:
     # A key with dots in it goes before the path of the same text.
     if isinstance(value, Mapping) and path in value:
         return value[path]
@@ -289,7 +390,7 @@ def _path(value: Any, path: str) -> Any:
         elif isinstance(value, list) and (index := index_of(step, value)) is not None:
             value = value[index]
         else:
-            return None
+            return absent
     return value
 
 

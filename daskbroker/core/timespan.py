@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .clock import zone_of
+from .clock import possible_seconds, zone_of
 from .errors import BadQuery
 
 __all__ = ["timespan", "timestamp", "zone_of"]
@@ -47,8 +47,8 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
     ----------
     value
         A number of POSIX seconds, a datetime, date, pandas or NumPy timestamp, or text: ISO, a
-        number, or what :func:`daskbroker.core.clock.show_time` returns. Without a zone of its own
-        it is local time of ``zone``.
+        number, or what :func:`daskbroker.core.clock.show_time` returns, also of a time that is
+        none. Without a zone of its own it is local time of ``zone``.
     zone
         Time zone of the broker.
     end
@@ -61,7 +61,8 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
     Raises
     ------
     BadQuery
-        If the value is anything else, or a local time that a change of the clocks skipped.
+        If the value is anything else, a number outside of the years 1 to 9999, or a local time
+        that a change of the clocks skipped.
     """
     tz = zone_of(zone)
     try:
@@ -87,7 +88,7 @@ def _instant(value: Any, tz: dt.tzinfo, *, end: bool) -> float | None:
     if isinstance(value, (bool, np.bool_)):
         return None
     if isinstance(value, (int, float, np.integer, np.floating)):
-        return float(value)
+        return possible_seconds(value)
     if isinstance(value, np.datetime64):
         return None if np.isnat(value) else _from_numpy(value, tz, end=end)
     if isinstance(value, dt.datetime):
@@ -126,13 +127,13 @@ def _from_datetime(moment: dt.datetime, tz: dt.tzinfo, *, end: bool) -> float:
 
 
 def _from_text(text: str, tz: dt.tzinfo, *, end: bool) -> float:
-    text = text.partition(" (")[0]  # a hint that show_time gives
+    text, _, hint = text.partition(" (")  # which show_time gives of a number that is no time
     month = _MONTH.fullmatch(text)
     if month:
         return _period(int(month[1]), int(month[2]) if month[2] else None, None, tz, end=end)
     # After years, which are numbers too.
     if _SECONDS.fullmatch(text):
-        return float(text)
+        return float(text) if hint else possible_seconds(text)
     day = _DAY.fullmatch(text)
     if day:
         return _period(int(day[1]), int(day[2]), int(day[3]), tz, end=end)

@@ -12,8 +12,7 @@ from ..core.bad_runs import BadRun
 from ..core.clock import EARLIEST_SECONDS, LATEST_SECONDS, seconds_of, zone_of
 from ..core.documents import is_unicode, plain
 from ..core.errors import BadQuery, FieldNotFound
-from ..core.fields import PROJECTIONS, Field, project
-from ..core.name_lists import listed
+from ..core.fields import PROJECTIONS, Field, MetadataOfRuns, project
 from ..core.search import is_derived
 from .facts import duration_of, motors_of, points_of, sample_of
 
@@ -47,9 +46,14 @@ def runs_frame(db: DataBroker, headers: Iterable[Header], fields: Any = None) ->
     """Return a DataFrame with one row per run; see :meth:`daskbroker.Results.to_dataframe`."""
     wanted = _wanted(fields)
     columns: Columns = {name: [] for name in wanted}
+    metadata = MetadataOfRuns()
+    projected = [field for field in wanted.values() if field is not None]
     for batch in _batches(headers):
         _add(db, batch, wanted, columns)
-    _check(wanted, columns)
+        for header in batch:
+            metadata.look(projected, header.start, header.known_stop)
+    metadata.check()
+    _check_configuration(wanted, columns)
     return pd.DataFrame({name: _column(db, name, values) for name, values in columns.items()})
 
 
@@ -119,14 +123,14 @@ def _descriptors(db: DataBroker, batch: Sequence[Header]) -> dict[str, list[Mapp
     return found
 
 
-def _check(wanted: Mapping[str, Field | None], columns: Columns) -> None:
-    """Raise FieldNotFound for a name that no run has, rather than give an empty column."""
+def _check_configuration(wanted: Mapping[str, Field | None], columns: Columns) -> None:
+    """Raise FieldNotFound for configuration that no run has, rather than give an empty column."""
     for name, field in wanted.items():
         values = columns[name]
-        if field is not None and values and all(value is None for value in values):
+        if field and field.role == "config" and values and all(value is None for value in values):
             raise FieldNotFound(
-                f"none of {len(values):,} runs has metadata {name!r}; a field is a column of the "
-                f"list ({listed(RUN_COLUMNS)}), or start:…, stop:…, config:<device>:…"
+                f"none of {len(values):,} runs has the configuration {name!r:.200}; use "
+                "config:<device>:<key>"
             )
 
 

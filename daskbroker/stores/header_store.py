@@ -71,20 +71,16 @@ class HeaderStore(ABC):
         DuplicateUID, UnknownReference
             As for :meth:`insert_prepared`.
         """
-        if name == "stop":
+        is_start = name == "start"
+        # A stop makes the event stores seal, which may take longer than one insert.
+        with self.insert_limit() if is_start else nullcontext():
             with self.insert_limit():
-                known = self.has_uid(doc["run_start"])
-            if not known:
+                known = self.has_uid(doc["uid" if is_start else "run_start"])
+            if not known and not is_start:
                 raise unknown_run("stop", doc, doc["run_start"])
-            for store in stores:
-                store.insert_prepared(name, doc)
-            self.insert_prepared(name, doc)
-            return
-        with self.insert_limit():
             # A start that is already here is already in the event stores, which come first.
-            if not self.has_uid(doc["uid"]):
-                for store in stores:
-                    store.insert_prepared(name, doc)
+            for store in () if is_start and known else stores:
+                store.insert_prepared(name, doc)
             self.insert_prepared(name, doc)
 
     def insert_limit(self) -> AbstractContextManager[None]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..assets.filling.missing import MissingMode
+from ..assets.handlers.registry import HandlerRegistry
 from ..assets.peek.peeking import PeekMode, peeked
+from ..core.arguments import FLAG, MAPPING, NAME, instance
 from ..core.clock import utc_only
 from ..core.errors import BadQuery
 from ..core.external import external_keys
-from ..core.fields import select
+from ..core.fields import check_metadata, select
 from ..core.run_plan import RunPlan
-from .missing import check_asked, with_rules
+from .missing import check_asked, check_fill_names, with_rules
 from .rows import Duplicates
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ __all__ = ["Errors", "ViewOptions"]
 
 Errors = Literal["raise", "skip"]
 """Whether a view of many runs fails at a damaged chunk, or leaves it out with a warning."""
+
+
+_REGISTRY = instance("handlers by spec, in a mapping", HandlerRegistry, Mapping).or_none()
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,14 @@ class ViewOptions:
     def __post_init__(self) -> None:
         if isinstance(self.fields, Iterator):  # it is gone through more than once
             object.__setattr__(self, "fields", list(self.fields))
+        FLAG.check("fill", self.fill)
+        FLAG.check("timestamps", self.timestamps)
+        FLAG.check("grid", self.grid)
+        NAME.or_none().check("index", self.index)
+        _REGISTRY.check("handler_registry", self.handler_registry)
+        MAPPING.or_none().check("handler_overrides", self.handler_overrides)
+        if self.duplicates not in ("last", "all"):
+            raise BadQuery(f"duplicates must be 'last' or 'all', not {self.duplicates!r}")
         utc_only(self.timezone)
         check_asked(self.missing, self.fill_value, fill=self.fill)
         if self.peek not in (None, True, False, "each"):
@@ -91,6 +104,19 @@ class ViewOptions:
             if any(chosen is None or key in chosen for key in external_keys(d))
         )
         return list(dict.fromkeys(runs))
+
+    def check_names(self, descriptors: Sequence[Mapping[str, Any]], runs: Runs) -> None:
+        """Check that what ``fields`` and ``fill_value`` name exists.
+
+        Raises
+        ------
+        FieldNotFound
+            If a field is neither in the descriptors nor in the metadata of any of the runs, or if
+            ``fill_value`` names a key that is not external.
+        """
+        check_fill_names(self.fill_value, descriptors)
+        if self.fields is not None:
+            check_metadata(select(self.fields, descriptors), runs.values())
 
     def keys(self, descriptors: Sequence[Mapping[str, Any]]) -> set[str] | None:
         """Return the chosen data keys; None stands for all."""

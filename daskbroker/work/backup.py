@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 from ..broker import DataBroker
+from ..core.arguments import PATH, accepts, instance
 from ..core.errors import BadQuery
 from ..stores.backing_up import BackupReport
 
 __all__ = ["BackupReport", "backup"]
 
 
+_BROKER = instance("a broker, as daskbroker.connect(place) opens it", DataBroker)
+
+
+@accepts(db=_BROKER, folder=PATH)
 def backup(db: DataBroker, folder: str | os.PathLike[str]) -> BackupReport:
     """Copy a whole store, as it is at one instant; the store may be written meanwhile.
 

@@ -18,6 +18,7 @@ from ..assets.references.by_run import ReferencesByRun
 from ..assets.references.locating import CellsOfResource, ReferenceMissing, References
 from ..assets.shapes import Declared
 from ..broker import DataBroker
+from ..core.arguments import CALLABLE, FLAG, accepts
 from ..core.damage import Damage
 from ..core.documents import Document
 from ..core.errors import FillError, StoreDamaged, StoreError, StoreUnavailable
@@ -44,12 +45,14 @@ from ..stores.checking import (
     plan_for_check,
     told,
 )
+from .given import runs_of
 
 __all__ = ["Check", "check"]
 
 ChosenRuns = DataBroker | Results | Header | Iterable[Header]
 
 
+@accepts(files=FLAG, progress=CALLABLE.or_none())
 def check(
     runs: ChosenRuns, *, files: bool = False, progress: Callable[[Check], None] | None = None
 ) -> Check:
@@ -102,7 +105,9 @@ class Check(Iterator[Damage]):
         self._files = files
         self._progress = progress
         self._seen: set[int] = set()
-        self._runs = self._of_broker(runs) if isinstance(runs, DataBroker) else self._of_runs(runs)
+        self._runs = (
+            self._of_broker(runs) if isinstance(runs, DataBroker) else self._of_runs(runs_of(runs))
+        )
 
     def __next__(self) -> Damage:
         damage = next(self._runs)
@@ -126,13 +131,13 @@ class Check(Iterator[Damage]):
             yield from _rest(source)
             yield from self._without_start(db, source)
 
-    def _of_runs(self, runs: Results | Header | Iterable[Header]) -> Iterator[Damage]:
+    def _of_runs(self, runs: Iterable[Header]) -> Iterator[Damage]:
         # Results also list runs that cannot be read, which a header cannot stand for.
         if isinstance(runs, Results):
             for checked in runs.checked():
                 yield from self._run(runs.db, checked)
             return
-        for header in [runs] if isinstance(runs, Header) else runs:
+        for header in runs:
             for checked in check_headers([(header.start, header.stop)]):
                 yield from self._run(header.db, checked)
 

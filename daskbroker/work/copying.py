@@ -12,6 +12,7 @@ from typing import Any
 
 from ..assets.transfer import FileTransfer
 from ..broker import DataBroker
+from ..core.arguments import CALLABLE, FLAG, PATH, accepts
 from ..core.documents import Document, pack
 from ..core.errors import ConfigError, CopyMismatch, DaskbrokerError, StoreDamaged, StoreError
 from ..core.json_text import json_form
@@ -65,6 +66,7 @@ class CopyReport:
         return text + (f", {len(self.failed):,} failed" if self.failed else "")
 
 
+@accepts(files=PATH.or_none(), verify=FLAG, progress=CALLABLE.or_none())
 def copy(
     runs: DataBroker | Results | Header | Iterable[Header],
     into: DataBroker,

@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..broker import DataBroker
-from ..core.errors import ConfigError
+from ..core.arguments import instance
+from ..core.errors import BadArgument, ConfigError
 from ..header import Header
 from ..results import Results
 
 __all__ = ["check_broker", "oldest_first", "runs_of"]
 
 
-def runs_of(given: DataBroker | Results | Header | Iterable[Header]) -> Iterable[Header]:
-    """Return the runs of an argument: a broker (all its runs), search results, or headers."""
+RUNS = "a broker, search results, a Header, or an iterable of Headers"
+_HEADER = instance("a Header", Header)
+
+
+def runs_of(
+    given: DataBroker | Results | Header | Iterable[Header], name: str = "runs"
+) -> Iterable[Header]:
+    """Return the runs of an argument: a broker (all its runs), search results, or headers.
+
+    Raises
+    ------
+    BadArgument
+        If it is anything else. The headers of an iterator are checked as they come.
+    """
     if isinstance(given, Header):
         return [given]
-    return given() if isinstance(given, DataBroker) else given
+    if isinstance(given, DataBroker):
+        return given()
+    if isinstance(given, Results):
+        return given
+    if isinstance(given, (str, bytes, os.PathLike, Mapping)) or not isinstance(given, Iterable):
+        opened = "; daskbroker.connect(place) opens a broker, and db[uid] is a Header"
+        hint = opened if isinstance(given, (str, os.PathLike)) else ""
+        raise BadArgument(f"{name} takes {RUNS}, not {given!r:.100}{hint}")
+    if isinstance(given, Sequence):
+        for one in given:
+            _HEADER.check(f"each of {name}", one)
+        return given
+    return (_checked(one, f"each of {name}") for one in given)
+
+
+def _checked(one: Any, name: str) -> Header:
+    _HEADER.check(name, one)
+    return one  # type: ignore[no-any-return]
 
 
 def oldest_first(runs: Iterable[Header], into: DataBroker) -> Iterator[Header]:

@@ -22,6 +22,7 @@ from typing import Any
 from dask.utils import funcname, is_dataframe_like, is_series_like
 
 from ..broker import DataBroker
+from ..core.arguments import COUNT, FLAG, MAPPING, NAME, accepts
 from ..core.documents import Document, from_json, normalize, to_json
 from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
 from ..core.search import is_derived, origin_of
@@ -64,6 +65,12 @@ class ReprocessReport:
         return f"{text}; {len(self.skipped):,} skipped, {len(self.failed):,} failed"
 
 
+@accepts(
+    parameters=MAPPING.or_none(),
+    name=NAME.or_none(),
+    in_flight=COUNT.or_none(),
+    progress=FLAG.or_none(),
+)
 def reprocess(
     results: DataBroker | Iterable[Header] | Header,
     func: Callable[..., Any],
@@ -143,7 +150,7 @@ def reprocess(
     own source and its parameters, such as other functions or files, does not distinguish jobs.
     """
     check_broker(into)
-    results = runs_of(results)
+    results = runs_of(results, "results")
     recipe = _Recipe.of(func, parameters, name, dataset)
     report = ReprocessReport()
     with (

@@ -13,6 +13,7 @@ import pymongo
 import pytest
 
 import daskbroker
+from daskbroker.core.clock import show_time
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 
@@ -142,9 +143,13 @@ def test_no_time_of_a_run_stops_a_list(place, tmp_path, run, berlin):
         "good", "bad-5", "bad-4"
     ]  # fmt: skip
     for number, time in enumerate(BAD_TIMES):
-        ends = ("--since", repr(time), "--until", repr(time))
+        shown = show_time(time)  # a number alone would be taken for seconds
+        ends = ("--since", shown, "--until", shown)
         assert uids(run("ls", "--db", place, *ends).stdout) == [f"bad-{number}"]
         assert run("show", f"bad-{number}", "--db", place).returncode == 0
+    refused = run("ls", "--db", place, "--since", "1795647669000")
+    assert refused.returncode == 1
+    assert "milliseconds? Then write 1795647669.0" in refused.stderr
     for format in ("jsonl", "parquet"):
         done = run("export", tmp_path / format, "--db", place, "--format", format)
         assert done.returncode == 0

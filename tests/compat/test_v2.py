@@ -90,6 +90,11 @@ def test_time_ranges_are_half_open(db):
     assert dict(TimeRange()) == {}
     with pytest.raises(ValueError, match="later"):
         TimeRange(since="2027", until="2026")
+    with pytest.raises(BadQuery, match=r"milliseconds\?"):
+        TimeRange(since=1.7e12)
+    for value in ([], b"2026", True, float("nan")):
+        with pytest.raises(BadQuery, match="is not a time"):
+            TimeRange(until=value)
 
 
 def test_a_run_is_a_mapping_of_streams(db):

@@ -91,13 +91,27 @@ def test_until_is_the_last_instant_of_a_period(value, after):
         (5, 5.0),
         ("1795440600.125", 1795440600.125),
         ("1795440600", 1795440600.0),
-        ("1e300", 1e300),
+        ("1e300 (no time)", 1e300),
+        (253_402_300_799, 253_402_300_799.0),
         ("-0.5", -0.5),
         ("1795440600125.0 (as milliseconds 2026-11-23 14:30:00+01:00)", 1795440600125.0),
     ],
 )
 def test_numbers_and_datetimes_are_instants(value, instant):
     assert timestamp(value, BERLIN) == timestamp(value, BERLIN, end=True) == instant
+
+
+def test_a_number_that_cannot_be_seconds_is_refused():
+    for value in (1795440600125, 1795440600125.0, "1795440600125", np.int64(1795440600125)):
+        for end in (False, True):
+            with pytest.raises(BadQuery, match=r"milliseconds\? Then write 1795440600\.125.*2026"):
+                timestamp(value, BERLIN, end=end)
+    for value, hint in ((1.7954406e15, "microseconds"), (1795440600125000000, "nanoseconds")):
+        with pytest.raises(BadQuery, match=rf"{hint}\?"):
+            timespan(None, value)
+    for value in (1e300, "1e300", -1e12):
+        with pytest.raises(BadQuery, match="is not a time in POSIX seconds, which are of the year"):
+            timestamp(value)
 
 
 @pytest.mark.parametrize("seconds", [1795440600.1234567, 1795440600.4999998, 0.1 + 0.2])

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...core.arguments import MAPPING, accepts, instance
 from ...core.errors import BadQuery
 from ...core.regular import identity
 from ..options import storing
@@ -78,6 +79,10 @@ def write_states(
     (folder / NAME).write_text(json.dumps(file_states(streams, to)), encoding="utf8")
 
 
+@accepts(
+    references=instance("a path, or a mapping", str, os.PathLike, Mapping),
+    storage_options=MAPPING.or_none(),
+)
 def verify_references(
     references: str | os.PathLike[str] | Mapping[str, Any],
     storage_options: Mapping[str, Any] | None = None,

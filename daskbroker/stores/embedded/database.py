@@ -8,6 +8,7 @@ or another process writes. Committed transactions survive the death of the proce
 
 from __future__ import annotations
 
+import atexit
 import os
 import sqlite3
 import threading
@@ -24,7 +25,7 @@ from ...core.errors import (
     StoreNotFound,
     seen_from,
 )
-from ...core.forking import ProcessLock, in_each_process
+from ...core.forking import Origin, ProcessLock, in_each_process
 from ...core.interrupts import interruptible
 from ...core.settings import setting
 from ..usable import check_not_closed, check_writable
@@ -88,6 +89,9 @@ class Database:
         self.path = root / FILE_NAME
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
+        self._connections: set[sqlite3.Connection] = set()
+        # A broker that nobody closes leaves no open connections to the interpreter.
+        weakref.finalize(self, _close_all, self._connections, Origin()).atexit = False
         self._errors = SqliteErrors(self.path, read_only=read_only)
         self.folders = DurableFolders(root)
         self.log = LogSync(self._log, setting("sync-interval"))
@@ -109,6 +113,7 @@ class Database:
             try:
                 check_or_create(connection, self.path, read_only=read_only)
             finally:
+                self._connections.discard(connection)
                 connection.close()
         log = tuple(FILE_NAME + end for end in LOG_ENDS)
         with self.errors():
@@ -223,10 +228,12 @@ class Database:
                 self._disconnect(connection)
             connection.close()
             raise
+        self._connections.add(connection)
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
         self._opened_folder.release_log(connection)
+        self._connections.discard(connection)
         connection.close()
 
     @property
@@ -389,6 +396,25 @@ class Database:
         while self._readers:
             self._disconnect(self._readers.pop())
         self._drop_writer()
+
+
+def _close_all(connections: set[sqlite3.Connection], origin: Origin) -> None:
+    if origin.is_here():  # in a forked child they are the parent's
+        while connections:
+            connections.pop().close()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Close idle connections of brokers that are still open, once all is synced."""
+    for database in list(_open.values()):
+        with suppress(StoreError):  # it is logged by `log_sync`, which tries again
+            database.log.sync_all()
+        if database._lock.acquire(blocking=False):  # else a thread is writing
+            try:
+                database.disconnect()
+            finally:
+                database._lock.release()
 
 
 def _at(root: str, *, read_only: bool) -> list[Database]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ...core.documents import Document, is_unicode, to_json
-from ...core.errors import BadDocument
+from ...core.errors import BadArgument, BadDocument
 from ...core.json_text import from_extended_json
 
 __all__ = ["DOCUMENTED", "SOFTWARE", "attrs", "plain_attr", "root_attrs", "run_attrs"]
@@ -120,10 +120,16 @@ def attrs(source: Any) -> dict[str, Any]:
 
     Raises
     ------
+    BadArgument
+        If ``source`` is anything else.
     BadDocument
         If ``start`` or ``stop`` is not the JSON text of a document.
     """
-    given = source if isinstance(source, Mapping) and not hasattr(source, "attrs") else source.attrs
+    given = getattr(source, "attrs", source)
+    if not isinstance(given, Mapping):
+        raise BadArgument(
+            f"source takes a Dataset, DataArray, DataTree or their attributes, not {source!r:.100}"
+        )
     found = {
         name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
         for name, value in given.items()

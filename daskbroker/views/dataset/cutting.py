@@ -106,9 +106,9 @@ def check_chunk_sizes(chunks: Any) -> None:
 
 def _is_possible(cut: Any) -> bool:
     if cut is None or isinstance(cut, str):
-        return cut in (None, "auto") or text_bytes(cut) > 0
+        return cut in (None, "auto") or (cut.strip() != "" and text_bytes(cut) > 0)
     if isinstance(cut, (tuple, list)):  # lengths, some of which may be 0
-        return all(
+        return len(cut) > 0 and all(
             n >= 0 if _is_integral(n) else isinstance(n, (tuple, list)) and _is_possible(n)
             for n in cut
         )

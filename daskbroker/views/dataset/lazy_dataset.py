@@ -25,7 +25,6 @@ from ...core.name_lists import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..frames_again import with_rows_for_frames
-from ..missing import check_fill_names
 from ..options import ViewOptions
 from ..table.lazy_table import Runs, target_bytes
 from .assembly import Assembly
@@ -98,7 +97,7 @@ def dataset(
         If ``roi`` or ``chunks`` is not valid, or if the run is not a grid although one is
         requested.
     """
-    check_fill_names(options.fill_value, plan.descriptors)
+    options.check_names(plan.descriptors, runs)
     if options.grid or options.index is not None:
         return _arranged(plan, stream, runs, options, files, chunks)
     filling = options.filling(plan, files, runs)

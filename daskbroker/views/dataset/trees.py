@@ -10,7 +10,6 @@ import xarray as xr
 from ...assets.access import FileAccess
 from ...core.group_names import group_name
 from ...core.run_plan import RunPlan
-from ..missing import check_fill_names
 from ..options import ViewOptions
 from ..table.lazy_table import Runs
 from .assembly import Assembly
@@ -61,7 +60,7 @@ def tree_of_runs(
         As for :func:`daskbroker.views.dataset.dataset`.
     """
     every = [d for plan, _ in planned for d in plan.descriptors]
-    check_fill_names(options.fill_value, every)
+    options.check_names(every, runs)
     found: dict[str, Assembly] = {}
     for plan, files in planned:
         filling = options.filling(plan, files, runs)

@@ -23,7 +23,7 @@ from ...core.chunk_statistics import of_frames
 from ...core.chunks import ChunkPlan, column_kinds, ranges_table
 from ...core.documents import ALL, AllStreams, Document, StreamName
 from ...core.errors import StreamNotFound
-from ...core.fields import select
+from ...core.fields import check_metadata, select
 from ...core.layouts import EVENT, LAYOUTS, STREAM_DATUM, Layout
 from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import RunPlan
@@ -124,7 +124,8 @@ class Follower:
                 f"run {self._start['uid']!r} has ended and has no stream {self._stream!r:.200}"
             )
         if self._options.fields is not None and self._options.fields is not ALL:
-            select(self._options.fields, list(self._descriptors.values()))
+            chosen = select(self._options.fields, list(self._descriptors.values()))
+            check_metadata(chosen, [(self._start, None)])
 
     def _look(self) -> Iterator[tuple[RunPlan, RunPlan, FileAccess]]:
         """Yield, for each event source, the plan as it is now, its new part, and file access."""

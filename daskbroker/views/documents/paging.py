@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
+from ...core.arguments import COUNT, FLAG, accepts
 from ...core.documents import Document, iter_named
 from ...core.frozen import FrozenDict, FrozenList, freeze
 from ...core.layouts import DATUM, EVENT, Layout
@@ -34,7 +35,7 @@ class PageBuffer:
 
     Raises
     ------
-    ValueError
+    BadArgument
         If `rows` is less than 1.
 
     Notes
@@ -43,9 +44,8 @@ class PageBuffer:
     key for each of its events.
     """
 
+    @accepts(rows=COUNT, in_order=FLAG)
     def __init__(self, rows: int = 1000, *, in_order: bool = True) -> None:
-        if rows < 1:
-            raise ValueError(f"rows must be 1 or more, not {rows}")
         self._rows = rows
         self._in_order = in_order
         self._names = ("event",) if in_order else tuple(PAGES)

@@ -28,11 +28,12 @@ from ...core.clock import seconds_of
 from ...core.documents import ALL, Document, frozen_document
 from ...core.errors import StoreDamaged
 from ...core.external import datum_keys, stream_keys
-from ...core.fields import Field, derive_descriptor, select, select_there
+from ...core.fields import Field, check_metadata, derive_descriptor, select, select_there
 from ...core.filled import FilledDocument, unfilled_form
 from ...core.frozen import FrozenDict, freeze
 from ...core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from ...core.run_plan import RunPlan, resources_of, stream_of
+from ..missing import check_fill_names
 from ..options import ViewOptions
 from ..rows import later_of
 from .filled_ahead import EventChunk, fill_chunks
@@ -117,7 +118,8 @@ def stream_documents(
     FieldNotFound
         If no stream has one of the fields; raised when the first document is requested.
     """
-    begin = partial(_begun, sources, start, stop, options, all_streams=all_streams)
+    alone = ahead is None
+    begin = partial(_begun, sources, start, stop, options, all_streams=all_streams, alone=alone)
     # Nothing reads ahead, so the chunks are read as documents are taken.
     if ahead is None:
         return _lazily(begin, skip_damaged=options.errors == "skip")
@@ -147,11 +149,16 @@ def _begun(
     ahead: Prefetcher,
     *,
     all_streams: bool,
+    alone: bool,
 ) -> Iterator[NamedDocument]:
     fields = None if options.fields is ALL else options.fields
     # Before the first document, so that a wrong field raises at once.
     if fields is not None:
-        select(fields, [d for plan, _ in sources for d in plan.descriptors])
+        chosen = select(fields, [d for plan, _ in sources for d in plan.descriptors])
+        if alone:  # of many runs, some may lack metadata that others have
+            check_metadata(chosen, [(start, stop)])
+    if alone:
+        check_fill_names(options.fill_value, [d for plan, _ in sources for d in plan.descriptors])
     runs = {start["uid"]: (start, stop)}
     parts = [
         _Source(plan, all_streams, options.filling(plan, files, runs)) for plan, files in sources

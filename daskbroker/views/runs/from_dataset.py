@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from xarray.indexes import PandasMultiIndex
 
+from ...core.arguments import MAPPING, NAME, NUMBER, accepts
 from ...core.documents import Document, normalize
 from ...core.errors import BadDocument
 from ...core.group_names import of_group_name
@@ -38,6 +39,9 @@ NUMBERS = "iu"
 """Kinds of dtypes that ``seq_num`` may have."""
 
 
+@accepts(
+    stream=NAME.or_none(), uid=NAME.or_none(), time=NUMBER.or_none(), provenance=MAPPING.or_none()
+)
 def dataset_to_stream(
     dataset: xr.Dataset | xr.DataTree,
     header: Any = None,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from dask.utils import is_dataframe_like, is_series_like
 
+from ...core.arguments import FLAG, MAPPING, NAME, NUMBER, accepts
 from ...core.documents import Document, as_lists, normalize
 from ...core.errors import BadDocument
 from ...core.frozen import ArrayList
@@ -19,6 +20,13 @@ from .new_run import DTYPES, NOT_DATA, NewRun, Pairs, posix_seconds
 __all__ = ["table_to_stream"]
 
 
+@accepts(
+    stream=NAME.or_none(),
+    uid=NAME.or_none(),
+    time=NUMBER.or_none(),
+    provenance=MAPPING.or_none(),
+    pages=FLAG,
+)
 def table_to_stream(
     frame: Any,
     header: Any = None,

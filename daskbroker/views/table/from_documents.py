@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...assets.access import FileAccess
+from ...core.arguments import ITERABLE, NAME, accepts
 from ...core.chunks import ChunkPlan, ChunkReader
 from ...core.documents import Document, as_lists, iter_named
 from ...core.errors import BadDocument, StoreDamaged, StreamNotFound, UnknownReference
@@ -149,6 +150,7 @@ class RunBuffer:
         return table(planned, stream_name, runs, shown, FileAccess())
 
 
+@accepts(documents=ITERABLE, stream=NAME)
 def stream_to_table(
     documents: Iterable[tuple[str, Mapping[str, Any]]], stream: str = "primary", **options: Any
 ) -> Any:

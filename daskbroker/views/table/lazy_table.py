@@ -27,7 +27,6 @@ from ...core.schema import (
 )
 from ...core.settings import setting
 from ..frames_again import with_rows_for_frames
-from ..missing import check_fill_names
 from ..options import ViewOptions
 from ..rows import RowGroup, coalesce, cut_groups, group_rows
 from .collection import DataFrame, concat, from_partitions
@@ -93,7 +92,7 @@ def table(
     chosen = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))
-    check_fill_names(options.fill_value, plan.descriptors)
+    options.check_names(plan.descriptors, runs)
     columns = table_columns(plan.events, chosen, runs)
     skip_damaged = options.errors == "skip"
     reading = TableOptions(stream, options.duplicates, target_bytes(), skip_damaged)

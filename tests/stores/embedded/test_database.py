@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sqlite3
@@ -21,6 +22,7 @@ from daskbroker.core.errors import (
     StoreReadOnly,
 )
 from daskbroker.stores.embedded import Database
+from daskbroker.stores.embedded import database as database_module
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.processes import Program
 
@@ -282,3 +284,26 @@ def _descriptors():
 
 def _is_link(number):
     return os.path.islink(f"/proc/self/fd/{number}")
+
+
+def test_connections_that_nobody_closes_are_closed(tmp_path):
+    """Python 3.13 warns of those that it finds open; they go with their broker, or at the end."""
+    broker = daskbroker.connect(tmp_path / "dropped")
+    insert(broker, make_run(2))
+    assert len(broker[-1].table()) == 2
+    database = broker.header_source.store._database
+    dropped = set(database._connections)
+    assert len(dropped) == 2
+    del broker, database
+    gc.collect()
+    lasting = daskbroker.connect(tmp_path / "lasting")
+    insert(lasting, make_run(2))
+    assert len(lasting) == 1
+    connections = set(lasting.header_source.store._database._connections)
+    database_module._at_exit()
+    for connection in dropped | connections:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+    insert(lasting, make_run(2))  # by new ones
+    assert len(lasting) == 2
+    lasting.close()

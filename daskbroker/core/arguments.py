@@ -1,0 +1,142 @@
+"""Checks of the arguments of public functions, where a wrong one would fail far from the call.
+
+A checked argument is refused when the function is called, also if that only makes a generator, and
+the message names the argument and what it takes. Arguments that have a meaning of their own, such
+as fields and queries, are checked where that is known.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import signature
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from .errors import BadArgument
+
+__all__ = [
+    "CALLABLE",
+    "COUNT",
+    "FLAG",
+    "ITERABLE",
+    "MAPPING",
+    "NAME",
+    "NAMES",
+    "NUMBER",
+    "PATH",
+    "POSITION",
+    "SECONDS",
+    "TEXT",
+    "Accepted",
+    "accepts",
+    "instance",
+]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What an argument takes.
+
+    Attributes
+    ----------
+    what
+        Description for messages.
+    test
+        Function that returns whether a value is accepted.
+    """
+
+    what: str
+    test: Callable[[Any], bool]
+
+    def or_none(self) -> Accepted:
+        """Return the same, with None as well."""
+        return replace(self, what=f"{self.what}, or None", test=lambda v: v is None or self.test(v))
+
+    def check(self, name: str, value: Any) -> None:
+        """Check the value of an argument.
+
+        Raises
+        ------
+        BadArgument
+            If it is not accepted.
+        """
+        if not self.test(value):
+            raise BadArgument(f"{name} takes {self.what}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # of any class
+        text = ""
+    return text if text and len(text) <= 100 else f"{text[:100]}… of type {type(value).__name__}"
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_)) or (type(value) is int and value in (0, 1))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
+
+
+FLAG = Accepted("True or False", _is_flag)
+SECONDS = Accepted("a number of seconds, 0 or more", lambda v: _is_number(v) and v >= 0)
+NUMBER = Accepted("a finite number", _is_number)
+COUNT = Accepted("a whole number, 1 or more", lambda v: _is_whole(v) and v >= 1)
+POSITION = Accepted("a whole number, 0 or more", lambda v: _is_whole(v) and v >= 0)
+TEXT = Accepted("text", lambda v: isinstance(v, str))
+NAME = Accepted("a name, which is text and not empty", lambda v: isinstance(v, str) and v != "")
+NAMES = Accepted(
+    "a sequence of text, not text alone",
+    lambda v: isinstance(v, Sequence) and not isinstance(v, str) and all(map(TEXT.test, v)),
+)
+PATH = Accepted(
+    "a path, as text or pathlib.Path",
+    lambda v: isinstance(v, (str, os.PathLike)) and isinstance(os.fspath(v), str) and v != "",
+)
+MAPPING = Accepted("a mapping, such as a dict", lambda v: isinstance(v, Mapping))
+ITERABLE = Accepted("an iterable, such as a list", lambda v: isinstance(v, Iterable))
+CALLABLE = Accepted("a function", callable)
+
+
+def instance(what: str, *types: type) -> Accepted:
+    """Return a description of an argument that takes objects of some types."""
+    return Accepted(what, lambda value: isinstance(value, types))
+
+
+def accepts(**kinds: Accepted) -> Callable[[Function], Function]:
+    """Return a decorator that checks arguments of a function by name, however they are given.
+
+    Arguments that are not given are not checked. The exception is :class:`BadArgument`.
+    """
+
+    def decorated(function: Function) -> Function:
+        names = list(signature(function).parameters)
+        by_place = [(names.index(name), name, kind) for name, kind in kinds.items()]
+
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            for place, name, kind in by_place:
+                if name in kwargs:
+                    kind.check(name, kwargs[name])
+                elif place < len(args):
+                    kind.check(name, args[place])
+            return function(*args, **kwargs)
+
+        return cast("Function", checked)
+
+    return decorated

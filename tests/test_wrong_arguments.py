@@ -1,0 +1,118 @@
+"""An argument of a wrong type or value is an error of the call that names it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import daskbroker
+from daskbroker.core.arguments import FLAG, SECONDS, accepts
+from daskbroker.core.errors import BadArgument, DaskbrokerError
+from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
+
+
+class Odd:
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
+def test_every_wrong_argument_is_named(db, tmp_path):
+    insert_all(db, make_run(3))
+    header, results = db[-1], db()
+    table, dataset = header.table(), header.dataset()
+    other = daskbroker.connect(tmp_path / "other")
+    start = make_run(1)[0][1]
+
+    def copy_runs(runs):
+        daskbroker.copy(runs, other)
+
+    def make_broker(header_source):
+        daskbroker.DataBroker(header_source, db.event_sources)
+
+    def all_documents(of):
+        return lambda **given: list(of.documents(**given))
+
+    calls = [
+        (daskbroker.connect, (), {"uri": (5, 1.5, [], b"x", object()), "create": ("zz", None, -1)}),
+        (daskbroker.connect, (tmp_path / "s",), {"mode": ("", [], 5), "timezone": ("", [], 5)}),
+        (daskbroker.check, (), {"runs": ("zz", 5, None, b"x", [5], {5: 5}, object())}),
+        (daskbroker.check, (db,), {"files": ("zz", None, []), "progress": ("zz", 5)}),
+        (copy_runs, (), {"runs": ("zz", 5, None, [5], (1, "zz"), {5: 5}, b"x")}),
+        (
+            daskbroker.copy,
+            (db, other),
+            {"files": (5, "", b"x"), "verify": ("zz",), "progress": (5,)},
+        ),
+        (lambda db: daskbroker.backup(db, tmp_path / "b"), (), {"db": ("zz", 5, None, header)}),
+        (daskbroker.backup, (db,), {"folder": (5, None, "", b"x", [])}),
+        (lambda results: daskbroker.reprocess(results, len, other), (), {"results": (5, "zz")}),
+        (daskbroker.reprocess, (db, len, other), {"parameters": (5, "zz", [5]), "name": (5, "")}),
+        (daskbroker.attrs, (), {"source": (None, 5, "zz", [])}),
+        (daskbroker.stream_to_table, (), {"documents": (None, 5)}),
+        (daskbroker.table_to_stream, (table,), {"stream": ("", [5]), "time": ("zz", [], b"x")}),
+        (daskbroker.table_to_stream, (table,), {"provenance": (5, "zz"), "uid": (5, "")}),
+        (daskbroker.dataset_to_stream, (dataset,), {"stream": ("", [5]), "time": ("zz", [])}),
+        (daskbroker.PageBuffer, (), {"rows": (0, None, "zz", 1.5), "in_order": ("zz",)}),
+        (daskbroker.verify_references, (), {"references": (5, None, [])}),
+        (make_broker, (), {"header_source": (5, None)}),
+        (daskbroker.DataBroker, (db.header_source,), {"event_sources": (5, [5], "zz", None)}),
+        (daskbroker.DataBroker.named, (), {"name": (5, "", None, [])}),
+        (daskbroker.DataBroker.from_config, (), {"config": (5, "zz", None)}),
+        (db.insert, ("start", start), {"run": (5, [], b"x")}),
+        (db.watch, (), {"interval": (-1, "zz", None, float("nan")), "timeout": (-1, "zz", [])}),
+        (lambda spec: db.register_handler(spec, "json:loads"), (), {"spec": (5, "", None, [5])}),
+        (db.deregister_handler, (), {"spec": (5, "", None, [])}),
+        (db.seal, (), {"keep_journal": ("zz", None, [])}),
+        (header.follow, (), {"interval": (-1, "zz", None), "timeout": (-1, "zz")}),
+        (header.references, (), {"to": (5, "zz", [5])}),
+        (header.export, (), {"path": (5, "", None, b"x")}),
+        (header.export, (tmp_path / "e",), {"format": ("", 5, [])}),
+        (results.export, (), {"folder": (5, "", None, b"x")}),
+        (results.map, (), {"func": (5, None, "zz")}),
+        (results.map, (len,), {"in_flight": (0, -1, "zz", 1.5), "progress": ("zz", [])}),
+        (results.__getitem__, (), {"key": (None, 1.5, [])}),
+    ]
+    rest = {
+        "fill": ("zz", None, [], -1),
+        "duplicates": (b"x", None, []),
+        "handler_registry": (5, "zz", []),
+        "handler_overrides": (5, "zz", []),
+        "fill_value": ({5: 5},),
+        "fields": (5, [5], b"x"),
+    }
+    for views in (header, results):
+        calls += [(views.table, (), rest), (views.dataset, (), {**rest, "chunks": ("", [], 1.5)})]
+        quick = {name: values for name, values in rest.items() if name != "duplicates"}
+        if views is results:  # some of many runs may have such a key
+            del quick["fill_value"]
+        calls.append((all_documents(views), (), quick))
+    for function, given, wrong in calls:
+        for name, values in wrong.items():
+            for value in values:
+                told = f"{function}({name}={value!r})"
+                shown = {"key": "index", "fields": "field"}.get(name, name)
+                with pytest.raises(DaskbrokerError, match=shown):
+                    pytest.fail(f"{told} gave {function(*given, **{name: value})!r}")
+    other.close()
+
+
+def test_arguments_are_checked_however_they_are_given():
+    @accepts(second=FLAG, third=SECONDS.or_none())
+    def function(first, second=False, *, third=None):
+        """Text."""
+        return first, second, third
+
+    assert function.__doc__ == "Text."
+    assert function(1, True, third=2) == (1, True, 2)
+    assert function(1, second=np.True_) == (1, True, None)
+    assert function(1, 0, third=np.float32(0.5)) == (1, 0, 0.5)
+    for call in (lambda: function(1, "no"), lambda: function(1, second="no")):
+        with pytest.raises(BadArgument, match="second takes True or False, not 'no'"):
+            call()
+    with pytest.raises(BadArgument, match="third takes a number of seconds, 0 or more, or None"):
+        function(1, third=-1)
+    with pytest.raises(BadArgument, match="not … of type Odd"):
+        function(1, Odd())
+    with pytest.raises(TypeError, match="first"):
+        function()
