@@ -34,6 +34,7 @@ from .graphs import Blocks, external_array, stored_arrays
 from .loading import Loading, names_to_load
 from .restoring import Restoring
 from .rows import DatasetRows
+from .savable import text_encoding
 from .variables import Dimensions, chunk_length, declared_dims, lazy_array, variable_attrs
 from .writers import class_for
 
@@ -251,8 +252,13 @@ class Assembly:
             variables |= indexes["time"].create_variables()
         if self.chunks is None and variables.keys() - loaded.keys():
             self._note_chunks(variables.values())
+        mixed = any(
+            source.is_mixed
+            or (source.dtype.kind == "O" and name not in loaded)
+            or "_Encoding" in variables[name].encoding
+            for name, source in self.sources.items()
+        )
         coordinates = {name: variables.pop(name) for name in self.coordinates}
-        mixed = any(source.is_mixed for source in self.sources.values())
         result = class_for({**variables, **coordinates}, mixed=mixed)(
             variables,
             # Given as a mapping, a lazy coordinate ``time`` would be read to make an index.
@@ -290,8 +296,8 @@ class Assembly:
             array = lazy_array(plan, self.rows, source)
         if column is None or name in SHARED:
             return xr.Variable(("time",), array, fastpath=True)
-        dims = ("time", *self.dims[name])
-        return xr.Variable(dims, array, variable_attrs(plan, column.field), fastpath=True)
+        dims, attrs = ("time", *self.dims[name]), variable_attrs(plan, column.field)
+        return xr.Variable(dims, array, attrs, text_encoding(array), fastpath=True)
 
     @cached_property
     def dims(self) -> dict[str, tuple[str, ...]]:
