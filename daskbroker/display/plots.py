@@ -215,9 +215,10 @@ def _draw_cell(
     if cell.ndim == 3:  # coloured
         cell = cell / (cell.max() or 1)
     drawn = axes.imshow(cell, aspect="equal", interpolation="nearest")
-    _name(axes, "", f"{label}, frame {frame}")
-    if cell.ndim == 2:
-        axes.figure.colorbar(drawn, ax=axes)
+    colored = cell.ndim == 2
+    _name(axes, f"frame {frame}", "" if colored else label)
+    if colored:
+        axes.figure.colorbar(drawn, ax=axes).set_label(_plain(label), **PLAIN)
 
 
 # -- axes and labels -------------------------------------------------------------------------
