@@ -55,7 +55,7 @@ def savable(dataset: Any) -> Any:
     """Return a Dataset, or tree of Datasets, that ``to_netcdf`` and ``to_zarr`` can write.
 
     ``to_netcdf`` and ``to_zarr`` of what daskbroker gives write this form by themselves. It is for
-    Datasets that xarray put together of several, such as by ``concat`` and ``merge``.
+    Datasets that functions of xarray put together of several, such as ``xr.merge``.
 
     Only variables of objects and text are examined, and computed for that; all others stay lazy.
     The stored forms, from which ``daskbroker ingest`` restores the cells, are described in
