@@ -42,7 +42,7 @@ BACKGROUND_SECONDS = 10.0
 
 
 class EventSource:
-    """Descriptors, events and references of runs: the manifesto's methods, over a store.
+    """Descriptors, events and references of runs in a store, with views of them.
 
     Parameters
     ----------
@@ -91,6 +91,7 @@ class EventSource:
         """
         run = run_of(header)
         found = self.store.descriptors_of([run], stream_name)
+        # A run without streams is valid; a stream that is named must exist.
         if not found and stream_name is not ALL:
             raise self._no_stream(run, stream_name)
         return found
@@ -252,6 +253,7 @@ class EventSource:
 
     def _look(self, run: str, stopped: bool, seconds: float | None, keep_open: bool) -> int:
         plan = self.store.plan_runs([run], ALL, ViewOptions().runs_to_fill)
+        # Without references there is no file to look into.
         if not plan.references:
             return 0
         filling = self.files.filling(plan.references)
@@ -264,6 +266,7 @@ class EventSource:
 
     def peek_later(self, run: str) -> None:
         """Start peeking into the files of a stopped run, in a thread and for a bounded time."""
+        # The thread is started by the first run that stops.
         if self._peeker is None:
             look = partial(self._look, stopped=True, seconds=BACKGROUND_SECONDS, keep_open=False)
             self._peeker = BackgroundPeeker(look)
@@ -298,6 +301,7 @@ class EventSource:
             Handlers by data key for this call.
         """
         runs = dict.fromkeys(d["run_start"] for d in descriptors if external_keys(d))
+        # No external key: nothing to fill.
         if not runs:
             return None
         references = self.store.plan_references(REFERENCES, list(runs))
@@ -352,7 +356,7 @@ class EventSource:
 
         Events of a list, or from ``documents`` and ``stream`` of a Header or of Results, are filled
         block by block. Any other iterator may have to wait for its next document, so each
-        document is given before the next is asked for. The references of a descriptor are looked
+        document is given before the next is requested. The references of a descriptor are looked
         up in the store when its first event comes. Parameters are as for :meth:`fill_event`.
         """
 
@@ -396,6 +400,7 @@ class EventSource:
             If it is no table, or its ``attrs``, which most operations drop, name no runs.
         """
         told = getattr(getattr(table, "_meta", table), "attrs", {})
+        # Dask keeps attrs in its meta; a table made by other means has none.
         if not isinstance(table, (pd.DataFrame, dd.DataFrame)) or "runs" not in told:
             raise BadQuery(
                 "fill_table takes a table whose attrs name its runs and stream, as tables of "
@@ -404,8 +409,10 @@ class EventSource:
         keys = _keys_to_fill(fields)
         descriptors = self.store.descriptors_of(list(told["runs"]), told.get("stream", ALL))
         filling = self.filling(descriptors, handler_registry, handler_overrides)
+        # The table has no external column.
         if filling is None:
             return table if in_place else table.copy()
+        # Filled partition by partition; Dask must not enforce dtypes of unfilled cells.
         if isinstance(table, dd.DataFrame):
             meta = {"meta": table._meta, "enforce_metadata": False}
             return table.map_partitions(fill_frame, filling, descriptors, False, keys, **meta)
@@ -422,7 +429,7 @@ def no_stream(
     run
         Uid of the run.
     name
-        Stream that was asked for.
+        Stream that was requested.
     there
         Names of the streams of the run.
     data_keys
@@ -454,8 +461,10 @@ def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
     TypeError
         If it is none of these.
     """
+    # A uid is taken as it is, without a look into the store.
     if isinstance(header, str):
         return header
+    # A pair of start and stop, as databroker's searches gave.
     if isinstance(header, tuple):
         header = header[0]
     start = getattr(header, "start", header)

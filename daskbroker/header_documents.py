@@ -24,7 +24,7 @@ FOLLOWED = ("documents", "dataframe")
 
 
 class HeaderDocuments(StoredRun):
-    """What :class:`daskbroker.Header` gives one after the other: documents, and new rows."""
+    """Methods of :class:`daskbroker.Header` that yield documents and new rows."""
 
     def documents(
         self,
@@ -204,8 +204,8 @@ class HeaderDocuments(StoredRun):
         """
         if format not in FOLLOWED or (format == "dataframe" and stream_name is ALL):
             raise BadQuery(
-                f"follow gives {' or '.join(FOLLOWED)}, the latter of a stream that is named; not "
-                f"{format!r} of {stream_name!r}"
+                f"format must be {' or '.join(map(repr, FOLLOWED))}, and the latter needs a "
+                f"stream_name; not {format!r} with stream_name {stream_name!r}"
             )
         options = ViewOptions(
             fields,

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HeaderViews"]
 
-FORMATS = ("dataframe", "dataset")
+VIEWS = ("dataframe", "dataset")
 
 
 class HeaderViews(StoredRun):
-    """What :class:`daskbroker.Header` gives as a table, a Dataset or a tree."""
+    """Methods of :class:`daskbroker.Header` that return tables, Datasets and trees."""
 
     def table(
         self,
@@ -107,8 +107,8 @@ class HeaderViews(StoredRun):
             If ``format`` is unknown, ``timezone`` is not UTC, or ``missing`` or ``fill_value`` is
             not valid.
         """
-        if format not in FORMATS:
-            raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        if format not in VIEWS:
+            raise BadQuery(f"format must be one of {', '.join(VIEWS)}, not {format!r}")
         options = ViewOptions(
             fields,
             fill,

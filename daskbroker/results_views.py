@@ -37,7 +37,7 @@ Planned = list[tuple[RunPlan, FileAccess]]
 
 
 class ResultsViews(FoundRuns):
-    """What :class:`daskbroker.Results` gives as a table, a Dataset, a tree or documents."""
+    """Methods of :class:`daskbroker.Results` that return tables, Datasets, trees and documents."""
 
     def table(
         self,
@@ -348,11 +348,11 @@ def _in_order_of(runs: Iterable[str], planned: Planned) -> Planned:
     having = [{d["run_start"] for d in plan.descriptors} for plan, _ in planned]
     pieces: list[tuple[int, set[str]]] = []
     for run in runs:
-        for place in (place for place, uids in enumerate(having) if run in uids):
-            if not pieces or pieces[-1][0] != place:
-                pieces.append((place, set()))
+        for position in (position for position, uids in enumerate(having) if run in uids):
+            if not pieces or pieces[-1][0] != position:
+                pieces.append((position, set()))
             pieces[-1][1].add(run)
     return [
-        (planned[place][0].without(having[place] - some), planned[place][1])
-        for place, some in pieces
+        (planned[position][0].without(having[position] - some), planned[position][1])
+        for position, some in pieces
     ]

@@ -25,7 +25,7 @@ LOOK_AGAIN_SECONDS = 0.2
 
 
 class StoredRun:
-    """What the stores of a broker have of a run; :class:`daskbroker.Header` is made on it."""
+    """A run in the stores of a broker; base of :class:`daskbroker.Header`."""
 
     def __init__(
         self, db: DataBroker, start: Document, stop: Document | None, *, live: bool = True

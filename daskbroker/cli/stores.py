@@ -239,11 +239,11 @@ def config(
         hidden = found.name in seen
         seen.add(found.name)
         if as_json:
-            told = {"name": found.name, "kind": found.kind, "place": found.target()}
+            told = {"name": found.name, "kind": found.form, "place": found.target()}
             say_json({**told, "file": str(found.file), "hidden": hidden})
         else:
             note = "  (hidden by the first of this name)" if hidden else ""
-            say(f"{found.name:<20} {found.kind:<10} {found.target()}  {found.file}{note}")
+            say(f"{found.name:<20} {found.form:<10} {found.target()}  {found.file}{note}")
     if not seen:
         text = "there is no configuration; --folders shows where they are looked for"
         say(text, err=as_json)

@@ -224,7 +224,7 @@ class Header:
 
 
 class Results:
-    """The runs that a search of ``db.v1`` finds, newest first; each iteration searches anew.
+    """The runs that a search of ``db.v1`` finds, newest first; each iteration searches again.
 
     Parameters
     ----------

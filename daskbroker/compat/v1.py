@@ -207,7 +207,7 @@ class Broker:
     def _sliced(self, key: slice) -> list[Header]:
         if key.start is None or key.start >= 0 or (key.stop is not None and key.stop > 0):
             raise ValueError(
-                f"{key} has to have a negative start and a stop of at most 0: db[-5:], db[-10:-5]"
+                f"{key} must have a negative start and a stop of at most 0: db[-5:], db[-10:-5]"
             )
         offsets = range(key.start, key.stop or 0, key.step or 1)
         newest = list(self._all[: -key.start])

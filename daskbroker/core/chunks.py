@@ -114,7 +114,7 @@ def place_identity(store: str, *place: str) -> str:
 # -- plans -----------------------------------------------------------------------------------
 
 SMALL_BYTES = 2**16
-"""Maximum bytes of a chunk of which all columns are read even if only some are asked for."""
+"""Maximum bytes of a chunk of which all columns are read even if only some are requested."""
 
 CHUNK_RECORD = np.dtype(
     [
@@ -126,7 +126,7 @@ CHUNK_RECORD = np.dtype(
 )
 
 
-TOKEN_PARTS = (
+TOKEN_FIELDS = (
     "descriptor", "first", "rows", "bytes", "seq_min", "seq_max", "time_min", "time_max",
 )  # fmt: skip
 """Fields of a record that distinguish the content of chunks; they make the plan's token."""
@@ -290,10 +290,10 @@ class ChunkPlan:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, place: int) -> Chunk:
-        record = self.records[place]
+    def __getitem__(self, index: int) -> Chunk:
+        record = self.records[index]
         return Chunk(
-            key=self.keys[place],
+            key=self.keys[index],
             descriptor=self.descriptors[record["descriptor"]],
             kinds=self.schemas[record["schema"]],
             **{
@@ -312,29 +312,29 @@ class ChunkPlan:
         digest = hashlib.blake2b(self.store.encode(), digest_size=16)
         for descriptor in self.descriptors:
             digest.update(descriptor["uid"].encode("utf8", "surrogatepass") + b"\0")
-        for name in TOKEN_PARTS:
+        for name in TOKEN_FIELDS:
             digest.update(np.ascontiguousarray(self.records[name]).tobytes())
         return digest.hexdigest()
 
-    def facts(self, place: int) -> Statistics:
+    def facts(self, index: int) -> Statistics:
         """Return the statistics of one chunk."""
-        return Statistics._make(self.records[list(Statistics._fields)][place].item())
+        return Statistics._make(self.records[list(Statistics._fields)][index].item())
 
     @property
     def rows(self) -> int:
         """Number of events, rewound ones included."""
         return int(self.records["rows"].sum())
 
-    def take(self, places: Sequence[int] | np.ndarray) -> ChunkPlan:
+    def take(self, indices: Sequence[int] | np.ndarray) -> ChunkPlan:
         """Return the plan of the chunks at these indices, in the given order."""
-        chosen = np.asarray(places, dtype=np.intp)
+        chosen = np.asarray(indices, dtype=np.intp)
         keys = tuple(self.keys[place] for place in chosen.tolist())
         return replace(self, records=self.records[chosen], keys=keys)
 
-    def of_descriptors(self, places: Sequence[int]) -> ChunkPlan:
+    def of_descriptors(self, indices: Sequence[int]) -> ChunkPlan:
         """Return the plan of the descriptors at these indices, in the given order."""
         order = np.full(len(self.descriptors), -1, np.int64)
-        order[list(places)] = np.arange(len(places))
+        order[list(indices)] = np.arange(len(indices))
         owners = order[self.records["descriptor"]]
         chosen = np.flatnonzero(owners >= 0)
         chosen = chosen[np.argsort(owners[chosen], kind="stable")]
@@ -343,7 +343,7 @@ class ChunkPlan:
         used, records["schema"] = np.unique(records["schema"], return_inverse=True)
         return replace(
             self,
-            descriptors=tuple(self.descriptors[place] for place in places),
+            descriptors=tuple(self.descriptors[place] for place in indices),
             schemas=tuple(self.schemas[number] for number in used.tolist()),
             records=records,
             keys=tuple(self.keys[place] for place in chosen.tolist()),
@@ -381,12 +381,12 @@ class ChunkPlan:
             plans[uid] = ChunkPlan(self.reader, own, schemas, part, some_keys, self.store, bad)
         return plans
 
-    def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
+    def read(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk, all of it or only some columns (physical names)."""
         try:  # not damage_of: the label is made only if there is an error
-            return self.reader.read(self.keys[place], columns)
+            return self.reader.read(self.keys[index], columns)
         except StoreDamaged as error:
-            raise damaged(self.label(place), error) from (error.__cause__ or error)
+            raise damaged(self.label(index), error) from (error.__cause__ or error)
 
     def read_all(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read all chunks lazily in order; a store may fetch several of them together."""
@@ -395,9 +395,9 @@ class ChunkPlan:
         labels = [self.label(place) for place in range(len(self))]
         return self.reader.read_labelled(self.keys, labels, columns)
 
-    def label(self, place: int) -> str:
+    def label(self, index: int) -> str:
         """Return run and stream of a chunk, for messages."""
-        return chunk_label(self.descriptors[self.records["descriptor"][place]])
+        return chunk_label(self.descriptors[self.records["descriptor"][index]])
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = tuple(self.reader.portable_keys(self.keys))

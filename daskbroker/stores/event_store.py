@@ -79,7 +79,7 @@ class EventStore(EventChecks, ABC):
     @property
     @abstractmethod
     def store_id(self) -> str:
-        """Identity of the store: the same text whenever and by whomever it is opened."""
+        """Identity of the store: the same text in every process and at any time."""
 
     @abstractmethod
     def put_run(self, uid: str) -> None:
@@ -257,7 +257,7 @@ class EventStore(EventChecks, ABC):
         StoreDamaged
             If the given run, or part of it, cannot be read.
         BadQuery
-            If ``keep_journal`` is given, and nobody else can read the store's journal.
+            If ``keep_journal`` is given, and no other program can read the store's journal.
         """
 
     # -- what detector files say -------------------------------------------------------------

@@ -113,8 +113,8 @@ class PlannedEventStore(EventStore):
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventStore.plan_events`."""
-        places = {d["uid"]: place for place, d in enumerate(self.plan.descriptors)}
-        return self.plan.events.of_descriptors([places[d["uid"]] for d in descriptors])
+        positions = {d["uid"]: position for position, d in enumerate(self.plan.descriptors)}
+        return self.plan.events.of_descriptors([positions[d["uid"]] for d in descriptors])
 
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]

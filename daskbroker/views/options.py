@@ -70,7 +70,10 @@ class ViewOptions:
         for name, example in (("dtypes", "'uint16'"), ("roi", "np.s_[10:20, :]")):
             asked = getattr(self, name)
             if asked is not None and not isinstance(asked, Mapping):
-                raise BadQuery(f"{name} goes by variable, {{'img': {example}}}, not {asked!r:.100}")
+                raise BadQuery(
+                    f"{name} must be a mapping by variable, such as {{'img': {example}}}, "
+                    f"not {asked!r:.100}"
+                )
         if self.grid and self.index is not None:
             raise BadQuery("grid=True and index= exclude each other; give one of them")
 

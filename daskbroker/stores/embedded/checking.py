@@ -14,7 +14,7 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, LAYOUTS
 from ...core.run_plan import stream_of
 from ...core.search import Search
-from ..checking import MOST, CheckedHeader, check_document, told
+from ..checking import MAX_DAMAGES, CheckedHeader, check_document, told
 from ..stored_text import storable
 from .database import Database
 from .index import narrow
@@ -155,7 +155,7 @@ def check_journal(database: Database, run: str) -> Iterator[Damage]:
             yield Damage("there are events whose descriptor is not stored", path=path)
         # In one snapshot, as rows may be sealed meanwhile; there are never many.
         with database.snapshot() as connection:
-            damages = list(islice(_damaged_rows(connection, number, kind), MOST))
+            damages = list(islice(_damaged_rows(connection, number, kind), MAX_DAMAGES))
         for problem in damages:
             yield Damage(problem, stream=stream, path=path)
 
@@ -207,7 +207,7 @@ def check_rest(database: Database) -> Iterator[Damage]:
     """
     path = str(database.path)
     with database.read() as connection:
-        for (line,) in connection.execute(f"PRAGMA integrity_check({MOST})"):
+        for (line,) in connection.execute(f"PRAGMA integrity_check({MAX_DAMAGES})"):
             if line != "ok":
                 yield Damage(f"SQLite says: {line}", path=path)
     for what, table, column, target in LOST:

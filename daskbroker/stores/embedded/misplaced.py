@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 def move_misplaced(connection: sqlite3.Connection, sequence: RowSequence, sealed: int) -> None:
     """Give the rows of a sequence before ``sealed`` new positions, from ``sequence.next`` on."""
     moved = 0
-    for place, rows, body in list(_rows_before(connection, sequence, sealed)):
+    for position, rows, body in list(_rows_before(connection, sequence, sealed)):
         new = sequence.number * POSITIONS + sequence.next
-        connection.execute("UPDATE journal SET id = ? WHERE id = ?", (new, place))
-        old = place - sequence.number * POSITIONS
+        connection.execute("UPDATE journal SET id = ? WHERE id = ?", (new, position))
+        old = position - sequence.number * POSITIONS
         uids = [unpack(body)[sequence.layout.uid]] if rows is None else _page_uids(sequence, body)
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
         _note_moved(connection, sequence, keys, old)
@@ -63,7 +63,7 @@ def _note_moved(
     connection.executemany(
         "UPDATE document_key SET position = ? WHERE hash = ? AND sequence = ? AND position = ?",
         [
-            (sequence.next + place, key, sequence.number, old + place)
-            for place, key in enumerate(keys.tolist())
+            (sequence.next + position, key, sequence.number, old + position)
+            for position, key in enumerate(keys.tolist())
         ],
     )

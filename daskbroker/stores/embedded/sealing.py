@@ -244,14 +244,14 @@ def add_chunk(
 ) -> None:
     """Add one row to the manifest, and the body of a small chunk, which has no ``path``."""
     facts = statistics(sequence.layout, table)
-    place = None if path is None else path.relative_to(database.root).as_posix()
+    file = None if path is None else path.relative_to(database.root).as_posix()
     row = (
         None,
         sequence.number,
         first,
         *facts,
         _schema_number(connection, table),
-        place,
+        file,
         None,
         None,
     )

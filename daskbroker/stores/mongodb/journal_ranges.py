@@ -18,12 +18,12 @@ import numpy as np
 from ...core.chunks import Statistics
 from ...core.column_kinds import Kind
 from ...core.page_parts import CHUNK_BYTES
-from .bson_documents import ROWS, SIDE
+from .bson_documents import ROWS_FIELD, SIDE_FIELD
 from .value_types import kind_of_types, noted_type_of, split_types
 
 __all__ = [
     "RANGE_ROWS",
-    "SOUND",
+    "SOUND_EVENTS",
     "OddEvent",
     "Range",
     "cut_ranges",
@@ -43,9 +43,9 @@ ESSENTIAL = {
     "descriptor": ("string",),
 }
 """Fields that every event has, and their BSON types."""
-SOUND: dict[str, Any] = {
+SOUND_EVENTS: dict[str, Any] = {
     name: {"$type": list(types), "$not": {"$type": "array"}} for name, types in ESSENTIAL.items()
-} | {"$or": [{SIDE: None}, {SIDE: {"$type": "object"}}]}
+} | {"$or": [{SIDE_FIELD: None}, {SIDE_FIELD: {"$type": "object"}}]}
 """Filter for events that have :data:`ESSENTIAL`."""
 
 
@@ -79,8 +79,15 @@ class Range:
 
 def facts_projection(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``$project`` stage that makes the rows that :func:`cut_ranges` needs."""
-    types: list[Any] = [{"$type": f"${name}"} for name in (SIDE, *ESSENTIAL)]
-    types.insert(0, {"$type": {"$ifNull": [f"${SIDE}.packed", f"${SIDE}.{ROWS}", "$$REMOVE"]}})
+    types: list[Any] = [{"$type": f"${name}"} for name in (SIDE_FIELD, *ESSENTIAL)]
+    types.insert(
+        0,
+        {
+            "$type": {
+                "$ifNull": [f"${SIDE_FIELD}.packed", f"${SIDE_FIELD}.{ROWS_FIELD}", "$$REMOVE"]
+            }
+        },
+    )
     for key, claim in descriptor["data_keys"].items():
         types.append(noted_type_of(key, claim))
     return {

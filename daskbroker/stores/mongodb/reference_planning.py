@@ -95,9 +95,13 @@ class ReferencePlanner:
         return builder.plan()
 
     def _take(
-        self, layout: Layout, found: DocumentsOfRuns, runs: Iterable[str], doc: Mapping[str, Any]
+        self,
+        layout: Layout,
+        documents: DocumentsOfRuns,
+        runs: Iterable[str],
+        doc: Mapping[str, Any],
     ) -> None:
-        """Add a stored document to ``found`` for some runs, or note a fault if it is malformed."""
+        """Add a stored document for some runs, or note a fault if it is malformed."""
         try:
             taken = with_uid(layout, doc)
         except StoreDamaged as error:
@@ -106,7 +110,7 @@ class ReferencePlanner:
                 self._faults.setdefault((run, layout.kind), f"{layout.kind}: {error} ({where})")
             return
         for run in runs:
-            found.setdefault(run, []).append(taken)
+            documents.setdefault(run, []).append(taken)
 
     def _documents(self, layout: Layout) -> DocumentsOfRuns:
         if layout is DATUM:

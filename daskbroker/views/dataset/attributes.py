@@ -33,7 +33,7 @@ DOCUMENTED = (
 )  # fmt: skip
 """Names of the attributes that say where a Dataset comes from; all others are the user's."""
 
-LARGEST = 2**63
+INTEGER_LIMIT = 2**63
 SOFTWARE = "daskbroker"
 
 
@@ -98,7 +98,9 @@ def _is_plain(value: Any) -> bool:
         return "\0" not in value and is_unicode(value)
     if isinstance(value, bool):
         return False
-    return isinstance(value, float) or (isinstance(value, int) and -LARGEST <= value < LARGEST)
+    return isinstance(value, float) or (
+        isinstance(value, int) and -INTEGER_LIMIT <= value < INTEGER_LIMIT
+    )
 
 
 def attrs(source: Any) -> dict[str, Any]:
