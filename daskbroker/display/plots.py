@@ -225,7 +225,7 @@ def _draw_cell(
     has_scale = cell.ndim == 2
     _name(axes, f"frame {frame}", "" if has_scale else label)
     if has_scale:
-        axes.figure.colorbar(drawn, ax=axes).set_label(_plain(label), **PLAIN)
+        axes.figure.colorbar(drawn, ax=axes).set_label(_plain(label), **TEXT_OPTIONS)
 
 
 # -- axes and labels -------------------------------------------------------------------------
