@@ -180,6 +180,8 @@ def test_cells_of_no_common_shape_have_a_form_that_files_hold(db, tmp_path, form
     for name in ODD.keys() - unlike:
         assert plain(found[name].values) == ODD[name], name
     assert found["gaps"].values.tolist() == ["a", "", "b"]  # files know no missing text
+    again = save(db[uid].dataset(), tmp_path / f"again.{format}")  # a restored Dataset
+    assert opened(again)["ragged_length"].values.tolist() == [1, 2, -1]
     for number, tree in enumerate(
         (header.tree(), header.tree()["primary"], savable(header.tree()))
     ):

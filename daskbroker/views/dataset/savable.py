@@ -40,7 +40,8 @@ from ...core.leaves import EXACT_INTEGER
 from ...core.numbered_names import free_name
 
 __all__ = [
-    "cells_restored", "check_is_dataset", "named_as_in_files", "savable", "text_encoding",
+    "cells_restored", "check_is_dataset", "named_as_in_files", "needs_form", "savable",
+    "text_encoding",
 ]  # fmt: skip
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
@@ -148,6 +149,18 @@ def _written(
     )
     attrs = {**variable.attrs, FORM: JSON}
     return {name: (variable.dims, texts.reshape(values.shape), attrs)}
+
+
+def needs_form(variable: xr.Variable, *, in_memory: bool) -> bool:
+    """Return whether :func:`savable` may write another form of a variable, or needs an encoding.
+
+    Of lazy objects this is assumed.
+    """
+    if not in_memory or variable.dtype.kind != "O":
+        return variable.dtype.kind == "O" or (in_memory and bool(text_encoding(variable.values)))
+    cells = [cell for cell in variable.values.ravel().tolist() if not _is_missing(cell)]
+    simple = not cells or (set(map(type, cells)) in SIMPLE and all(map(_is_storable, cells)))
+    return not simple or bool(text_encoding(variable.values))
 
 
 def text_encoding(values: Any) -> dict[str, Any]:
