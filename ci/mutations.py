@@ -42,6 +42,7 @@ TESTS = {
     "core/query": ["tests/core/test_query.py"],
     "core/codec": ["tests/core/test_codec.py"],
     "core/column_kinds": ["tests/core/test_codec.py"],
+    "core/chunk_statistics": ["tests/core/test_chunks.py", "tests/core/test_plan_builder.py"],
     "core/chunks": ["tests/core/test_chunks.py", "tests/core/test_plan_builder.py"],
     "core/documents": ["tests/core/test_documents.py"],
     "core/normalizing": ["tests/core/test_documents.py"],

@@ -42,7 +42,7 @@ class BrokerFiles:
         HandlerExists
             If another handler is registered and ``overwrite`` is False.
         """
-        self.files.registry.register(spec, handler, overwrite)
+        self.files.registry.register(spec, handler, overwrite=overwrite)
 
     def deregister_handler(self, spec: str) -> None:
         """Remove the registered handler of a spec.

@@ -124,7 +124,7 @@ class Results(ResultsViews):
         list of Path
             Files that were written.
         """
-        with progress_bar(self, " runs", progress) as bar:
+        with progress_bar(self, " runs", show=progress) as bar:
             return list(export(bar, folder, format, **options))
 
     def map(

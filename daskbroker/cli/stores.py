@@ -122,7 +122,10 @@ def backup(
     with connect(db, create=False, mode="r") as broker:
         report = back_up(broker, folder)
         say(f"{report} from {broker.uri}")
-    _report_failed([str(damage) for damage in report.damages])
+    for damage in report.damages:
+        say(f"failed: {damage}", err=True)
+    if report.damages:
+        raise typer.Exit(1)
 
 
 def _place_and_terms(words: list[str]) -> tuple[str | None, list[str]]:
@@ -249,10 +252,3 @@ def config(
         say(text, err=as_json)
     for message in unreadable_files():
         say(f"not readable: {message}", err=True)
-
-
-def _report_failed(messages: list[str]) -> None:
-    for message in messages:
-        say(f"failed: {message}", err=True)
-    if messages:
-        raise typer.Exit(1)

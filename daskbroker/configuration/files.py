@@ -82,8 +82,12 @@ def search_folders() -> list[Path]:
     """
     prefix = Path(sys.prefix)
     folders = [Path(part) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
-    folders += _platform_folders()
-    folders.insert(-1, prefix / "etc" / "daskbroker")
+    dirs = platformdirs.PlatformDirs("daskbroker", appauthor=False)
+    folders += [
+        Path(dirs.user_config_dir),
+        prefix / "etc" / "daskbroker",
+        Path(dirs.site_config_dir),
+    ]
     if os.name == "nt":
         folders.append(Path(os.environ.get("APPDATA", "~")).expanduser() / "databroker")
     else:
@@ -94,11 +98,6 @@ def search_folders() -> list[Path]:
         ]
     folders += _intake_folders(prefix)
     return list(dict.fromkeys(folders))
-
-
-def _platform_folders() -> list[Path]:
-    dirs = platformdirs.PlatformDirs("daskbroker", appauthor=False)
-    return [Path(dirs.user_config_dir), Path(dirs.site_config_dir)]
 
 
 def _intake_folders(prefix: Path) -> list[Path]:

@@ -12,24 +12,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 
 from .bad_runs import BadRun
 from .checksum import with_checksum, without_checksum
+from .chunk_statistics import Statistics
 from .codec import encode
 from .column_kinds import Kind, field_kind
 from .documents import Document
 from .errors import StoreDamaged
-from .layouts import EVENT, Layout, assemble
+from .layouts import assemble
 
 __all__ = [
     "Chunk",
     "ChunkPlan",
     "ChunkReader",
-    "Statistics",
     "chunk_label",
     "column_kinds",
     "damage_of",
@@ -38,52 +38,8 @@ __all__ = [
     "place_identity",
     "present",
     "ranges_table",
-    "statistics",
     "to_ipc",
 ]
-
-
-class Statistics(NamedTuple):
-    """Statistics of a chunk that a plan keeps.
-
-    The records of plans and the manifests of stores have its fields, in its order. A new one is
-    added here, in :func:`statistics`, and in the tables of the embedded store.
-
-    Attributes
-    ----------
-    rows, bytes
-        Number of documents; size in memory in bytes.
-    seq_min, seq_max, time_min, time_max
-        Extent of ``seq_num`` and ``time`` (POSIX seconds); for events only.
-    distinct
-        Number of different ``seq_num``; fewer than rows if a scan was rewound. For events only.
-    ordered
-        Whether ``seq_num`` increases strictly from row to row.
-    """
-
-    rows: int
-    bytes: int
-    seq_min: int = 0
-    seq_max: int = -1
-    time_min: float = float("nan")
-    time_max: float = float("nan")
-    distinct: int = 0
-    ordered: bool = True
-
-
-def statistics(layout: Layout, table: pa.Table) -> Statistics:
-    """Compute the statistics of a chunk; the extents are for events only."""
-    rows, nbytes = table.num_rows, table.nbytes
-    if layout is not EVENT or rows == 0:
-        return Statistics(rows, nbytes)
-    seq = table.column("seq_num").to_numpy()
-    time = table.column("time").to_numpy()
-    ordered = bool((seq[1:] > seq[:-1]).all())
-    distinct = rows if ordered else len(np.unique(seq))
-    low, high = int(seq.min()), int(seq.max())
-    return Statistics(
-        rows, nbytes, low, high, float(time.min()), float(time.max()), distinct, ordered
-    )
 
 
 def column_kinds(table: pa.Table) -> dict[str, Kind]:
@@ -256,6 +212,12 @@ class Chunk:
     time_max: float
 
 
+NUMBERS_OF_CHUNK = tuple(
+    name for name in ("first", *Statistics._fields) if name in Chunk.__annotations__
+)
+"""Fields of a record that a :class:`Chunk` has too."""
+
+
 @dataclass(frozen=True, eq=False)
 class ChunkPlan:
     """List of chunks, without their data.
@@ -296,11 +258,7 @@ class ChunkPlan:
             key=self.keys[index],
             descriptor=self.descriptors[record["descriptor"]],
             kinds=self.schemas[record["schema"]],
-            **{
-                name: record[name].item()
-                for name in CHUNK_RECORD.names or ()
-                if name not in ("descriptor", "schema", "distinct", "ordered")
-            },
+            **{name: record[name].item() for name in NUMBERS_OF_CHUNK},
         )
 
     def __iter__(self) -> Iterator[Chunk]:

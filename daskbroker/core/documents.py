@@ -21,8 +21,10 @@ from .plain_values import as_lists, equal, plain
 
 __all__ = [
     "ALL",
+    "AllStreams",
     "Document",
     "NamedDocument",
+    "StreamName",
     "as_lists",
     "equal",
     "from_json",
@@ -41,12 +43,12 @@ NamedDocument = tuple[str, "Document"]
 """Item of a stream of documents: ``(name, doc)``."""
 
 
-class _All:
-    """Sentinel: every stream of a run."""
+class AllStreams:
+    """Type of :data:`ALL`, which stands for every stream of a run."""
 
-    _instance: _All | None = None
+    _instance: AllStreams | None = None
 
-    def __new__(cls) -> _All:
+    def __new__(cls) -> AllStreams:
         if cls._instance is None:
             cls._instance = super().__new__(cls)
         return cls._instance
@@ -58,7 +60,10 @@ class _All:
         return "ALL"
 
 
-ALL = _All()
+ALL = AllStreams()
+
+StreamName = str | AllStreams
+"""Name of a stream, or :data:`ALL`."""
 
 
 class Document(FrozenDict):

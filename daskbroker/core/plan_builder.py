@@ -10,16 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from .bad_runs import BadRun
-from .chunks import (
-    CHUNK_RECORD,
-    ChunkPlan,
-    ChunkReader,
-    Statistics,
-    column_kinds,
-    ranges_table,
-    statistics,
-    to_ipc,
-)
+from .chunk_statistics import Statistics, of_frames, statistics
+from .chunks import CHUNK_RECORD, ChunkPlan, ChunkReader, column_kinds, ranges_table, to_ipc
 from .column_kinds import Kind, listed_kinds
 from .documents import Document
 from .external import stream_keys
@@ -188,11 +180,7 @@ def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkP
         # A range may be of billions of rows; partitions of them must not be.
         for start in range(numbers.start, numbers.stop, MOST_ROWS):
             part = range(start, min(start + MOST_ROWS, numbers.stop))
-            facts = Statistics(
-                rows=len(part), bytes=16 * len(part), seq_min=part.start, seq_max=part.stop - 1,
-                distinct=len(part),
-            )  # fmt: skip
-            builder.add_chunk(number, part, start, schema, facts)
+            builder.add_chunk(number, part, start, schema, of_frames(part))
     return with_chunks(plan, builder.plan())
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from ..core.bad_runs import BadRun
-from ..core.chunks import ChunkPlan, Statistics, column_kinds, statistics
+from ..core.chunk_statistics import Statistics, statistics
+from ..core.chunks import ChunkPlan, column_kinds
 from ..core.damage import Damage
 from ..core.documents import Document, equal
 from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError

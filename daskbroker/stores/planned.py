@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..core.bad_runs import BadRun
 from ..core.chunks import ChunkPlan
-from ..core.documents import ALL, Document
+from ..core.documents import ALL, Document, StreamName
 from ..core.errors import StoreReadOnly
 from ..core.layouts import Layout
 from ..core.peeks import Peek
@@ -101,7 +101,7 @@ class PlannedEventStore(EventStore):
         return self.run if found else None
 
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         if self.run not in runs:

@@ -112,10 +112,8 @@ class TakenStream:
 
     @property
     def _length(self) -> int:
-        return len(self._numbers) if self._columns else self._array_rows
-
-    @property
-    def _array_rows(self) -> int:
+        if self._columns:
+            return len(self._numbers)
         return max((part.shape[0] for part in self._arrays.values()), default=0)
 
     @property

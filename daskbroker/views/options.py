@@ -17,7 +17,7 @@ from .missing import check_asked, with_rules
 from .rows import Duplicates
 
 if TYPE_CHECKING:
-    from ..assets.access import FileAccess
+    from ..assets.access import FileAccess, Handlers, Overrides
     from ..assets.filling.filling import Filling
     from .table.lazy_table import Runs
 
@@ -49,8 +49,8 @@ class ViewOptions:
     timezone: str | None = None
     dtypes: Mapping[str, Any] | None = None
     roi: Mapping[str, Any] | None = None
-    handler_registry: Any = None
-    handler_overrides: Any = None
+    handler_registry: Handlers = None
+    handler_overrides: Overrides = None
     peek: PeekMode = None
     errors: Errors = "raise"
     missing: MissingMode | None = None

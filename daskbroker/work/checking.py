@@ -79,7 +79,7 @@ def check(
     >>> for damage in daskbroker.check(db):  # doctest: +SKIP
     ...     print(damage.run, damage.stream, damage.key, damage.path, damage.problem)
     """
-    return Check(runs, files, progress)
+    return Check(runs, files=files, progress=progress)
 
 
 class Check(Iterator[Damage]):
@@ -95,7 +95,7 @@ class Check(Iterator[Damage]):
     """
 
     def __init__(
-        self, runs: ChosenRuns, files: bool, progress: Callable[[Check], None] | None = None
+        self, runs: ChosenRuns, *, files: bool, progress: Callable[[Check], None] | None = None
     ) -> None:
         self.runs = self.chunks = self.bytes = self.damages = 0
         self._files = files

@@ -149,7 +149,7 @@ def reprocess(
     with (
         into.batch(),
         open_pool(client) as pool,
-        progress_bar(results, " runs", progress) as bar,
+        progress_bar(results, " runs", show=progress) as bar,
     ):
         inserting = pool.remote and all(
             source.store.opens_on_workers for source in into.event_sources

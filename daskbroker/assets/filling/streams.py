@@ -26,9 +26,9 @@ def fill_stream(
     stream: Iterable[Named],
     filling_of: FillingOf,
     find_descriptor: Callable[[str], Mapping[str, Any] | None],
-    in_place: bool = False,
     fields: Collection[str] | None = None,
     *,
+    in_place: bool = False,
     waits: bool = True,
 ) -> Iterator[tuple[str, Any]]:
     """Yield the same ``(name, doc)`` pairs lazily, with events and event_pages filled.
@@ -42,10 +42,10 @@ def fill_stream(
     find_descriptor
         Function that returns a descriptor by its uid, for events whose descriptor is not in the
         stream.
-    in_place
-        If True, change the given documents (plain dicts) rather than make new ones.
     fields
         Data keys to fill; all external keys if None.
+    in_place
+        If True, change the given documents (plain dicts) rather than make new ones.
     waits
         If True, the stream may wait for the source of its documents, so each document is passed
         on before the next is requested. If False, events are filled block by block.

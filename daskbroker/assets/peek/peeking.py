@@ -144,7 +144,7 @@ def look_into(
         looks: list[Look] = []
         try:
             looks = looks_of(group, filling)
-            looked = [look(one, keep_open) for one in looks]
+            looked = [look(one, keep_open=keep_open) for one in looks]
         # The caller decides whether workers may see the file.
         except (FillError, StoreDamaged) as error:
             reason = str(error).removeprefix(f"{group.target.where}, ")

@@ -59,15 +59,17 @@ def check_headers(database: Database, search: Search) -> Iterator[CheckedHeader]
             ).fetchall()
         for *_, uid, start, stop in rows:
             checked = _checked_header(str(database.path), uid, start, stop)
-            if checked.damages or narrowed.exact or _matches(search, checked):
+            # What cannot be read cannot be compared with the search; the damage is told.
+            if (
+                checked.damages
+                or narrowed.exact
+                or checked.start is None
+                or search.matches(checked.start, checked.stop)
+            ):
                 yield checked
         if len(rows) < BATCH:
             return
         last = rows[-1][:2]
-
-
-def _matches(search: Search, checked: CheckedHeader) -> bool:
-    return checked.start is None or search.matches(checked.start, checked.stop)
 
 
 def _checked_header(path: str, uid: str, start: bytes, stop: bytes | None) -> CheckedHeader:

@@ -10,7 +10,7 @@ from typing import Any
 from ...core.bad_runs import BadRun
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.damage import Damage
-from ...core.documents import ALL, Document, pack, unpack, unpack_document
+from ...core.documents import ALL, Document, StreamName, pack, unpack, unpack_document
 from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page
 from ...core.page_parts import is_large
@@ -256,7 +256,7 @@ class EmbeddedEventStore(SequenceStore):
     # -- reading -----------------------------------------------------------------------------
 
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): position for position, uid in enumerate(runs)}

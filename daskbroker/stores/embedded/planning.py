@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.chunks import Statistics
+from ...core.chunk_statistics import Statistics
 from ...core.column_kinds import Kind
 from ...core.documents import Document
 from ...core.errors import StoreDamaged

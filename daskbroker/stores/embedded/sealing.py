@@ -22,7 +22,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...core.chunks import column_kinds, statistics, to_ipc
+from ...core.chunk_statistics import statistics
+from ...core.chunks import column_kinds, to_ipc
 from ...core.column_kinds import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.durable_files import publish_file, sync_file

@@ -39,17 +39,14 @@ class SqliteErrors:
         if isinstance(error, OSError) and not isinstance(error, StoreError):
             raise file_error(error, f"the store at {self._root}") from error
 
-    def _full(self) -> StoreFull:
-        return StoreFull(
-            f"no space left for the store at {self._root}; nothing of this document was kept, "
-            "what was stored before is safe"
-        )
-
     def _translated(self, error: sqlite3.Error) -> StoreError:
         name = getattr(error, "sqlite_errorname", "") or ""
         text = str(error)
         if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and self._no_room()):
-            return self._full()
+            return StoreFull(
+                f"no space left for the store at {self._root}; nothing of this document was kept, "
+                "what was stored before is safe"
+            )
         if name.startswith("SQLITE_CANTOPEN") and self._read_only and log_of(self._path).exists():
             return StoreReadOnly(
                 f"the store at {self._root} was not closed by its last writer, and this user may "

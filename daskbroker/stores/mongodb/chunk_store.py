@@ -25,7 +25,8 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from ...core.chunks import Statistics, column_kinds, from_ipc, statistics, to_ipc
+from ...core.chunk_statistics import Statistics, statistics
+from ...core.chunks import column_kinds, from_ipc, to_ipc
 from ...core.column_kinds import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged

@@ -16,7 +16,7 @@ from ...core.bounded_dict import BoundedDict
 from ...core.chunks import ChunkPlan, chunk_label, damage_of
 from ...core.clock import seconds_of
 from ...core.damage import Damage
-from ...core.documents import ALL, Document
+from ...core.documents import ALL, Document, StreamName
 from ...core.errors import StoreDamaged
 from ...core.external import datum_keys
 from ...core.interrupts import in_own_context
@@ -184,7 +184,7 @@ class MongoEventStore(JournalledEventStore):
             return None if doc is None else checked_from_bson("descriptor", doc)
 
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): position for position, uid in enumerate(runs)}

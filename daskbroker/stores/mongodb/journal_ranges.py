@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.chunks import Statistics
+from ...core.chunk_statistics import Statistics, of_events
 from ...core.column_kinds import Kind
 from ...core.page_parts import CHUNK_BYTES
 from .bson_documents import ROWS_FIELD, SIDE_FIELD
@@ -165,13 +165,7 @@ def _kinds(types: set[str], keys: tuple[str, ...]) -> dict[str, Kind]:
 
 def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics:
     """Return the statistics of rows from their times, ``seq_num`` and size in bytes of BSON."""
-    seq = np.array(numbers, np.int64)
-    ordered = bool((seq[1:] > seq[:-1]).all())
-    distinct = len(seq) if ordered else len(np.unique(seq))
-    return Statistics(
-        len(seq), size, int(seq.min()), int(seq.max()), float(min(times)), float(max(times)),
-        distinct, ordered,
-    )  # fmt: skip
+    return of_events(np.array(numbers, np.int64), np.array(times, float), size)
 
 
 @lru_cache(maxsize=10_000)

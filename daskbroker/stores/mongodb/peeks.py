@@ -41,7 +41,11 @@ def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
 
 def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
     """Store peeks, replacing previous ones, without waiting until they would survive a failover."""
-    changes = [ReplaceOne(_key_of(peek), _document_of(peek), upsert=True) for peek in peeks]
+    changes = []
+    for peek in peeks:
+        key = _key_of(peek)
+        document = {**key, "sort": peek.sort, "body": peek.body()}
+        changes.append(ReplaceOne(key, document, upsert=True))
     with database.limit(), database.errors():
         database.create_indexes([PEEK_COLLECTION])
         database.collection(PEEK_COLLECTION, sure=False).bulk_write(changes, ordered=False)
@@ -50,10 +54,6 @@ def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
 def _key_of(peek: Peek) -> dict[str, str]:
     names = {"run": peek.run, "descriptor": peek.descriptor, "key": peek.key}
     return {name: storable(value) for name, value in names.items()}
-
-
-def _document_of(peek: Peek) -> dict[str, str]:
-    return {**_key_of(peek), "sort": peek.sort, "body": peek.body()}
 
 
 def _peeks(documents: Iterable[Mapping[str, Any]]) -> list[Peek]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from ...core.chunks import ChunkPlan, ChunkReader, Statistics
+from ...core.chunk_statistics import Statistics
+from ...core.chunks import ChunkPlan, ChunkReader
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout
 from ...core.plan_builder import PlanBuilder

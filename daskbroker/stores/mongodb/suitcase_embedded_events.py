@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.bad_runs import BadRun
-from ...core.chunks import ChunkPlan, Statistics, damage_of
+from ...core.chunk_statistics import Statistics
+from ...core.chunks import ChunkPlan, damage_of
 from ...core.clock import seconds_of
 from ...core.column_kinds import Kind
-from ...core.documents import ALL, Document
+from ...core.documents import ALL, Document, StreamName
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout
 from ...core.plan_builder import PlanBuilder
@@ -93,7 +94,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
             return checked_from_bson("descriptor", found[0]["descriptors"][0]) if found else None
 
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): position for position, uid in enumerate(runs)}

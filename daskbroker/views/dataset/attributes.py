@@ -124,7 +124,10 @@ def attrs(source: Any) -> dict[str, Any]:
         If ``start`` or ``stop`` is not the JSON text of a document.
     """
     given = source if isinstance(source, Mapping) and not hasattr(source, "attrs") else source.attrs
-    found = {name: _python_value(value) for name, value in given.items()}
+    found = {
+        name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        for name, value in given.items()
+    }
     if "run" in found and "start" not in found:
         nodes = getattr(source, "children", {}).values()
         shown: Mapping[str, Any] = next((node.attrs for node in nodes if "start" in node.attrs), {})
@@ -136,13 +139,6 @@ def attrs(source: Any) -> dict[str, Any]:
         found["start"] = _document("start", found["start"])
         found["stop"] = _document("stop", found.get("stop"))
     return found
-
-
-def _python_value(value: Any) -> Any:
-    """Convert NumPy types, which files give, to Python's."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    return value
 
 
 def _document(name: str, value: Any) -> Document | None:

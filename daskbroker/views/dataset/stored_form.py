@@ -215,14 +215,10 @@ def form_of(descriptors: Any) -> DatasetForm | None:
     first, *others = [descriptor.get(FORM_KEY) for descriptor in descriptors] or [None]
     if first is None or any(other != first for other in others):
         return None
-    constants = [_constants(descriptor) for descriptor in descriptors]
+    constants = [(d.get("configuration") or {}).get(DEVICE, {}).get("data") for d in descriptors]
     if any(other != constants[0] for other in constants[1:]):
         return None
     return DatasetForm.of_document(first)
-
-
-def _constants(descriptor: Mapping[str, Any]) -> Any:
-    return (descriptor.get("configuration") or {}).get(DEVICE, {}).get("data")
 
 
 def _text_of(attrs: Mapping[str, Any], where: str) -> str:

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...assets.access import FileAccess
-from ...core.chunks import ChunkPlan, Statistics, column_kinds, ranges_table
-from ...core.documents import ALL, Document
+from ...core.chunk_statistics import of_frames
+from ...core.chunks import ChunkPlan, column_kinds, ranges_table
+from ...core.documents import ALL, AllStreams, Document, StreamName
 from ...core.errors import StreamNotFound
 from ...core.fields import select
 from ...core.layouts import EVENT, LAYOUTS, STREAM_DATUM, Layout
@@ -62,7 +63,7 @@ class Follower:
         self,
         sources: Sequence[tuple[PlanNow, FileAccess]],
         start: Document,
-        stream_name: Any,
+        stream_name: StreamName,
         options: ViewOptions,
     ) -> None:
         self._sources = [(plan, files, _Grown()) for plan, files in sources]
@@ -161,6 +162,7 @@ class Follower:
 
     def tables(self) -> Iterator[pd.DataFrame]:
         """Yield the new rows as computed tables, one per event source that has any."""
+        assert not isinstance(self._stream, AllStreams)
         for now, new, files in self._look():
             if not new.events.rows:
                 continue
@@ -242,8 +244,4 @@ class _Grown:
         schema = builder.add_schema(column_kinds(ranges_table(range(0))))
         for run in np.split(new, np.flatnonzero(np.diff(new) > 1) + 1):
             part = range(int(run[0]), int(run[-1]) + 1)
-            facts = Statistics(
-                rows=len(part), bytes=16 * len(part), seq_min=part.start, seq_max=part.stop - 1,
-                distinct=len(part),
-            )  # fmt: skip
-            builder.add_chunk(owner, part, part.start, schema, facts)
+            builder.add_chunk(owner, part, part.start, schema, of_frames(part))

@@ -117,7 +117,7 @@ def stream_documents(
     FieldNotFound
         If no stream has one of the fields; raised when the first document is requested.
     """
-    begin = partial(_begun, sources, start, stop, options, all_streams)
+    begin = partial(_begun, sources, start, stop, options, all_streams=all_streams)
     # Nothing reads ahead, so the chunks are read as documents are taken.
     if ahead is None:
         return _lazily(begin, skip_damaged=options.errors == "skip")
@@ -144,8 +144,9 @@ def _begun(
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
     options: ViewOptions,
-    all_streams: bool,
     ahead: Prefetcher,
+    *,
+    all_streams: bool,
 ) -> Iterator[NamedDocument]:
     fields = None if options.fields is ALL else options.fields
     # Before the first document, so that a wrong field raises at once.

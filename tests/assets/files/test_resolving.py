@@ -89,8 +89,8 @@ def test_relative_paths_count_from_where_they_were_given(tmp_path, monkeypatch):
         (legacy("/a", "b\0c"), "null character"),
         (legacy("C:\\data", "f.h5", "windows"), r"Windows path; set root_map=.*C:\\\\data"),
         (legacy("/a", "b") | {"spec": ""}, "neither 'spec' nor 'mimetype'"),
-        (legacy("/a", "b") | {"resource_kwargs": ["x"]}, "resource_kwargs is no mapping"),
-        (uri("file:///a.h5") | {"parameters": b"x"}, "parameters is no mapping"),
+        (legacy("/a", "b") | {"resource_kwargs": ["x"]}, "resource_kwargs must be a mapping"),
+        (uri("file:///a.h5") | {"parameters": b"x"}, "parameters must be a mapping"),
     ],
 )
 def test_what_cannot_be_a_path_here(doc, message):
