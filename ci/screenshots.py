@@ -69,7 +69,8 @@ def make_runs(db: daskbroker.DataBroker, folder: Path) -> None:
     engine.subscribe(db.insert)
     engine(count([det], num=5), sample="empty")
     engine(grid_scan([det4], motor1, -2, 2, 21, motor2, -2, 2, 21), sample="Ag-3")
-    for sample in ("Ag-3", "Au-1"):
+    for sample, center in (("Ag-3", -0.8), ("Au-1", 0.0)):
+        det.center.set(center)
         engine(scan([det], motor, -5 + len(db) % 2, 5, 51), sample=sample, purpose="find the peak")
     for name, doc in rings(folder):
         db.insert(name, doc)
@@ -83,9 +84,9 @@ def make_runs(db: daskbroker.DataBroker, folder: Path) -> None:
 
 
 def smaller(file: Path) -> None:
-    """By a palette; pages have few colours."""
+    """By a palette: pages have few colours; of those of plots, a palette has all that are seen."""
     with Image.open(file) as shown:
-        shown.convert("RGB").quantize(128).save(file, optimize=True)
+        shown.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.name}: {file.stat().st_size // 1024} KiB")
 
 

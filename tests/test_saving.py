@@ -26,8 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Consolidated metadata is currently"),
     pytest.mark.filterwarnings("ignore:The data type .* does not have a Zarr V3 specification"),
     pytest.mark.filterwarnings("ignore:Object at .* is not recognized"),
-    # xarray's, of text that is Dask's; savable() computes it first.
-    pytest.mark.filterwarnings("ignore:variable .* has data in the form of a dask array"),
 ]
 
 FORMATS = ("nc", "zarr")
@@ -182,6 +180,8 @@ def test_cells_of_no_common_shape_have_a_form_that_files_hold(db, tmp_path, form
     for name in ODD.keys() - unlike:
         assert plain(found[name].values) == ODD[name], name
     assert found["gaps"].values.tolist() == ["a", "", "b"]  # files know no missing text
+    again = save(db[uid].dataset(), tmp_path / f"again.{format}")  # a restored Dataset
+    assert opened(again)["ragged_length"].values.tolist() == [1, 2, -1]
     for number, tree in enumerate(
         (header.tree(), header.tree()["primary"], savable(header.tree()))
     ):
@@ -200,8 +200,54 @@ def test_names_with_a_slash_have_a_form_too(db, tmp_path, format):
     written = header.dataset()
     path = save(written, tmp_path / f"file.{format}")
     (uid,) = ingest(db, [path]).runs
-    plain = xr.Dataset(written.data_vars, written.coords, written.attrs)
-    assert_comes_back(db[uid].dataset(), plain, dtypes=False)
+    assert_comes_back(db[uid].dataset(), written, dtypes=False)
+
+
+NULLS = {"text": ["a\0", "\\x00b", "ü"], "inner": ["a\0b", "", "c\n"], "z": [1.0, 2.0, 3.0]}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_text_with_null_characters_is_written_as_it_comes(db, tmp_path, format):
+    """In memory and lazy, and what xarray puts together of it; missing text is empty."""
+    insert_all(db, make_run(keys=NULLS, uid="nulls"))
+    insert_all(db, make_run(keys={"gaps": ["a\0", None, "b"]}, uid="gaps"))
+    header = db["nulls"]
+    dataset, other = header.dataset(), xr.Dataset({"q": ("time", [1, 2, 3])})
+    dated = dataset.swap_dims(time="text").drop_vars("seq_num")
+    gaps = opened(save(db["gaps"].dataset(), tmp_path / f"gaps.{format}"))
+    assert gaps["gaps"].values.tolist() == ["a\0", "", "b"]
+    for number, written in enumerate(
+        (
+            dataset,
+            xr.merge([dataset, other]),
+            xr.concat([dataset, dataset], "time"),
+            xr.combine_by_coords([dataset, other]),
+            dataset.where(dataset["z"] != 2, drop=True),
+            header.dataset(fields=["inner", "text"])[["text", "inner"]],
+            dated.reset_index("text"),
+        )
+    ):
+        found = opened(save(written, tmp_path / f"{number}.{format}"))
+        for name in ("text", "inner"):
+            assert found[name].values.tolist() == written[name].values.tolist(), number
+    for number, lazy in enumerate((header.dataset(chunks={"time": 2}), header.tree())):
+        node = lazy["primary"] if number else lazy
+        path = save(lazy, tmp_path / f"lazy {number}.{format}")
+        (uid,) = ingest(db, [path]).runs
+        for name in NULLS:
+            assert db[uid].dataset()[name].values.tolist() == node[name].values.tolist()
+
+
+def test_methods_of_datasets_with_odd_cells_keep_that_they_can_be_written(db, tmp_path):
+    insert_all(db, make_run(keys={"ragged": [[1.5], [1.0, 2.0], []], "z": [1.0, 2.0, 3.0]}))
+    dataset = db[-1].dataset()
+    kept = dataset.where(dataset["z"] < 3, drop=True)
+    assert kept.sizes["time"] == 2
+    assert kept.indexes["time"].equals(dataset.indexes["time"][:2])
+    assert set(kept.coords) == set(dataset.coords)
+    for number, one in enumerate((kept, dataset.astype(object), dataset.combine_first(dataset))):
+        path = save(one, tmp_path / f"{number}.nc")
+        assert opened(path)["ragged_length"].values.tolist() == [1, 2, 0][: one.sizes["time"]]
 
 
 ALIKE = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise, takewhile
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from ..core.errors import DaskbrokerError
@@ -91,7 +92,8 @@ class Listing:
         """Return the listing as lines that fit a terminal."""
         width = terminal_width() if width is None else width
         shown = self.facts[:MAX_RUNS_SHOWN]
-        made = [printable(self.title)]
+        title = wrap(printable(self.title), width, break_on_hyphens=False)
+        made = [cut_to(line, width) for line in title]
         if shown:
             made += run_lines(shown, width)
         if self.count > len(shown):
@@ -146,12 +148,12 @@ def _columns(facts: Sequence[RunFacts]) -> list[TextColumn]:
     return [
         TextColumn("scan_id", cells("scan_id"), right=True, rank=1),
         TextColumn("time", [fact.time for fact in facts], least=TIME_WIDTH),
-        TextColumn("plan", cells("plan"), least=NARROWEST, rank=1),
-        TextColumn("sample", cells("sample"), least=NARROWEST, rank=3),
-        TextColumn("motors", cells("motors"), least=NARROWEST, rank=4),
-        TextColumn("points", cells("points"), right=True, rank=3),
-        TextColumn("duration", cells("duration"), right=True, rank=5),
-        TextColumn("status", cells("marked_status"), rank=2),
+        TextColumn("plan", cells("plan"), least=NARROWEST, rank=2),
+        TextColumn("sample", cells("sample"), least=NARROWEST, rank=4),
+        TextColumn("motors", cells("motors"), least=NARROWEST, rank=5),
+        TextColumn("points", cells("points"), right=True, rank=4),
+        TextColumn("duration", cells("duration"), right=True, rank=6),
+        TextColumn("status", cells("marked_status"), rank=3),
         TextColumn("uid", short_uids([fact.uid for fact in facts])),
     ]
 

@@ -221,10 +221,11 @@ def _draw_cell(
     if cell.ndim == 3:  # coloured
         cell = cell / (cell.max() or 1)
     drawn = axes.imshow(cell, aspect="equal", interpolation="nearest")
-    _name(axes, "", f"{label}, frame {frame}")
     # Colours of a coloured image need no scale.
-    if cell.ndim == 2:
-        axes.figure.colorbar(drawn, ax=axes)
+    has_scale = cell.ndim == 2
+    _name(axes, f"frame {frame}", "" if has_scale else label)
+    if has_scale:
+        axes.figure.colorbar(drawn, ax=axes).set_label(_plain(label), **TEXT_OPTIONS)
 
 
 # -- axes and labels -------------------------------------------------------------------------

@@ -119,7 +119,10 @@ class TestOfOneRun:
         documents, frames = datum_run(tmp_path)
         insert(db, documents)
         for frame in (0, 2, -1, (1, 0)):
-            image = drawn(db[-1].plot(frame=frame)).images[0].get_array()
+            axes = drawn(db[-1].plot(frame=frame))
+            image = axes.images[0].get_array()
+            assert axes.get_xlabel() == f"frame {frame}"
+            assert axes.images[0].colorbar.ax.get_ylabel() == "img"
             number = frame if isinstance(frame, int) else frame[0]
             np.testing.assert_array_equal(image, frames[number])
         assert len(db[-1].plot(y="img").images) == 1

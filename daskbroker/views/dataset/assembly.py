@@ -34,6 +34,7 @@ from .graphs import Blocks, external_array, stored_arrays
 from .loading import Loading, names_to_load
 from .restoring import Restoring
 from .rows import DatasetRows
+from .savable import text_encoding
 from .variables import Dimensions, chunk_length, declared_dims, lazy_array, variable_attrs
 from .writers import class_for
 
@@ -261,8 +262,13 @@ class Assembly:
         # So that `Dataset.chunk({})` cuts at the usual blocks.
         if self.chunks is None and variables.keys() - loaded.keys():
             self._note_chunks(variables.values())
+        mixed = any(
+            source.is_mixed
+            or (source.dtype.kind == "O" and name not in loaded)
+            or "_Encoding" in variables[name].encoding
+            for name, source in self.sources.items()
+        )
         coordinates = {name: variables.pop(name) for name in self.coordinates}
-        mixed = any(source.is_mixed for source in self.sources.values())
         result = class_for({**variables, **coordinates}, mixed=mixed)(
             variables,
             # Given as a mapping, a lazy coordinate ``time`` would be read to make an index.
@@ -303,8 +309,8 @@ class Assembly:
         # Shared coordinates have no attributes of a data key.
         if column is None or name in SHARED:
             return xr.Variable(("time",), array, fastpath=True)
-        dims = ("time", *self.dims[name])
-        return xr.Variable(dims, array, variable_attrs(plan, column.field), fastpath=True)
+        dims, attrs = ("time", *self.dims[name]), variable_attrs(plan, column.field)
+        return xr.Variable(dims, array, attrs, text_encoding(array), fastpath=True)
 
     @cached_property
     def dims(self) -> dict[str, tuple[str, ...]]:

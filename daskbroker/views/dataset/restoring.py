@@ -26,7 +26,9 @@ from ...core.layouts import as_one_chunk
 from ...core.schema import to_pandas
 from .columns import ColumnSource
 from .row_block import RowBlock
+from .savable import needs_form
 from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
+from .writers import class_for
 
 __all__ = ["RestoredColumn", "Restoring"]
 
@@ -243,7 +245,8 @@ class Restoring:
                 index = PandasIndex(variable.values, name)
                 indexes[name] = index
                 coordinates |= index.create_variables({name: variable})
-        result = xr.Dataset(
+        mixed = any(needs_form(v, in_memory=name in in_memory) for name, v in variables.items())
+        result = class_for(variables, mixed=mixed)(
             {name: variable for name, variable in variables.items() if name in data},
             # Given as a mapping, a lazy coordinate would be read to make an index.
             coords=xr.Coordinates(coordinates, indexes=indexes),

@@ -2,7 +2,7 @@
 
 Numbers, text, booleans and times need no conversion: xarray's writers write them as they are
 (missing text as ``""``, missing booleans as NaN among 0.0 and 1.0). Cells of different lengths or
-of mixed types exist neither in netCDF nor in Zarr:
+of mixed types exist neither in netCDF nor in Zarr, and text with null characters not in netCDF:
 
 =============================== ==================================================================
 cells                           form
@@ -11,11 +11,12 @@ flat arrays of numbers of       padded along a dimension ``<name>_dim_0`` with N
 differing lengths               numbers and booleans; ``<name>_length`` has the length of each, -1
                                 if there is no cell. Attribute ``ragged``: the lengths' name, which
                                 ends in a number if another variable has it.
+text with null characters       escaped characters, which xarray writes and reads by itself with the
+                                encoding :data:`ESCAPED_TEXT`.
 anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
 mappings, mixed types, integers
 beyond 2**53 that are objects,
-text with null characters or
-halves of characters)
+text with halves of characters)
 names with ``/``                ``%2F`` in its place: files have groups by it; see
                                 :mod:`daskbroker.core.group_names`. Attribute ``names`` of the
                                 Dataset: ``"escaped"``.
@@ -38,10 +39,15 @@ from ...core.json_text import from_extended_json
 from ...core.leaves import EXACT_INTEGER
 from ...core.numbered_names import free_name
 
-__all__ = ["cells_restored", "check_is_dataset", "named_as_in_files", "savable"]
+__all__ = [
+    "cells_restored", "check_is_dataset", "named_as_in_files", "needs_form", "savable",
+    "text_encoding",
+]  # fmt: skip
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
 NAMES, ESCAPED = "names", "escaped"
+ESCAPED_TEXT = {"dtype": "S1", "_Encoding": "unicode_escape"}
+"""Encoding of text with null characters, which xarray undoes when it reads a file."""
 SIMPLE = ({str}, {bool}, {bytes}, {int}, {float})
 """Types of cells that xarray's writers accept in arrays of objects, None beside them allowed."""
 
@@ -50,7 +56,7 @@ def savable(dataset: Any) -> Any:
     """Return a Dataset, or tree of Datasets, that ``to_netcdf`` and ``to_zarr`` can write.
 
     ``to_netcdf`` and ``to_zarr`` of what daskbroker gives write this form by themselves. It is for
-    Datasets that xarray put together of several, such as by ``concat`` and ``merge``.
+    Datasets that functions of xarray put together of several, such as ``xr.merge``.
 
     Only variables of objects and text are examined, and computed for that; all others stay lazy.
     The stored forms, from which ``daskbroker ingest`` restores the cells, are described in
@@ -77,7 +83,7 @@ def savable(dataset: Any) -> Any:
     for name, variable in dataset.variables.items():
         if variable.dtype.kind in "OU" and name not in dataset.xindexes:
             values = variable.values
-            if variable.dtype.kind == "U" and all(map(_is_storable, values.ravel().tolist())):
+            if variable.dtype.kind == "U" and _is_plain(values):
                 continue
             changed = _written(str(name), variable, values, {*found.variables, *found.dims})
             is_coordinate = name in dataset.coords
@@ -130,29 +136,54 @@ def _written(
 
     New ones get names that are not among those that are taken.
     """
-    cells = [cell for cell in values.ravel() if not _is_missing(cell)]
+    cells = [cell for cell in values.ravel().tolist() if not _is_missing(cell)]
     types = set(map(type, cells))
     if not cells or (types in SIMPLE and all(map(_is_storable, cells))):
         # Give the computed values, as xarray's writers warn of Dask arrays of objects.
-        return {name: (variable.dims, values, variable.attrs)}
+        return {name: (variable.dims, values, variable.attrs, text_encoding(values))}
     if values.ndim == 1 and all(map(_is_flat, cells)) and _have_one_dtype(cells):
         return _padded(name, variable, values, taken)
     texts = np.array(
-        [to_json(normalize(cell, f"variable {name}")) for cell in values.ravel()], dtype=object
+        [to_json(normalize(cell, f"variable {name}")) for cell in values.ravel().tolist()],
+        dtype=object,
     )
     attrs = {**variable.attrs, FORM: JSON}
     return {name: (variable.dims, texts.reshape(values.shape), attrs)}
 
 
-def _is_storable(cell: Any) -> bool:
-    """Return whether files can hold a cell unchanged.
+def needs_form(variable: xr.Variable, *, in_memory: bool) -> bool:
+    """Return whether :func:`savable` may write another form of a variable, or needs an encoding.
 
-    HDF5 cannot hold text with null characters, and UTF-8 no surrogates. Integers that are objects
-    become floats beside missing ones; large ones have no type that all formats know.
+    Of lazy objects this is assumed.
+    """
+    if not in_memory or variable.dtype.kind != "O":
+        return variable.dtype.kind == "O" or (in_memory and bool(text_encoding(variable.values)))
+    cells = [cell for cell in variable.values.ravel().tolist() if not _is_missing(cell)]
+    simple = not cells or (set(map(type, cells)) in SIMPLE and all(map(_is_storable, cells)))
+    return not simple or bool(text_encoding(variable.values))
+
+
+def text_encoding(values: Any) -> dict[str, Any]:
+    """Return the encoding that text needs to be written by xarray; empty for all other arrays."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "OU":
+        return {}
+    texts = [cell for cell in values.ravel().tolist() if isinstance(cell, str)]
+    return dict(ESCAPED_TEXT) if "\0" in "".join(texts) else {}
+
+
+def _is_storable(cell: Any) -> bool:
+    """Return whether files can hold a cell, text with null characters in :data:`ESCAPED_TEXT`.
+
+    UTF-8 holds no surrogates. Integers that are objects become floats beside missing ones; large
+    ones have no type that all formats know.
     """
     if type(cell) is int:
         return abs(cell) <= EXACT_INTEGER
-    return not isinstance(cell, str) or (is_unicode(cell) and "\0" not in cell)
+    return not isinstance(cell, str) or is_unicode(cell)
+
+
+def _is_plain(texts: np.ndarray) -> bool:
+    return not text_encoding(texts) and all(map(is_unicode, texts.ravel().tolist()))
 
 
 def _is_missing(cell: Any) -> bool:

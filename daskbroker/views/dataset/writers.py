@@ -1,15 +1,16 @@
 """Datasets whose ``to_netcdf`` and ``to_zarr`` accept every kind of cell.
 
 xarray's writers know no cells of differing lengths or of mixed types, and tell neither the variable
-nor what to do. Datasets with such variables are therefore of a class whose writers write what
-:func:`.savable.savable` makes of them; it differs in nothing else. All other Datasets, also those
-with text, are xarray's own, as :mod:`xarray.testing` compares classes. What xarray puts together of
-several Datasets (``concat``, ``merge``) is of its own class too.
+nor what to do; the same holds for text with null characters, and of lazy text they warn. Datasets
+with such variables are therefore of a class whose writers write what :func:`.savable.savable` makes
+of them; it differs in nothing else. All other Datasets are xarray's own, as :mod:`xarray.testing`
+compares classes. What some functions of xarray (``merge``, ``combine_by_coords``, ``apply_ufunc``)
+put together of several Datasets is of its own class too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -36,6 +37,22 @@ class Dataset(xr.Dataset):
     def to_zarr(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.Dataset.to_zarr`."""
         return savable(self).to_zarr(*args, **kwargs)
+
+
+def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def kept(self: Dataset, *args: Any, **kwargs: Any) -> Any:
+        found = method(self, *args, **kwargs)
+        if type(found) is not xr.Dataset:
+            return found
+        return Dataset(found.data_vars, found.coords, found.attrs)
+
+    return kept
+
+
+# The methods of which xarray gives its own class, although cells stay what they are.
+for _name in ("astype", "clip", "combine_first", "fillna", "map_blocks", "where"):
+    setattr(Dataset, _name, _keeping(getattr(xr.Dataset, _name)))
 
 
 class DataTree(xr.DataTree):
@@ -69,7 +86,8 @@ def class_for(variables: Mapping[Any, xr.Variable], *, mixed: bool) -> type[xr.D
     variables
         Variables by name.
     mixed
-        Whether some have cells of differing lengths or of mixed types.
+        Whether some have cells of differing lengths or of mixed types, text that is lazy, or text
+        with null characters.
     """
     names: Iterable[Hashable] = {*variables, *(d for v in variables.values() for d in v.dims)}
     slashed = any(group_name(str(name)) != name for name in names)

@@ -189,9 +189,9 @@ def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
 # Methods that are usually applied to a table, or a column, before `set_index` or `loc`. Their
 # results must be of the classes of this module, so that these two still work as here.
 _KEPT = (
-    "__getitem__", "abs", "astype", "clip", "copy", "dropna", "fillna", "head", "isin", "isna",
-    "map_partitions", "mask", "persist", "rename", "repartition", "replace", "reset_index",
-    "round", "tail", "where",
+    "__getitem__", "_partitions", "abs", "astype", "clip", "copy", "dropna", "fillna", "head",
+    "isin", "isna", "map_partitions", "mask", "persist", "rename", "repartition", "replace",
+    "reset_index", "round", "tail", "where",
     *(f"__{name}__" for name in (
         "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod",
         "pow", "neg", "invert", "and", "or", "xor", "lt", "le", "gt", "ge", "eq", "ne",

@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from dask.dataframe.dask_expr import _expr as ex
+from dask.dataframe.dask_expr._indexing import LocBase, LocUnknown
+from dask.dataframe.dask_expr._repartition import Repartition
 
 from daskbroker.core.errors import BadQuery
 from daskbroker.views.table.arrow_cells import CellTypes, arrow_cells
@@ -28,8 +30,11 @@ __all__ = ["known_arrays", "with_arrow_lists", "without_arrays"]
 
 ARRAYS = ("raise", "drop")
 """Values of the option ``arrays``."""
-SELECTIONS = (ex.Projection, ex.Filter, ex.Partitions)
-"""Expressions that choose columns or rows and change no cell."""
+SELECTIONS = (
+    ex.Projection, ex.Filter, ex.Partitions, ex.Head, ex.Tail, ex.Drop, ex.DropnaFrame, ex.Query,
+    ex.ResetIndex, ex.Assign, LocBase, LocUnknown, Repartition,
+)  # fmt: skip
+"""Expressions that choose columns or rows, or add columns, and change no cell."""
 
 
 def object_columns(meta: pd.DataFrame) -> list[Any]:
@@ -160,12 +165,14 @@ def without_arrays(table: Any, arrays: str) -> Any:
 
 def known_arrays(table: Any) -> frozenset[Any]:
     """Return the names of those columns that are known to hold arrays without reading them."""
-    expr = table.expr
+    expr, assigned = table.expr, set[Any]()
     while isinstance(expr, SELECTIONS):
+        if isinstance(expr, ex.Assign):
+            assigned.update(expr.keys)
         expr = expr.frame
     if not isinstance(expr, FromPartitions):
         return frozenset()
-    return expr._parts.array_columns.intersection(object_columns(table._meta))
+    return expr._parts.array_columns.intersection(object_columns(table._meta)) - assigned
 
 
 def _refusal(names: Iterable[Any], stream: str) -> BadQuery:

@@ -134,9 +134,15 @@ def test_csv_reads_no_column_that_it_leaves_out(db, tmp_path):
     table = header.table()
     with pytest.raises(FrameMissing, match="img"):
         table[["img"]].compute()
-    for some in (table, table[table["time"] > "1990-01-01"]):
+    for some in (
+        table, table[table["time"] > "1990-01-01"], table.partitions[0], table.loc[1:3],
+        table.assign(twice=table["x"] * 2), table.reset_index(), table.drop(columns=["time"]),
+        table.head(2, compute=False), table.repartition(npartitions=2),
+    ):  # fmt: skip
         (path,) = some.to_csv(tmp_path / "d.csv", arrays="drop", single_file=True)
-        assert "img" not in pd.read_csv(path).columns
+        columns = pd.read_csv(path).columns
+        assert "x" in columns
+        assert "img" not in columns
         with pytest.raises(BadQuery, match="column 'img'"):
             some.to_csv(tmp_path / "e.csv", single_file=True)
     assert header.export(tmp_path / "f.csv", arrays="drop")
