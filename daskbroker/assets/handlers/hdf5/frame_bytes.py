@@ -49,7 +49,7 @@ class FrameBytes:
     deep
         Number of rows of a chunk.
     index
-        Finds the places of the chunks; None if the dataset has no chunks.
+        Finds the positions of the chunks; None if the dataset has no chunks.
     """
 
     path: str
@@ -95,7 +95,7 @@ class FrameBytes:
         file
             File descriptor from :meth:`opened`.
         rows
-            Increasing places along the first dimension.
+            Increasing positions along the first dimension.
         axes
             Selection along each of the other dimensions.
 
