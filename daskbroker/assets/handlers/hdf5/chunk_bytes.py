@@ -11,21 +11,29 @@ import ctypes
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import prod
 
 import h5py
 import numpy as np
+from h5py import h5f
 
 from ....core.errors import FillError
-from ....core.regular import open_regular
+from ....core.regular import Identity, identity, open_regular
 from ...regions import Axis, as_axis, put_region, shape_of, take_region
 from ..cores import divide
 from .chunk_index import MOST_CHUNKS, ChunkIndex, StoredChunk, grid_of
 from .filters import Damaged, Filters
 
-__all__ = ["ChunkBytes", "is_coded_to_its_edge", "is_plain", "is_written"]
+__all__ = [
+    "ChunkBytes",
+    "is_coded_to_its_edge",
+    "is_plain",
+    "is_written",
+    "is_written_here",
+    "opened_unchanged",
+]
 
 WORTH = 2**16
 """Minimum bytes of a chunk for which helper threads are worth it."""
@@ -52,7 +60,7 @@ class ChunkBytes:
     path
         Path of the file.
     state
-        Device, inode, size and modification time (ns) of the file when this was determined.
+        Identity of the file when this was determined.
     shape, dtype, chunk, fill
         Shape, dtype, chunk shape and fill value of the dataset; ``dtype`` is in the byte order of
         the file.
@@ -63,7 +71,7 @@ class ChunkBytes:
     """
 
     path: str
-    state: tuple[int, int, int, int]
+    state: Identity
     shape: tuple[int, ...]
     dtype: np.dtype
     chunk: tuple[int, ...]
@@ -83,10 +91,9 @@ class ChunkBytes:
             return None
         if not 0 < prod(grid_of(dataset)) <= MOST_CHUNKS:
             return None
-        path, file = dataset.file.filename, dataset.file.id.get_vfd_handle()
-        state = _state(file)
-        if is_written(file):
+        if is_written_here(dataset):
             return None
+        path, state = dataset.file.filename, identity(dataset.file.id.get_vfd_handle())
         return cls(
             *(path, state, dataset.shape, dataset.dtype, dataset.chunks),
             dataset.fillvalue,
@@ -94,13 +101,9 @@ class ChunkBytes:
             ChunkIndex(dataset),
         )
 
-    @contextmanager
-    def opened(self) -> Iterator[int | None]:
+    def opened(self) -> AbstractContextManager[int | None]:
         """Open the file; the context is its descriptor, or None if it changed or is written."""
-        with open_regular(self.path, buffering=0) as file:
-            number = file.fileno()
-            same = _state(number) == self.state and not is_written(number)
-            yield number if same else None
+        return opened_unchanged(self.path, self.state)
 
     def read_rows(self, file: int, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`~.rows.read_rows`.
@@ -169,7 +172,8 @@ class ChunkBytes:
 
     def _decode(self, file: int, stored: StoredChunk, out: np.ndarray) -> None:
         # pread would allocate the claimed size, even if the file is shorter.
-        if stored.offset + stored.size > self.state[2] or stored.size > self.filters.most:
+        there = 0 if self.state is None else self.state[2]
+        if stored.offset + stored.size > there or stored.size > self.filters.most:
             raise Damaged(f"its size of {stored.size:,} bytes is not possible in this file")
         data = os.pread(file, stored.size, stored.offset)
         self.filters.decode(memoryview(data), stored.mask, out)
@@ -204,9 +208,23 @@ def is_coded_to_its_edge(dataset: h5py.Dataset) -> bool:
         return bool(ask(plist.id, options) >= 0 and not options.value & DONT_FILTER_EDGES)
 
 
-def _state(file: int) -> tuple[int, int, int, int]:
-    found = os.fstat(file)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+@contextmanager
+def opened_unchanged(path: str, state: Identity) -> Iterator[int | None]:
+    """Open a file; the context is its descriptor, or None if it changed or is written."""
+    with open_regular(path, buffering=0) as file:
+        number = file.fileno()
+        same = identity(number) == state and not is_written(number)
+        yield number if same else None
+
+
+def is_written_here(dataset: h5py.Dataset) -> bool:
+    """Return whether the file of an open dataset is being written, by this process or another.
+
+    If this process has it open for writing, HDF5 holds values that are not in the file yet, and
+    nothing in the file tells that. It refuses to open for writing what is open for reading.
+    """
+    file = dataset.file.id
+    return bool(file.get_intent() & h5f.ACC_RDWR) or is_written(file.get_vfd_handle())
 
 
 def is_written(file: int) -> bool:

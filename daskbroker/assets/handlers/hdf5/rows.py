@@ -17,6 +17,7 @@ from ....core.regular import identity
 from ...regions import Axis, compose, shape_of, take_region
 from ..rows import Located, one_dataset
 from .chunk_bytes import ChunkBytes
+from .frame_bytes import FrameBytes, are_worth
 from .guard import ChunkGuard
 from .stored_rows import stored_rows
 from .stored_sizes import check_chunk, stored_elsewhere
@@ -67,8 +68,8 @@ class RowSource:
         plist = dataset.id.get_create_plist() if plist is None else plist
         self._filtered = plist.get_layout() == h5d.CHUNKED and plist.get_nfilters() > 0
         check_chunk(dataset, plist, self.dtype.itemsize)
-        self._chunks: ChunkBytes | None = None
-        self._looked = not self._filtered
+        self._bytes: ChunkBytes | FrameBytes | None = None
+        self._looked = False
         self._guard: ChunkGuard | None = None
         self._guarded = not self._filtered
         self._others = stored_elsewhere(dataset, plist)
@@ -99,9 +100,16 @@ class RowSource:
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`read_rows`."""
+        return read_rows(self.dataset, rows, axes, self._past_hdf5(rows, axes), self._check)
+
+    def _past_hdf5(self, rows: np.ndarray, axes: Sequence[Axis]) -> ChunkBytes | FrameBytes | None:
+        """Return what reads a region past HDF5, if something can and it is worth it."""
+        if not self._filtered and not are_worth(rows, axes, self.dtype.itemsize):
+            return None
         if not self._looked:  # twice at worst, if threads meet here
-            self._chunks, self._looked = ChunkBytes.of(self.dataset), True
-        return read_rows(self.dataset, rows, axes, self._chunks, self._check)
+            kind = ChunkBytes if self._filtered else FrameBytes
+            self._bytes, self._looked = kind.of(self.dataset), True
+        return self._bytes
 
     def _check(self, rows: range, axes: Sequence[Axis]) -> None:
         """Check the chunks that HDF5 is about to unpack."""
@@ -117,7 +125,7 @@ class RowSource:
     def refresh(self) -> None:
         """Update the shape with the rows that a writer added."""
         self.dataset.refresh()
-        self._chunks, self._looked = None, not self._filtered
+        self._bytes, self._looked = None, False
         self._guard, self._guarded = None, not self._filtered
 
 
@@ -125,7 +133,7 @@ def read_rows(
     dataset: h5py.Dataset,
     rows: np.ndarray,
     axes: Sequence[Axis],
-    chunks: ChunkBytes | None = None,
+    stored: ChunkBytes | FrameBytes | None = None,
     check: RegionCheck | None = None,
 ) -> np.ndarray:
     """Read a region of some rows.
@@ -139,8 +147,8 @@ def read_rows(
         without repetitions.
     axes
         Selection along each of the other dimensions.
-    chunks
-        Chunks of this dataset, if they can be read past HDF5.
+    stored
+        Chunks or frames of this dataset, if they can be read past HDF5.
     check
         Function that is called with the positions along all dimensions before HDF5 reads there.
 
@@ -151,11 +159,12 @@ def read_rows(
     """
     if len(rows) > 1 and (np.diff(rows) <= 0).any():
         ordered, positions = np.unique(rows, return_inverse=True)
-        return read_rows(dataset, ordered, axes, chunks, check)[positions]
-    if chunks is not None:
-        with chunks.opened() as file:
-            if file is not None:
-                return chunks.read_rows(file, rows, axes)
+        return read_rows(dataset, ordered, axes, stored, check)[positions]
+    if stored is not None:
+        with stored.opened() as file:
+            found = None if file is None else stored.read_rows(file, rows, axes)
+        if found is not None:
+            return found
     return _read_rows(dataset, rows, axes, check or _no_check)
 
 

@@ -1,0 +1,146 @@
+"""Frames that are stored as they are, read past HDF5."""
+
+import h5py
+import numpy as np
+import pytest
+from dask import config
+
+from daskbroker.assets.handlers.hdf5.frame_bytes import PIECE, FrameBytes
+from daskbroker.assets.handlers.hdf5.rows import RowSource
+from daskbroker.assets.regions import axes_of
+from daskbroker.core.errors import FillError
+from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
+
+COUNT, SIDE = 200, 64
+VALUES = frames(COUNT, (SIDE, SIDE), np.uint16)
+WHOLE = (range(SIDE), range(SIDE))
+
+LAYOUTS = {
+    "contiguous": {},
+    "a chunk a frame": {"chunks": (1, SIDE, SIDE)},
+    "chunks of several frames": {"chunks": (7, SIDE, SIDE), "maxshape": (None, SIDE, SIDE)},
+}
+
+
+@pytest.fixture
+def only_bytes(monkeypatch):
+    """HDF5 must not read values."""
+    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.rows._read_span", None)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_frames_by_several_threads(tmp_path, layout, only_bytes):
+    """All, some with gaps, and some more than once in any order; the last piece is shorter."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("d", VALUES.shape, VALUES.dtype, **LAYOUTS[layout])
+        for number in (*range(1, COUNT), 0):  # chunks do not lie in order
+            dataset[number] = VALUES[number]
+    random = np.random.default_rng(0)
+    chosen = [np.arange(COUNT), np.arange(3, COUNT), np.arange(COUNT)[::-1]]
+    chosen += [np.delete(np.arange(COUNT), [5, 6, 90]), random.integers(0, COUNT, 2 * COUNT)]
+    with h5py.File(path) as file, config.set({"daskbroker.decode-threads": 3}):
+        source = RowSource(file["d"])
+        for rows in chosen:
+            np.testing.assert_array_equal(source.read(rows, WHOLE), VALUES[rows])
+    assert VALUES.nbytes < PIECE  # rows of one piece, so gaps and their order divide the read
+
+
+def test_a_read_of_several_pieces(tmp_path, only_bytes):
+    values = frames(5, (1024, 1100), np.uint16)  # a piece has one frame, and not two
+    assert values[0].nbytes < PIECE < 2 * values[0].nbytes
+    for chunks in (None, (1, 1024, 1100), (5, 1024, 1100)):
+        path = write_hdf5(tmp_path / f"{chunks}.h5", values, chunks=chunks)
+        with h5py.File(path) as file:
+            got = RowSource(file[AD_DATASET]).read(np.arange(5), (range(1024), range(1100)))
+        np.testing.assert_array_equal(got, values)
+
+
+def test_what_is_left_to_hdf5(tmp_path):
+    """Regions, few bytes, other byte orders, compression; chunks of parts of frames."""
+    path = tmp_path / "f.h5"
+    others = {
+        "swapped": {"dtype": ">u2"},
+        "parts": {"chunks": (1, SIDE // 2, SIDE)},
+        "compact": {"dtype": "u1", "shape": (2, SIDE)},
+        "compressed": {"chunks": (1, SIDE, SIDE), "compression": "gzip"},
+        "bool": {"dtype": "?"},
+        "text": {"dtype": h5py.string_dtype()},
+    }
+    with h5py.File(path, "w") as file:
+        file["d"] = VALUES
+        for name, options in others.items():
+            file.create_dataset(name, **{"shape": VALUES.shape, "dtype": "<u2", **options})
+        file["swapped"][...] = VALUES
+    with h5py.File(path) as file:
+        for name in others:
+            assert FrameBytes.of(file[name]) is None, name
+        swapped = RowSource(file["swapped"]).read(np.arange(COUNT), WHOLE)
+        np.testing.assert_array_equal(swapped, VALUES)
+        source = RowSource(file["d"])
+        for roi in (
+            (slice(3, 60),),
+            (slice(None, None, -1),),
+            (slice(None), 5),
+            (slice(None), [2]),
+        ):
+            axes = axes_of(roi, (SIDE, SIDE))
+            expected = VALUES[(slice(None), *roi)]
+            np.testing.assert_array_equal(source.read(np.arange(COUNT), axes), expected)
+        np.testing.assert_array_equal(source.read(np.array([7]), WHOLE), VALUES[[7]])
+
+
+def test_frames_that_were_never_written(tmp_path):
+    """They have the fill value, whatever else is written."""
+    for name, options in LAYOUTS.items():
+        path = tmp_path / f"{name}.h5"
+        with h5py.File(path, "w") as file:
+            dataset = file.create_dataset("d", VALUES.shape, "<u2", fillvalue=7, **options)
+            if dataset.chunks:
+                dataset[:50] = VALUES[:50]
+        with h5py.File(path) as file:
+            expected = file["d"][...]
+            assert expected[-1, 0, 0] == 7
+            got = RowSource(file["d"]).read(np.arange(COUNT), WHOLE)
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("chunks", [None, (1, SIDE, SIDE)])
+def test_a_file_that_was_cut_off(tmp_path, chunks, reader):
+    """An error that names the file, not zeros."""
+    path = write_hdf5(tmp_path / "f.h5", VALUES, chunks=chunks)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 3 * VALUES[0].nbytes)
+    with pytest.raises(FillError, match=f"path '{path}'"):
+        reader.resource("AD_HDF5", path, [{"point_number": n} for n in range(COUNT)])
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}])
+def test_a_file_that_this_process_writes(tmp_path, options):
+    """What HDF5 still holds in its cache is read, too."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as writer:
+        chunks = (1, SIDE, SIDE)
+        dataset = writer.create_dataset("d", data=VALUES, chunks=chunks, **options)
+        writer.flush()
+        with h5py.File(path) as file:
+            source = RowSource(file["d"])
+            np.testing.assert_array_equal(source.read(np.arange(COUNT), WHOLE), VALUES)
+            dataset[3] = 9
+            assert (source.read(np.arange(COUNT), WHOLE)[3] == 9).all()
+
+
+def test_a_file_that_changed(tmp_path):
+    """It is read by HDF5, which has it open."""
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file["d"] = VALUES
+    with h5py.File(path) as file:
+        source = RowSource(file["d"])
+        found = FrameBytes.of(file["d"])
+        source.read(np.arange(COUNT), WHOLE)
+        with path.open("ab") as other:
+            other.write(b"more")
+        with found.opened() as number:
+            assert number is None
+        np.testing.assert_array_equal(source.read(np.arange(COUNT), WHOLE), VALUES)
