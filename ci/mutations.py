@@ -44,8 +44,12 @@ TESTS = {
     "core/query": ["tests/core/test_query.py"],
     "core/codec": ["tests/core/test_codec.py"],
     "core/column_kinds": ["tests/core/test_codec.py"],
+    "core/chunk_statistics": ["tests/core/test_chunks.py", "tests/core/test_plan_builder.py"],
     "core/chunks": ["tests/core/test_chunks.py", "tests/core/test_plan_builder.py"],
     "core/documents": ["tests/core/test_documents.py"],
+    "core/normalizing": ["tests/core/test_documents.py"],
+    "core/packed": ["tests/core/test_documents.py"],
+    "core/plain_values": ["tests/core/test_documents.py"],
     "core/validate": ["tests/core/test_validate.py"],
     "assets/files/resolving": ["tests/assets/files/test_resolving.py"],
     "assets/regions": ["tests/assets/test_regions.py", "tests/assets/test_shapes.py"],
@@ -70,7 +74,9 @@ TESTS = {
     "stores/mongodb/acknowledgement": ["tests/stores/mongodb/test_replica_set.py", "-k",
                                        "wait or given_up or how_long or in_time"],
     "stores/mongodb/bad_headers": ["tests/stores/mongodb/test_foreign_documents.py"],
-    "stores/mongodb/bson_documents": ["tests/stores/mongodb/test_database.py"],
+    "stores/mongodb/bson_documents": [
+        "tests/stores/mongodb/test_database.py", "tests/stores/mongodb/test_long_journal.py",
+    ],
     "stores/mongodb/chunk_store": [
         "tests/stores/mongodb/test_sealing.py", "tests/stores/mongodb/test_bits.py",
     ],

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
-from .assets.handlers.registry import HandlerRegistry, HandlerType
+from .broker_files import BrokerFiles
+from .broker_filters import BrokerFilters
 from .broker_key import BrokerKey
+from .broker_opening import BrokerOpening
 from .core import clock, open_brokers
-from .core.errors import ConfigError
 from .core.old_names import missing
 from .core.printable import printable
 from .core.redaction import redacted
-from .core.search import Search, compile_search
-from .display.listing import SHOWN, shown_or
+from .core.search import Search
+from .display.listing import MAX_RUNS_SHOWN, shown_or
 from .display.markup import escaped
 from .event_source import EventSource, run_of
 from .event_sources import EventSources, EventSourcesGiven
@@ -36,7 +35,7 @@ from .watching import watch
 __all__ = ["DataBroker"]
 
 
-class DataBroker:
+class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
     """A header source and one or more event sources: search runs, filter them, insert documents.
 
     Usually made by :func:`daskbroker.connect`. Event sources are indexed by position or by name:
@@ -97,7 +96,7 @@ class DataBroker:
         root_map: Mapping[str, str] | None = None,
         readable_roots: Sequence[str] | None = None,
     ) -> None:
-        self.timezone = clock.resolved_zone(timezone)
+        super().__init__(clock.resolved_zone(timezone))
         if isinstance(header_source, HeaderStore):
             header_source = HeaderSource(header_source)
         self.header_source = header_source
@@ -109,7 +108,6 @@ class DataBroker:
         self.closed = False
         self._key = BrokerKey(key, uri)
         self._inserter = Inserter(header_source.store, self.event_sources, route)
-        self._filters: list[tuple[dict[str, Any], Search]] = []
         self.hints = SearchHints(header_source.store, [es.store for es in self.event_sources])
         if key is not None:
             open_brokers.remember(key, self)
@@ -123,47 +121,6 @@ class DataBroker:
     def is_in_place(self) -> bool:
         """Whether the opened stores still exist and were not replaced, e.g. by a folder's copy."""
         return all(source.store.is_in_place for source in self.event_sources)
-
-    # -- opening by configuration ------------------------------------------------------------
-
-    @classmethod
-    def named(cls, name: str, *, mode: str | None = None, timezone: str | None = None) -> Self:
-        """Open the broker of a named configuration, like ``Broker.named`` of databroker.
-
-        Parameters
-        ----------
-        name
-            Name that ``daskbroker config`` lists; ``"temp"`` is :func:`daskbroker.temp`.
-        mode, timezone
-            As for :func:`daskbroker.connect`.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such configuration; the message lists the existing ones.
-        """
-        return open_brokers.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
-
-    @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], *, mode: str | None = None, timezone: str | None = None
-    ) -> Self:
-        """Open the broker described by a configuration, given as the content of its YAML file.
-
-        Parameters
-        ----------
-        config
-            Mapping in daskbroker's own form (``uri`` …) or databroker's (``metadatastore`` …), or
-            a catalog of one source.
-        mode, timezone
-            As for :func:`daskbroker.connect`.
-
-        Raises
-        ------
-        ConfigError
-            If the configuration is not valid.
-        """
-        return open_brokers.opened(_request(configuration=config, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
     # -- insert ------------------------------------------------------------------------------
 
@@ -231,48 +188,6 @@ class DataBroker:
         """
         return self.header_source.store.one_sync(batch=True)
 
-    # -- filters -----------------------------------------------------------------------------
-
-    @property
-    def filters(self) -> list[dict[str, Any]]:
-        """Copy of the arguments of each :meth:`add_filter` call, in order."""
-        return [copy.deepcopy(arguments) for arguments, _ in self._filters]
-
-    def add_filter(self, **query: Any) -> None:
-        """Restrict every later search and ``db[-n]``; ``db[uid]`` is not affected.
-
-        Parameters
-        ----------
-        **query
-            Arguments of a search, including ``since``, ``until`` and ``full``.
-
-        Raises
-        ------
-        BadQuery
-            If the query is not valid.
-        """
-        query = copy.deepcopy(query)
-        self._filters.append((query, self._compile(**query)))
-
-    def clear_filters(self) -> None:
-        """Remove all filters."""
-        self._filters.clear()
-
-    def _compile(
-        self,
-        full: str | None = None,
-        search: str | None = None,
-        since: Any = None,
-        until: Any = None,
-        **query: Any,
-    ) -> Search:
-        return compile_search(full, search, since, until, query, self.timezone)
-
-    def _filtered(self, search: Search) -> Search:
-        for _, narrower in self._filters:
-            search = narrower & search
-        return search
-
     # -- search ------------------------------------------------------------------------------
 
     def __call__(
@@ -299,7 +214,7 @@ class DataBroker:
             days, weeks, months or years, which is a date, while one in hours or less is an instant.
         **query
             Mongo-style filter on start documents, such as ``**{"sample.name": "x"}``. Some words
-            are reserved, whatever keys documents have: ``stop={...}`` and ``descriptor={...}``
+            are reserved even if documents have such keys: ``stop={...}`` and ``descriptor={...}``
             filter on those documents; ``data_key="det"`` finds runs in which some descriptor has
             this data key; ``start_time`` and ``stop_time`` are synonyms of ``since`` and
             ``until``; ``exit_status="fail"`` filters on the stop document, ``exit_status="open"``
@@ -413,53 +328,6 @@ class DataBroker:
             If the table is lazy: Dask would lose rows in another zone than UTC.
         """
         return clock.tz_convert(computed, self.timezone)
-
-    # -- detector files ----------------------------------------------------------------------
-
-    @property
-    def handler_registry(self) -> HandlerRegistry:
-        """Handlers of detector files by spec: registered here, built in or installed."""
-        return self.files.registry
-
-    def register_handler(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
-        """Register the handler that reads files of a spec or mimetype.
-
-        Parameters
-        ----------
-        spec
-            Spec or mimetype in the resource documents.
-        handler
-            Subclass of :class:`~daskbroker.assets.handlers.BlockHandler`, a classic handler
-            class, or ``"module:Class"``.
-        overwrite
-            Whether to replace another handler of the same spec.
-
-        Raises
-        ------
-        HandlerExists
-            If another handler is registered and ``overwrite`` is False.
-        """
-        self.files.registry.register(spec, handler, overwrite)
-
-    def deregister_handler(self, spec: str) -> None:
-        """Remove the registered handler of a spec.
-
-        Raises
-        ------
-        HandlerNotFound
-            If no handler was registered for it.
-        """
-        self.files.registry.unregister(spec)
-
-    @property
-    def root_map(self) -> dict[str, str]:
-        """``{root in the documents: root where the files are now}``; may be changed in place."""
-        return self.files.root_map
-
-    @property
-    def readable_roots(self) -> list[str] | None:
-        """Folders outside which no detector file is opened; no limit if None."""
-        return self.files.readable_roots
 
     # -- databroker's interfaces -------------------------------------------------------------
 
@@ -598,7 +466,7 @@ class DataBroker:
         return (open_brokers.broker_of, (self.key,))
 
     def __repr__(self) -> str:
-        return shown_or(self._title, lambda: self().listing(self._title, SHOWN).text())
+        return shown_or(self._title, lambda: self().listing(self._title, MAX_RUNS_SHOWN).text())
 
     def _repr_html_(self) -> str:
         return shown_or(escaped(self._title), lambda: self().listing(self._title).markup())
@@ -609,16 +477,6 @@ class DataBroker:
         filters = self._filtered(Search()).shown
         shown = f" filtered by {', '.join(filters)}" if filters else ""
         return f"<DataBroker {printable(place + shown)}>"
-
-
-def _request(**wanted: Any) -> str:
-    """Return a request for :func:`daskbroker.core.open_brokers.opened` as JSON text."""
-    try:
-        return json.dumps(wanted, sort_keys=True)
-    except (TypeError, ValueError):
-        raise ConfigError(
-            "a configuration must consist of text, numbers, lists and mappings"
-        ) from None
 
 
 def _assemble(

@@ -148,8 +148,8 @@ def _unknown_word(word: str) -> ConfigError:
     )
 
 
-def _names(near: str) -> str:
-    return listed(dict.fromkeys(found.name for found in list_configurations()), near)
+def _names(name: str) -> str:
+    return listed(dict.fromkeys(found.name for found in list_configurations()), name)
 
 
 def _opened(

@@ -23,13 +23,13 @@ Described = list[Document | BadRun]
 
 
 def having_descriptors(
-    found: Iterable[FoundHeader], search: Search, stores: Sequence[EventStore]
+    headers: Iterable[FoundHeader], search: Search, stores: Sequence[EventStore]
 ) -> Iterator[FoundHeader]:
     """Yield the runs whose descriptors match; runs that cannot be read are passed on as BadRun.
 
     A run of which a descriptor cannot be read becomes the BadRun of that descriptor.
     """
-    coming = iter(found)
+    coming = iter(headers)
     for size in chain(BATCHES, repeat(BATCHES[-1])):
         some = list(islice(coming, size))
         if not some:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
 
-from .assets.access import FileAccess
+from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.filling import Filling, Target
 from .assets.filling.missing import MissingMode
 from .assets.filling.streams import fill_stream
@@ -18,7 +18,7 @@ from .assets.filling.tables import fill_frame
 from .assets.peek.background import BackgroundPeeker
 from .assets.peek.peeking import PeekMode, peek_all, with_stored_peeks
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
-from .core.documents import ALL, Document
+from .core.documents import ALL, Document, StreamName
 from .core.errors import BadQuery, StreamNotFound
 from .core.external import external_keys
 from .core.fields import data_keys_of
@@ -35,6 +35,9 @@ from .views.table import lazy_table
 if TYPE_CHECKING:
     from .header import Header
 
+    AnyRun: TypeAlias = Header | Mapping[str, Any] | tuple[Any, ...] | str
+    """A run, given as a Header, start document, pair of start and stop, or uid."""
+
 __all__ = ["EventSource", "meant_fields", "no_stream"]
 
 BACKGROUND_SECONDS = 10.0
@@ -42,7 +45,7 @@ BACKGROUND_SECONDS = 10.0
 
 
 class EventSource:
-    """Descriptors, events and references of runs: the manifesto's methods, over a store.
+    """Descriptors, events and references of runs in a store, with views of them.
 
     Parameters
     ----------
@@ -77,11 +80,13 @@ class EventSource:
 
     # -- what there is -----------------------------------------------------------------------
 
-    def stream_names_given_header(self, header: Any) -> set[str]:
+    def stream_names_given_header(self, header: AnyRun) -> set[str]:
         """Return the names of the streams of a run."""
         return {stream_of(d) for d in self.store.descriptors_of([run_of(header)])}
 
-    def descriptors_given_header(self, header: Any, stream_name: Any = ALL) -> list[Document]:
+    def descriptors_given_header(
+        self, header: AnyRun, stream_name: StreamName = ALL
+    ) -> list[Document]:
         """Return the descriptors of a run, of one stream or of all, ordered by time.
 
         Raises
@@ -91,11 +96,12 @@ class EventSource:
         """
         run = run_of(header)
         found = self.store.descriptors_of([run], stream_name)
+        # A run without streams is valid; a stream that is named must exist.
         if not found and stream_name is not ALL:
             raise self._no_stream(run, stream_name)
         return found
 
-    def chunks_given_header(self, header: Any, stream_name: Any = ALL) -> ChunkPlan:
+    def chunks_given_header(self, header: AnyRun, stream_name: StreamName = ALL) -> ChunkPlan:
         """Return the plan of the chunks that hold the events of a run; reads no payload.
 
         Raises
@@ -118,18 +124,18 @@ class EventSource:
 
     def _plan(
         self,
-        header: Any,
-        stream_name: Any,
+        header: AnyRun,
+        stream_name: StreamName,
         *,
         references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
     ) -> RunPlan:
         run = run_of(header)
-        plan = self.store.plan_runs([run], stream_name, references).checked()
+        plan = self.store.plan_runs([run], stream_name, references=references).checked()
         if not plan.descriptors and stream_name is not ALL:
             raise self._no_stream(run, stream_name)
         return plan
 
-    def _no_stream(self, run: str, stream_name: Any) -> StreamNotFound:
+    def _no_stream(self, run: str, stream_name: StreamName) -> StreamNotFound:
         descriptors = self.store.descriptors_of([run])
         return no_stream(
             run, stream_name, set(map(stream_of, descriptors)), data_keys_of(descriptors)
@@ -139,13 +145,13 @@ class EventSource:
 
     def documents_given_header(
         self,
-        header: Any,
-        stream_name: Any = ALL,
+        header: AnyRun,
+        stream_name: StreamName = ALL,
         fill: bool = False,
         fields: Any = None,
         *,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
         missing: MissingMode | None = None,
         fill_value: Any = None,
@@ -193,7 +199,7 @@ class EventSource:
 
     def table_given_header(
         self,
-        header: Any,
+        header: AnyRun,
         stream_name: str = "primary",
         fill: bool = False,
         fields: Any = None,
@@ -201,8 +207,8 @@ class EventSource:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         timezone: str | None = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
         missing: MissingMode | None = None,
         fill_value: Any = None,
@@ -227,7 +233,7 @@ class EventSource:
 
     # -- what detector files say -------------------------------------------------------------
 
-    def peek(self, header: Any, *, seconds: float | None = None, keep_open: bool = True) -> int:
+    def peek(self, header: AnyRun, *, seconds: float | None = None, keep_open: bool = True) -> int:
         """Read shapes and dtypes from the detector files of a run, and keep them in the store.
 
         For each external key, the files of the first and the last resource are read, unless they
@@ -248,10 +254,12 @@ class EventSource:
             Number of external keys, counted per descriptor, that are kept now and were not before.
         """
         _, stop = _start_and_stop(header)
-        return self._look(run_of(header), stop is not None, seconds, keep_open)
+        run = run_of(header)
+        return self._look(run, seconds, stopped=stop is not None, keep_open=keep_open)
 
-    def _look(self, run: str, stopped: bool, seconds: float | None, keep_open: bool) -> int:
-        plan = self.store.plan_runs([run], ALL, ViewOptions().runs_to_fill)
+    def _look(self, run: str, seconds: float | None, *, stopped: bool, keep_open: bool) -> int:
+        plan = self.store.plan_runs([run], ALL, references=ViewOptions().runs_to_fill)
+        # Without references there is no file to look into.
         if not plan.references:
             return 0
         filling = self.files.filling(plan.references)
@@ -264,6 +272,7 @@ class EventSource:
 
     def peek_later(self, run: str) -> None:
         """Start peeking into the files of a stopped run, in a thread and for a bounded time."""
+        # The thread is started by the first run that stops.
         if self._peeker is None:
             look = partial(self._look, stopped=True, seconds=BACKGROUND_SECONDS, keep_open=False)
             self._peeker = BackgroundPeeker(look)
@@ -280,8 +289,8 @@ class EventSource:
     def filling(
         self,
         descriptors: Sequence[Mapping[str, Any]],
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
     ) -> Filling | None:
         """Return what is needed to fill events of some descriptors; None without external keys.
 
@@ -298,6 +307,7 @@ class EventSource:
             Handlers by data key for this call.
         """
         runs = dict.fromkeys(d["run_start"] for d in descriptors if external_keys(d))
+        # No external key: nothing to fill.
         if not runs:
             return None
         references = self.store.plan_references(REFERENCES, list(runs))
@@ -310,8 +320,8 @@ class EventSource:
         event: Mapping[str, Any],
         in_place: bool = False,
         fields: Iterable[str] | None = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
     ) -> Any:
         """Return an event with external data in place of its references.
 
@@ -345,14 +355,14 @@ class EventSource:
         stream: Iterable[tuple[str, Mapping[str, Any]]],
         in_place: bool = False,
         fields: Iterable[str] | None = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
     ) -> Iterator[tuple[str, Any]]:
         """Yield the same ``(name, doc)`` pairs with events and event_pages filled. Lazy.
 
         Events of a list, or from ``documents`` and ``stream`` of a Header or of Results, are filled
         block by block. Any other iterator may have to wait for its next document, so each
-        document is given before the next is asked for. The references of a descriptor are looked
+        document is given before the next is requested. The references of a descriptor are looked
         up in the store when its first event comes. Parameters are as for :meth:`fill_event`.
         """
 
@@ -363,15 +373,15 @@ class EventSource:
 
         find, waits = self.store.find_descriptor, not _is_at_hand(stream)
         keys = _keys_to_fill(fields)
-        return fill_stream(stream, filling_of, find, in_place, keys, waits=waits)
+        return fill_stream(stream, filling_of, find, keys, in_place=in_place, waits=waits)
 
     def fill_table(
         self,
         table: Any,
         in_place: bool = False,
         fields: Iterable[str] | None = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
     ) -> Any:
         """Fill the external columns of a table that was made with ``fill=False``.
 
@@ -396,6 +406,7 @@ class EventSource:
             If it is no table, or its ``attrs``, which most operations drop, name no runs.
         """
         told = getattr(getattr(table, "_meta", table), "attrs", {})
+        # Dask keeps attrs in its meta; a table made by other means has none.
         if not isinstance(table, (pd.DataFrame, dd.DataFrame)) or "runs" not in told:
             raise BadQuery(
                 "fill_table takes a table whose attrs name its runs and stream, as tables of "
@@ -404,12 +415,14 @@ class EventSource:
         keys = _keys_to_fill(fields)
         descriptors = self.store.descriptors_of(list(told["runs"]), told.get("stream", ALL))
         filling = self.filling(descriptors, handler_registry, handler_overrides)
+        # The table has no external column.
         if filling is None:
             return table if in_place else table.copy()
+        # Filled partition by partition; Dask must not enforce dtypes of unfilled cells.
         if isinstance(table, dd.DataFrame):
             meta = {"meta": table._meta, "enforce_metadata": False}
             return table.map_partitions(fill_frame, filling, descriptors, False, keys, **meta)
-        return fill_frame(table, filling, descriptors, in_place, keys)
+        return fill_frame(table, filling, descriptors, keys, in_place=in_place)
 
 
 def no_stream(
@@ -422,7 +435,7 @@ def no_stream(
     run
         Uid of the run.
     name
-        Stream that was asked for.
+        Stream that was requested.
     there
         Names of the streams of the run.
     data_keys
@@ -446,7 +459,7 @@ def meant_fields(name: Any, data_keys: Collection[str] = ()) -> str:
     return f". {why}: data keys are given as fields={fields!r:.200}"
 
 
-def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
+def run_of(header: AnyRun) -> str:
     """Return the uid of a run, given as a Header, start document, pair of documents, or uid.
 
     Raises
@@ -454,8 +467,10 @@ def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
     TypeError
         If it is none of these.
     """
+    # A uid is taken as it is, without a look into the store.
     if isinstance(header, str):
         return header
+    # A pair of start and stop, as databroker's searches gave.
     if isinstance(header, tuple):
         header = header[0]
     start = getattr(header, "start", header)
@@ -474,7 +489,7 @@ def _is_at_hand(stream: Iterable[Any]) -> bool:
     return isinstance(stream, Sized) or is_from_store(stream)
 
 
-def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+def _start_and_stop(header: AnyRun) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     """Return the start and stop of a run as of now; must be called before anything is planned.
 
     Otherwise the stop could be later than the events of the plan.

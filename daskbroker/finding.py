@@ -9,7 +9,7 @@ from .core.errors import OffsetOutOfRange, RunNotFound
 from .display.header_list import HeaderList
 from .header import Header
 from .results import Results
-from .stores.header_store import is_whole_number
+from .stores.header_store import is_integer
 
 if TYPE_CHECKING:
     from .broker import DataBroker
@@ -25,7 +25,7 @@ def find(db: DataBroker, key: Any) -> Any:
         return _slice(db, key)
     if isinstance(key, (list, tuple, set)):
         return HeaderList(find(db, item) for item in key)
-    if is_whole_number(key) and key < 0:
+    if is_integer(key) and key < 0:
         return at_offset(db(), int(key))
     return Header(db, *db.header_source[key])
 
@@ -76,7 +76,7 @@ def _slice(db: DataBroker, key: slice) -> HeaderList:
         If an end of the slice is not a negative whole number.
     """
     ends = (key.start, key.stop)
-    if any(end is not None and (not is_whole_number(end) or end >= 0) for end in ends):
+    if any(end is not None and (not is_integer(end) or end >= 0) for end in ends):
         raise IndexError("slices of a broker must count from the newest run: db[-5:], db[-10:-5]")
     newest = 0 if key.stop is None else -int(key.stop)
     oldest = None if key.start is None else -int(key.start)

@@ -109,8 +109,8 @@ class FoundRuns:
         found = self._found(oldest_first=True)()
         return self._headers(self._described(found) if self._search.descriptors else found)
 
-    def _described(self, found: Iterator[FoundHeader]) -> Iterator[FoundHeader]:
-        return having_descriptors(found, self._search, self._stores)
+    def _described(self, headers: Iterator[FoundHeader]) -> Iterator[FoundHeader]:
+        return having_descriptors(headers, self._search, self._stores)
 
     @property
     def _stores(self) -> list[EventStore]:
@@ -119,11 +119,11 @@ class FoundRuns:
     def _found(self, **order: bool) -> Callable[..., Iterator[FoundHeader]]:
         return partial(self._db.header_source.store.find, self._search, **order)
 
-    def _headers(self, found: Iterator[FoundHeader]) -> Iterator[Header]:
+    def _headers(self, pairs: Iterator[FoundHeader]) -> Iterator[Header]:
         self._db.hints.on_words(self._search)
         bad: list[BadRun] = []
         nothing = True
-        for pair in leave_out_bad(found, bad):
+        for pair in leave_out_bad(pairs, bad):
             nothing = False
             yield Header(self._db, *pair)
         self._bad_headers = bad
@@ -206,11 +206,11 @@ class FoundRuns:
             return self._slice(key)
         if isinstance(key, str):
             return named_run(self, key)
-        place = operator.index(key)
-        if place < 0:
-            place += len(self)
-        if place >= 0:
-            for header in self[place : place + 1]:
+        position = operator.index(key)
+        if position < 0:
+            position += len(self)
+        if position >= 0:
+            for header in self[position : position + 1]:
                 return header
         raise OffsetOutOfRange(f"there are {len(self)} runs; there is no run number {key}")
 

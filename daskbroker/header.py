@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .core.documents import ALL, Document
+from .core.documents import ALL, AllStreams, Document, StreamName
 from .core.old_names import missing
 from .display.page import header_line, header_markup, header_text
 from .display.plots import Frame, Y, plot_run
@@ -131,7 +131,7 @@ class Header(HeaderViews, HeaderDocuments):
 
     def references(
         self,
-        stream_name: Any = ALL,
+        stream_name: StreamName = ALL,
         *,
         to: Mapping[str, str] | None = None,
         arrays: str = "raise",
@@ -171,7 +171,7 @@ class Header(HeaderViews, HeaderDocuments):
         FillError
             If a file is missing or cannot be read.
         """
-        if stream_name is not ALL:
+        if not isinstance(stream_name, AllStreams):
             self.es_given_stream(stream_name)
         return run_references(self.as_now(), stream_name, to, arrays)
 

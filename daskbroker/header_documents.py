@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from .assets.access import Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
-from .core.documents import ALL, Document
+from .core.documents import ALL, AllStreams, Document, StreamName
 from .core.errors import BadQuery
 from .core.run_plan import RunPlan
 from .core.stored_streams import from_store
@@ -24,15 +25,15 @@ FOLLOWED = ("documents", "dataframe")
 
 
 class HeaderDocuments(StoredRun):
-    """What :class:`daskbroker.Header` gives one after the other: documents, and new rows."""
+    """Methods of :class:`daskbroker.Header` that yield documents and new rows."""
 
     def documents(
         self,
         fill: bool = True,
         fields: Any = None,
         *,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
         missing: MissingMode | None = None,
         fill_value: Any = None,
@@ -109,12 +110,12 @@ class HeaderDocuments(StoredRun):
 
     def stream(
         self,
-        stream_name: Any = ALL,
+        stream_name: StreamName = ALL,
         fill: bool = True,
         fields: Any = None,
         *,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
         missing: MissingMode | None = None,
         fill_value: Any = None,
@@ -139,7 +140,7 @@ class HeaderDocuments(StoredRun):
             fill_value=fill_value,
         )
         run = self.as_now()
-        if stream_name is ALL:
+        if isinstance(stream_name, AllStreams):
             return from_store(run.documents_of(run.plans(), options))
         sources = [run._planned(stream_name, True)]
         return from_store(
@@ -152,15 +153,15 @@ class HeaderDocuments(StoredRun):
 
     def follow(
         self,
-        stream_name: Any = ALL,
+        stream_name: StreamName = ALL,
         fill: bool = False,
         fields: Any = None,
         *,
         format: str = "documents",
         interval: float = 0.2,
         timeout: float | None = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
     ) -> Iterator[Any]:
         """Iterate over the data of the run, waiting for new data until its stop comes.
@@ -204,8 +205,8 @@ class HeaderDocuments(StoredRun):
         """
         if format not in FOLLOWED or (format == "dataframe" and stream_name is ALL):
             raise BadQuery(
-                f"follow gives {' or '.join(FOLLOWED)}, the latter of a stream that is named; not "
-                f"{format!r} of {stream_name!r}"
+                f"format must be {' or '.join(map(repr, FOLLOWED))}, and the latter needs a "
+                f"stream_name; not {format!r} with stream_name {stream_name!r}"
             )
         options = ViewOptions(
             fields,
@@ -216,7 +217,10 @@ class HeaderDocuments(StoredRun):
         )
         references = True if format == "documents" else options.runs_to_fill
         sources = [
-            (partial(source.store.plan_runs, [self.uid], stream_name, references), source.reach)
+            (
+                partial(source.store.plan_runs, [self.uid], stream_name, references=references),
+                source.reach,
+            )
             for source in self._sources
         ]
         follower = Follower(sources, self.start, stream_name, options)

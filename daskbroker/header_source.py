@@ -11,7 +11,7 @@ from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
 from .core.name_lists import listed
 from .core.search import LEAST_PREFIX, Search, compile_search, is_derived
 from .core.validate import prepare
-from .stores.header_store import FARTHEST, HeaderPair, HeaderStore, is_whole_number
+from .stores.header_store import FARTHEST, HeaderPair, HeaderStore, is_integer
 
 __all__ = ["HeaderSource"]
 
@@ -69,7 +69,7 @@ class HeaderSource:
         """
         if isinstance(key, str):
             return self._by_uid(key)
-        if not is_whole_number(key):
+        if not is_integer(key):
             raise TypeError(f"a run is looked up by uid (text), scan_id or offset, not by {key!r}")
         return self.by_offset(int(key), Search()) if key < 0 else self._by_scan_id(int(key))
 
@@ -115,8 +115,8 @@ class HeaderSource:
         OffsetOutOfRange
             If the search finds fewer runs.
         """
-        place = min(-offset, FARTHEST)
-        for pair in self._found(search, place - 1, place):
+        position = min(-offset, FARTHEST)
+        for pair in self._found(search, position - 1, position):
             return pair
         raise OffsetOutOfRange(
             f"there are only {self.store.count(search)} runs; {offset} is too far back"

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .assets.access import FileAccess
+from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
-from .core.documents import ALL
 from .core.errors import BadQuery
 from .core.group_names import group_name
 from .core.run_plan import RunPlan
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HeaderViews"]
 
-FORMATS = ("dataframe", "dataset")
+VIEWS = ("dataframe", "dataset")
 
 
 class HeaderViews(StoredRun):
-    """What :class:`daskbroker.Header` gives as a table, a Dataset or a tree."""
+    """Methods of :class:`daskbroker.Header` that return tables, Datasets and trees."""
 
     def table(
         self,
@@ -44,8 +43,8 @@ class HeaderViews(StoredRun):
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         timezone: str | None = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
         missing: MissingMode | None = None,
         fill_value: Any = None,
@@ -107,8 +106,8 @@ class HeaderViews(StoredRun):
             If ``format`` is unknown, ``timezone`` is not UTC, or ``missing`` or ``fill_value`` is
             not valid.
         """
-        if format not in FORMATS:
-            raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        if format not in VIEWS:
+            raise BadQuery(f"format must be one of {', '.join(VIEWS)}, not {format!r}")
         options = ViewOptions(
             fields,
             fill,
@@ -140,8 +139,8 @@ class HeaderViews(StoredRun):
         roi: Mapping[str, Any] | None = None,
         grid: bool = False,
         index: str | None = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
         missing: MissingMode | None = None,
         fill_value: Any = None,
@@ -232,7 +231,7 @@ class HeaderViews(StoredRun):
         run = self.as_now()
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
-            plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill).checked()
+            plan = source.store.plan_runs([self.uid], references=options.runs_to_fill).checked()
             for name in plan.streams:
                 found.setdefault(name, (plan.of_stream(name), source.reach))
         check_fill_names(fill_value, [d for plan, _ in found.values() for d in plan.descriptors])

@@ -101,8 +101,8 @@ class Inserter:
         source = dict(self._sources.items()).get(name)
         if source is None:
             raise ConfigError(
-                f"{document_label('descriptor', descriptor)}: route gave {name!r}; event sources "
-                f"are {listed(self._sources.keys(), name)}"
+                f"{document_label('descriptor', descriptor)}: route returned {name!r}; event "
+                f"sources are {listed(self._sources.keys(), name)}"
             )
         return source
 

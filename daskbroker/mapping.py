@@ -83,7 +83,7 @@ def map_runs(
     """
     if in_flight is not None and in_flight < 1:
         raise ConfigError(f"in_flight must be 1 or more, not {in_flight}")
-    with open_pool(client) as pool, progress_bar(headers, " runs", progress) as bar:
+    with open_pool(client) as pool, progress_bar(headers, " runs", show=progress) as bar:
         start = partial(_start, pool, funcname(func), partial(func, **(kwargs or {})), args)
         for header, future in as_completed(start, headers, in_flight or pool.ahead):
             bar.update()

@@ -11,7 +11,7 @@ __all__ = ["progress_bar"]
 
 
 def progress_bar(
-    items: Iterable[Any] | None, unit: str, show: bool | None = None, *, of: Sized | None = None
+    items: Iterable[Any] | None, unit: str, *, show: bool | None = None, of: Sized | None = None
 ) -> Any:
     """Return a ``tqdm`` progress bar: iterate over it, or call ``update(n)`` and ``close()``.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .core.errors import BadRunWarning
 from .core.old_names import missing
 from .core.printable import printable
-from .display.listing import FOLDED, SHOWN, Listing, shown_or
+from .display.listing import FOLDED, MAX_RUNS_SHOWN, Listing, shown_or
 from .display.markup import escaped
 from .display.plots import Y, plot_runs
 from .display.runs_frame import runs_frame
@@ -33,7 +33,7 @@ class Results(ResultsViews):
     documents have the oldest run first.
 
     Lazy: the store is queried when the results are iterated, counted or indexed, and each
-    iteration queries it anew. A slice is another Results. Headers are fetched in batches, so a
+    iteration queries it again. A slice is another Results. Headers are fetched in batches, so a
     million of them need not fit in memory.
 
     Runs that cannot be read (a damaged row, an invalid document of another writer) are left out
@@ -124,7 +124,7 @@ class Results(ResultsViews):
         list of Path
             Files that were written.
         """
-        with progress_bar(self, " runs", progress) as bar:
+        with progress_bar(self, " runs", show=progress) as bar:
             return list(export(bar, folder, format, **options))
 
     def map(
@@ -181,7 +181,7 @@ class Results(ResultsViews):
 
     def __repr__(self) -> str:
         title = f"<Results of {printable(self._asked)}>"
-        return shown_or(title, lambda: self._listing(SHOWN).text())
+        return shown_or(title, lambda: self._listing(MAX_RUNS_SHOWN).text())
 
     def _repr_html_(self) -> str:
         title = escaped(f"<Results of {printable(self._asked)}>")
@@ -191,10 +191,10 @@ class Results(ResultsViews):
     def _asked(self) -> str:
         return ", ".join(self._search.shown) or "all runs"
 
-    def _listing(self, most: int = SHOWN + FOLDED) -> Listing:
+    def _listing(self, most: int = MAX_RUNS_SHOWN + FOLDED) -> Listing:
         return self.listing(f"<Results of {self._asked}: {len(self):,} runs>", most)
 
-    def listing(self, title: str, most: int = SHOWN + FOLDED) -> Listing:
+    def listing(self, title: str, most: int = MAX_RUNS_SHOWN + FOLDED) -> Listing:
         """Return a listing of the first runs, with notes on runs that cannot be read."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", BadRunWarning)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .assets.access import FileAccess
+from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
 from .core.bad_runs import BadRun, leave_out_bad
@@ -37,7 +37,7 @@ Planned = list[tuple[RunPlan, FileAccess]]
 
 
 class ResultsViews(FoundRuns):
-    """What :class:`daskbroker.Results` gives as a table, a Dataset, a tree or documents."""
+    """Methods of :class:`daskbroker.Results` that return tables, Datasets, trees and documents."""
 
     def table(
         self,
@@ -49,8 +49,8 @@ class ResultsViews(FoundRuns):
         duplicates: Duplicates = "last",
         timezone: str | None = None,
         errors: Errors = "raise",
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
         missing: MissingMode | None = None,
         fill_value: Any = None,
@@ -120,8 +120,8 @@ class ResultsViews(FoundRuns):
         dtypes: Mapping[str, Any] | None = None,
         errors: Errors = "raise",
         roi: Mapping[str, Any] | None = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
         missing: MissingMode | None = None,
         fill_value: Any = None,
@@ -215,7 +215,10 @@ class ResultsViews(FoundRuns):
             If no event source has the stream.
         """
         planned = [
-            (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.reach)
+            (
+                source.store.plan_runs(runs, stream_name, references=options.runs_to_fill),
+                source.reach,
+            )
             for source in self._db.event_sources
         ]
         bad = {run: one for plan, _ in planned for run, one in plan.bad.items()}
@@ -250,8 +253,8 @@ class ResultsViews(FoundRuns):
         fields: Any = None,
         *,
         errors: Errors = "raise",
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
+        handler_registry: Handlers = None,
+        handler_overrides: Overrides = None,
         peek: PeekMode = None,
         missing: MissingMode | None = None,
         fill_value: Any = None,
@@ -348,11 +351,11 @@ def _in_order_of(runs: Iterable[str], planned: Planned) -> Planned:
     having = [{d["run_start"] for d in plan.descriptors} for plan, _ in planned]
     pieces: list[tuple[int, set[str]]] = []
     for run in runs:
-        for place in (place for place, uids in enumerate(having) if run in uids):
-            if not pieces or pieces[-1][0] != place:
-                pieces.append((place, set()))
+        for position in (position for position, uids in enumerate(having) if run in uids):
+            if not pieces or pieces[-1][0] != position:
+                pieces.append((position, set()))
             pieces[-1][1].add(run)
     return [
-        (planned[place][0].without(having[place] - some), planned[place][1])
-        for place, some in pieces
+        (planned[position][0].without(having[position] - some), planned[position][1])
+        for position, some in pieces
     ]

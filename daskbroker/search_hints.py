@@ -47,6 +47,7 @@ class SearchHints:
     def on_words(self, search: Search) -> None:
         """Warn about reserved words of a search that are also keys of start documents."""
         for word in search.reserved:
+            # Once per word and broker; only a key that exists can have been meant.
             if ("word", word) not in self._told and word in self._known.of("start"):
                 self._tell(
                     ("word", word),
@@ -62,14 +63,17 @@ class SearchHints:
         is a list, or if a uid is not a whole one.
         """
         for kind, key, values in _asked(search):
+            # Each hint is given once, so it is not prepared again.
             if (kind, key) in self._told:
                 continue
+            # As in MongoDB a list matches only as a whole, which is rarely what is meant.
             if any(isinstance(value, list) for value in values):
                 self._tell(
                     (kind, key),
                     f"no run was found: a list as the value of {key!r} is compared as a whole. To "
                     f"match any of several values, write {{{key!r}: {{'$in': […]}}}}",
                 )
+            # Likewise a mapping.
             elif whole := next((v for v in values if v and _is_mapping(v)), None):
                 self._tell(
                     (kind, key),
@@ -80,27 +84,32 @@ class SearchHints:
             elif not any(isinstance(value, dict) and "$exists" in value for value in values):
                 self._look_for(kind, key, values)
 
-    def _look_for(self, kind: str, key: str, values: Sequence[Any]) -> None:
-        known = self._known.of(kind)
-        path = key if kind == DATA_KEY else ".".join(_names(key.split(".")))
+    def _look_for(self, document: str, key: str, values: Sequence[Any]) -> None:
+        known = self._known.of(document)
+        path = key if document == DATA_KEY else ".".join(_names(key.split(".")))
+        # Nothing is known to compare with; or the path is a position in a list.
         if not known or len(known) > MOST_KEYS or not path:
             return
         if path in known:
             asked = [one for value in values for one in asked_values(value)]
-            text = self._on_uid(kind, path, asked) or self._on_types(kind, key, asked, known[path])
+            text = self._on_uid(document, path, asked) or self._on_types(
+                document, key, asked, known[path]
+            )
             if text:
-                self._tell((kind, key), f"no run was found: {text}")
+                self._tell((document, key), f"no run was found: {text}")
             return
-        what = DATA_KEY if kind == DATA_KEY else f"key of {kind} documents"
+        what = DATA_KEY if document == DATA_KEY else f"key of {document} documents"
         text = f"no run was found: {key!r} is not a {what} of the newest {NEWEST:,} runs"
-        self._tell((kind, key), f"{text}. {self._meant(kind, path)}")
+        self._tell((document, key), f"{text}. {self._meant(document, path)}")
 
-    def _on_uid(self, kind: str, path: str, asked: Sequence[Any]) -> str | None:
+    def _on_uid(self, document: str, path: str, asked: Sequence[Any]) -> str | None:
         """Return what to write if a uid is only the beginning of one."""
-        if (kind, path) != ("start", "uid"):
+        # Only the uid has a short form.
+        if (document, path) != ("start", "uid"):
             return None
         for value in asked:
             if isinstance(value, str) and value and self._known.begins_uid(value):
+                # Shorter beginnings are not accepted by db[...].
                 if len(value) >= LEAST_PREFIX:
                     return (
                         f"uid= is compared as a whole. To find a run by the beginning of its uid, "
@@ -114,34 +123,38 @@ class SearchHints:
         return None
 
     def _on_types(
-        self, kind: str, key: str, asked: Sequence[Any], there: AbstractSet[str]
+        self, document: str, key: str, asked: Sequence[Any], there: AbstractSet[str]
     ) -> str | None:
-        """Return what to write if runs have no values of the types that were asked for."""
+        """Return what to write if runs have no values of the types that were requested."""
         wanted = dict.fromkeys(map(type_name, asked))
+        # Some runs have the requested type, so its values are what was not found.
         if not there or not wanted or "None" in wanted or not there.isdisjoint(wanted):
             return None
         found = " or ".join(sorted(there))
         text = (
-            f"{key!r} is {found} in the {kind} documents of the newest {NEWEST:,} runs, not "
+            f"{key!r} is {found} in the {document} documents of the newest {NEWEST:,} runs, not "
             f"{' or '.join(wanted)}"
         )
-        if (kind, key) == ("start", "time"):
+        # Times are numbers in documents, which is often forgotten.
+        if (document, key) == ("start", "time"):
             return f"{text}. To search by dates and times as text, use since= and until="
         other = in_other_type(asked, there)
         if other is not None:
             return f"{text}. Write {{{key!r}: {other!r}}}"
-        below = sorted(p for p in self._known.of(kind) if p.startswith(f"{key}."))
+        below = sorted(p for p in self._known.of(document) if p.startswith(f"{key}."))
         return f"{text}. Search for one of its keys: {listed(below)}" if below else text
 
-    def _meant(self, kind: str, path: str) -> str:
+    def _meant(self, document: str, path: str) -> str:
         """Return a text that says what may have been meant by a key."""
-        if kind == "start" and path in self._known.of("stop"):
+        # The most frequent cause: a key of another document.
+        if document == "start" and path in self._known.of("stop"):
             return f"Stop documents have it: write stop={{{path!r}: …}}"
-        if kind == "start" and path in self._known.of(DATA_KEY):
+        if document == "start" and path in self._known.of(DATA_KEY):
             return f"It is a data key: write data_key={path!r}"
-        return f"The nearest known key is {nearest(self._known.of(kind), path)!r}"
+        return f"The nearest known key is {nearest(self._known.of(document), path)!r}"
 
     def _tell(self, what: tuple[str, str], text: str) -> None:
+        # A quiet search must not use up the hint.
         if not is_quiet():
             self._told.add(what)
             warn_caller(text, SearchWarning)
@@ -164,23 +177,26 @@ class _KnownKeys:
         """Return whether the uid of some run begins with a text."""
         return bool(self._headers.find_prefix(text, 1))
 
-    def of(self, kind: str) -> dict[str, set[str]]:
+    def of(self, document: str) -> dict[str, set[str]]:
         """Return the keys of ``start``, ``stop`` or ``descriptor`` documents, or the data keys.
 
         Each comes with the types of its values; data keys have none.
         """
         newest = [(start["uid"], stop is None) for start, stop in self._runs(1)]
         state = newest, time.monotonic() // KNOWN_SECONDS
+        # A new run, or a minute later: the keys may have changed.
         if state != self._state:
             self._state, self._keys = state, {}
-        if kind not in self._keys:
-            documents = {"start": self._starts, "stop": self._stops}.get(kind, self._descriptors)()
-            if kind == DATA_KEY:
+        if document not in self._keys:
+            documents = {"start": self._starts, "stop": self._stops}.get(
+                document, self._descriptors
+            )()
+            if document == DATA_KEY:
                 keys = (key for doc in documents for key in doc.get("data_keys", ()))
-                self._keys[kind] = {key: set() for key in keys}
+                self._keys[document] = {key: set() for key in keys}
             else:
-                self._keys[kind] = _paths(documents)
-        return self._keys[kind]
+                self._keys[document] = _paths(documents)
+        return self._keys[document]
 
     def _runs(self, number: int) -> list[HeaderPair]:
         found = self._headers.find(Search(), 0, number)
@@ -203,7 +219,7 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:
-    """Yield each condition of a search: kind of document, key, and values asked for."""
+    """Yield each condition of a search: kind of document, key, and values requested."""
     parts = {"start": search.queries, "stop": search.stop, "descriptor": search.descriptors}
     for kind, queries in parts.items():
         for query in queries:
@@ -222,21 +238,22 @@ def _paths(documents: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for document in documents:
         _add_paths(document, (), found)
+        # More keys would take long to compare, and are not compared at all.
         if len(found) > MOST_KEYS:
             break
     return found
 
 
-def _add_paths(value: Any, steps: tuple[str, ...], found: dict[str, set[str]]) -> None:
+def _add_paths(value: Any, steps: tuple[str, ...], keys: dict[str, set[str]]) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if "." not in key:  # a dot in a query always leads into a mapping
                 below = (*steps, *_names([key]))
-                found.setdefault(".".join(below), set()).update(types_of(item))
-                _add_paths(item, below, found)
+                keys.setdefault(".".join(below), set()).update(types_of(item))
+                _add_paths(item, below, keys)
     elif isinstance(value, list):
         for item in value:
-            _add_paths(item, steps, found)
+            _add_paths(item, steps, keys)
 
 
 def _names(steps: Sequence[str]) -> list[str]:

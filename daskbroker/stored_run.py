@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .assets.access import FileAccess
 from .core.clock import seconds_of
-from .core.documents import ALL, Document
+from .core.documents import ALL, AllStreams, Document, StreamName
 from .core.errors import FieldNotFound
 from .core.fields import data_keys_of
 from .core.name_lists import listed
@@ -25,7 +25,7 @@ LOOK_AGAIN_SECONDS = 0.2
 
 
 class StoredRun:
-    """What the stores of a broker have of a run; :class:`daskbroker.Header` is made on it."""
+    """A run in the stores of a broker; base of :class:`daskbroker.Header`."""
 
     def __init__(
         self, db: DataBroker, start: Document, stop: Document | None, *, live: bool = True
@@ -122,11 +122,11 @@ class StoredRun:
                 return source
         raise no_stream(self.uid, stream_name, self.streams, self.fields())
 
-    def fields(self, stream_name: Any = ALL) -> set[str]:
+    def fields(self, stream_name: StreamName = ALL) -> set[str]:
         """Return the names of the data keys of one stream, or of all streams."""
         return set(data_keys_of(self._descriptors_of(stream_name)))
 
-    def devices(self, stream_name: Any = ALL) -> set[str]:
+    def devices(self, stream_name: StreamName = ALL) -> set[str]:
         """Return the names of the devices of one stream, or of all streams."""
         return {
             device
@@ -157,8 +157,8 @@ class StoredRun:
             )
         return found
 
-    def _descriptors_of(self, stream_name: Any) -> list[Document]:
-        if stream_name is not ALL:
+    def _descriptors_of(self, stream_name: StreamName) -> list[Document]:
+        if not isinstance(stream_name, AllStreams):
             return self.es_given_stream(stream_name).descriptors_given_header(self.uid, stream_name)
         return [d for descriptors in self.descriptors.values() for d in descriptors]
 
@@ -172,7 +172,8 @@ class StoredRun:
         """Return the plan of a stream, and the access to its detector files."""
         references = wanted if isinstance(wanted, bool) else wanted.runs_to_fill
         for source in self._sources:
-            plan = source.store.plan_runs([self.uid], stream_name, references).checked()
+            plan = source.store.plan_runs([self.uid], stream_name, references=references)
+            plan = plan.checked()
             if plan.descriptors:
                 return plan, source.reach
         raise no_stream(self.uid, stream_name, self.streams, self.fields())

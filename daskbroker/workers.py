@@ -42,7 +42,7 @@ DISTRIBUTED = ("distributed", "dask.distributed")
 def current_client() -> Any | None:
     """Return the ``distributed.Client`` that dask would compute with now, or None.
 
-    Inside a task it is None: a task that waits for other tasks could wait for ever.
+    Inside a task it is None: a task that waits for other tasks could wait forever.
     """
     scheduler = dask.config.get("scheduler", None)
     if scheduler is not None and scheduler not in DISTRIBUTED:

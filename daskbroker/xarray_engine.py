@@ -29,7 +29,7 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
     url: ClassVar[str] = ""
     supports_groups: ClassVar[bool] = True
     # Without this list xarray inspects the signature of `open_dataset` and refuses `**options`,
-    # whatever engine is asked for.
+    # whatever engine is requested.
     open_dataset_parameters: ClassVar[tuple[str, ...] | None] = (
         "filename_or_obj",
         "drop_variables",

@@ -273,7 +273,7 @@ def test_all_folders_are_searched_and_the_first_one_counts(home, monkeypatch):
     write(home / ".local/share/intake", "catalog.yml", CATALOG)
     write(home / ".intake", "conf.yaml", {"catalog_path": [str(home / "more"), "s3://x/y.yml"]})
     write(home / "more", "z.yaml", {"sources": {"far": CATALOG["sources"]["other"]}})
-    found = {c.name: c.kind for c in list_configurations() if home in c.file.parents}
+    found = {c.name: c.form for c in list_configurations() if home in c.file.parents}
     assert found == {
         "a": "daskbroker",
         "b": "daskbroker",

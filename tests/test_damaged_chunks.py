@@ -190,7 +190,7 @@ def test_a_tree_of_datasets_leaves_them_out_too(db):
 
 
 def test_a_dataset_of_columns_that_are_sound_has_all_runs(mongo_database, monkeypatch):
-    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", 0)
     with daskbroker.connect(mongo_database) as db:
         insert_all(db, EARLY)
         insert_in_three_chunks(db, BAD)

@@ -134,7 +134,8 @@ def test_nothing_that_a_message_names_is_run(value, tmp_path):
     ("message", "said"),
     [
         (b"", "not a prefix"), (b"start", "not a prefix"), (b" start", "not a prefix"),
-        (b" strat {}", "called 'strat'"), (b" \xff \xff", "no kind of document"),
+        (b" strat {}", "'strat' is not the name of a document"),
+        (b" \xff \xff", "is not the name of a document"),
         (b" start ", "cannot read"), (b" start \x80\x04", "cannot read"),
         (b" start " + pickle.dumps([1]), "not a mapping but a list"),
         (b" start " + pickle.dumps(DOC)[:-40], "cannot read"),

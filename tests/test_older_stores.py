@@ -27,7 +27,7 @@ from bson.raw_bson import RawBSONDocument
 
 import daskbroker
 from daskbroker.core.errors import DuplicateUID, StoreReadOnly
-from daskbroker.stores.embedded import database as embedded_database
+from daskbroker.stores.embedded import format as embedded_format
 from daskbroker.stores.mongodb import database as mongo_database
 from daskbroker.stores.spool import file as spool
 from daskbroker.testing import (
@@ -100,7 +100,7 @@ MONGODB_KINDS = {"journal", "kept", "killed", "sealed"}
 @pytest.mark.parametrize(
     ("prefix", "known", "kinds"),
     [
-        ("embedded", embedded_database.FORMAT_VERSION, EMBEDDED_KINDS),
+        ("embedded", embedded_format.FORMAT_VERSION, EMBEDDED_KINDS),
         ("mongodb", mongo_database.FORMAT_VERSION, MONGODB_KINDS),
         ("mongodb", spool.FORMAT_VERSION, {"spool"}),
     ],

@@ -30,7 +30,7 @@ def test_shown_in_a_terminal(capsys, monkeypatch):
     with progress_bar([1, 2, 3], " runs") as bar:
         bar.update(3)
     assert "3/3" in capsys.readouterr().err
-    with progress_bar(Uncountable(), " runs", False):
+    with progress_bar(Uncountable(), " runs", show=False):
         pass
     assert capsys.readouterr().err == ""
 

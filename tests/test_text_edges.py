@@ -150,8 +150,8 @@ def test_values_of_a_wrong_type_are_named(db):
     header = db[-1]
     dataset = header.dataset()
     for wrong, message in (
-        (lambda: header.dataset(dtypes="f4"), "dtypes goes by variable.*not 'f4'"),
-        (lambda: header.dataset(roi=5), "roi goes by variable.*not 5"),
+        (lambda: header.dataset(dtypes="f4"), "dtypes must be a mapping by variable.*not 'f4'"),
+        (lambda: header.dataset(roi=5), "roi must be a mapping by variable.*not 5"),
         (lambda: header.plot(y=5), "no data key 5 to plot"),
         (lambda: db().to_dataframe(5), "'start:sample.name', not 5"),
         (lambda: daskbroker.savable(dataset["x"]), r"is not a Dataset; .to_dataset\(name='x'\)"),

@@ -15,10 +15,14 @@ from .handlers.registry import Factory, HandlerRegistry, HandlerType
 from .peek.memory import Memory
 from .references.locating import References
 
-__all__ = ["FileAccess"]
+__all__ = ["FileAccess", "Handlers", "Overrides"]
 
 SPECS = ("spec", "mimetype")
 """Keys under which a resource or stream_resource names its format."""
+
+Overrides = Mapping[str, HandlerType] | None
+"""Type of ``handler_overrides``: handlers by data key for one call, with precedence over all
+others."""
 
 Handlers = HandlerRegistry | Mapping[str, HandlerType] | None
 """Type of ``handler_registry``: handlers by spec for one call, with precedence over registered
@@ -63,7 +67,7 @@ class FileAccess:
         self,
         references: Mapping[str, ChunkPlan],
         handler_registry: Handlers = None,
-        handler_overrides: Mapping[str, HandlerType] | None = None,
+        handler_overrides: Overrides = None,
     ) -> Filling:
         """Return what tasks that fill carry, from the present handlers, roots and settings.
 

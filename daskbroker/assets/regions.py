@@ -66,25 +66,25 @@ def _axis(item: slice | int | np.ndarray, size: int, shape: Sequence[int]) -> Ax
     if isinstance(item, slice):
         return range(size)[item]
     if isinstance(item, (np.ndarray, list)) and np.ndim(item) == 1:
-        places = np.asarray(item, dtype=None if len(item) else np.int64)
-        if places.dtype == bool and len(places) == size:
-            return np.flatnonzero(places)
-        if places.dtype.kind in "iu":
-            _check(places, size, shape)
-            return np.where(places < 0, places + size, places).astype(np.int64)
-        raise FillError(f"an array of {places.dtype} cannot select along {size} places")
+        positions = np.asarray(item, dtype=None if len(item) else np.int64)
+        if positions.dtype == bool and len(positions) == size:
+            return np.flatnonzero(positions)
+        if positions.dtype.kind in "iu":
+            _check(positions, size, shape)
+            return np.where(positions < 0, positions + size, positions).astype(np.int64)
+        raise FillError(f"an array of {positions.dtype} cannot select along {size} places")
     try:
-        place = index(item)  # type: ignore[arg-type]
+        position = index(item)  # type: ignore[arg-type]
     except TypeError:
         raise FillError(
             f"{item!r} is not a valid index along a dimension of {size} places"
         ) from None
-    _check(np.array([place]), size, shape)
-    return place % size
+    _check(np.array([position]), size, shape)
+    return position % size
 
 
-def _check(places: np.ndarray, size: int, shape: Sequence[int]) -> None:
-    outside = places[(places < -size) | (places >= size)]
+def _check(positions: np.ndarray, size: int, shape: Sequence[int]) -> None:
+    outside = positions[(positions < -size) | (positions >= size)]
     if len(outside):
         raise FillError(f"place {outside[0]} is outside a dimension of a cell of {tuple(shape)}")
 
@@ -99,21 +99,21 @@ def as_index(axis: Axis) -> slice | int | np.ndarray:
     return as_slice(axis) if isinstance(axis, range) else axis
 
 
-def as_slice(places: range) -> slice:
-    """Return the slice that selects these places."""
-    if not places:
+def as_slice(positions: range) -> slice:
+    """Return the slice that selects these positions."""
+    if not positions:
         return slice(0, 0)
     # A descending range that ends at 0 has stop -1, which a slice would count from the end.
-    stop = places.stop if places.step > 0 or places.stop >= 0 else None
-    return slice(places.start, stop, places.step)
+    stop = positions.stop if positions.step > 0 or positions.stop >= 0 else None
+    return slice(positions.start, stop, positions.step)
 
 
-def as_axis(places: np.ndarray) -> Axis:
-    """Return evenly spaced places as a range, others as they are."""
-    step = int(places[1] - places[0]) if len(places) > 1 else 1
-    if len(places) and step and (places[1:] - places[:-1] == step).all():
-        return range(int(places[0]), int(places[0]) + step * len(places), step)
-    return places
+def as_axis(positions: np.ndarray) -> Axis:
+    """Return evenly spaced positions as a range, others as they are."""
+    step = int(positions[1] - positions[0]) if len(positions) > 1 else 1
+    if len(positions) and step and (positions[1:] - positions[:-1] == step).all():
+        return range(int(positions[0]), int(positions[0]) + step * len(positions), step)
+    return positions
 
 
 def compose(base: Axis, axis: Axis) -> Axis:
@@ -146,9 +146,9 @@ def increasing(axis: Axis) -> tuple[range | np.ndarray, Axis]:
         return range(axis, axis + 1), 0
     # HDF5 selects places only in increasing order and once; `back` restores order and repetitions.
     once, back = np.unique(axis, return_inverse=True)
-    places = as_axis(once)
-    assert not isinstance(places, int)
-    return places, back
+    positions = as_axis(once)
+    assert not isinstance(positions, int)
+    return positions, back
 
 
 def take_region(array: np.ndarray, region: Region, lead: int = 0) -> np.ndarray:
@@ -159,11 +159,11 @@ def take_region(array: np.ndarray, region: Region, lead: int = 0) -> np.ndarray:
     # Slices and ints first: they make a view, so that arrays of places copy only what is left.
     basic = [slice(None) if isinstance(axis, np.ndarray) else as_index(axis) for axis in region]
     result = array[(slice(None),) * lead + tuple(basic)]
-    place = lead
+    position = lead
     for axis in region:
         if isinstance(axis, np.ndarray):
-            result = result.take(axis, axis=place)
-        place += not isinstance(axis, int)
+            result = result.take(axis, axis=position)
+        position += not isinstance(axis, int)
     return np.asanyarray(result)
 
 
@@ -172,10 +172,10 @@ def take_roi(block: np.ndarray, roi: Roi) -> np.ndarray:
     return take_region(block, axes_of(roi, block.shape[1:]), lead=1)
 
 
-def put_region(out: np.ndarray, places: Sequence[np.ndarray], values: np.ndarray) -> None:
-    """Assign ``values`` to ``out[np.ix_(*places)]``, by slices if the places allow."""
-    axes = [as_axis(part) for part in places]
+def put_region(out: np.ndarray, positions: Sequence[np.ndarray], values: np.ndarray) -> None:
+    """Assign ``values`` to ``out[np.ix_(*positions)]``, by slices where positions are even."""
+    axes = [as_axis(part) for part in positions]
     if all(isinstance(axis, range) and axis.step > 0 for axis in axes):
         out[tuple(slice(a.start, a.stop, a.step) for a in axes if isinstance(a, range))] = values
     else:
-        out[np.ix_(*places)] = values
+        out[np.ix_(*positions)] = values

@@ -90,8 +90,10 @@ class Declared:
         """
         shapes = {_shape(claim) for claim in claims}
         shape = shapes.pop() if len(shapes) == 1 else None
+        # Descriptors disagree, or leave a length open: cells come one by one.
         if shape is None:
             return cls(None, np.dtype(object))
+        # The caller's choice goes before any claim.
         if dtype is not None:
             return cls(shape, np.dtype(dtype))
         return cls(shape, _common([_dtype(claim) for claim in claims]))
@@ -100,21 +102,25 @@ class Declared:
     def of_cells(cls, cells: Sequence[Cell]) -> Declared:
         """Build from what one or more cells in files have in common."""
         first, *others = (cell.shape for cell in cells)
+        # Cells differ in shape; the largest one bounds the memory of a block.
         if first is None or any(shape != first for shape in others):
             return cls(None, np.dtype(object), max(cell.nbytes for cell in cells))
         return cls(first, _common([cell.dtype for cell in cells]))
 
     @classmethod
-    def common(cls, parts: Sequence[Declared], dtype: Any = None) -> Declared:
+    def common(cls, declared: Sequence[Declared], dtype: Any = None) -> Declared:
         """Build from what parts of a variable have in common, with the given dtype if any."""
-        shapes = {part.shape for part in parts}
+        shapes = {part.shape for part in declared}
         shape = shapes.pop() if len(shapes) == 1 else None
+        # Parts that disagree are shown as objects, with the size of the largest part's cells.
         if shape is None:
-            sizes = [part.cell_bytes for part in parts if part.shape is not None or part.measured]
+            sizes = [
+                part.cell_bytes for part in declared if part.shape is not None or part.measured
+            ]
             return cls(None, np.dtype(object), max(sizes, default=0))
         if dtype is not None:
             return cls(shape, np.dtype(dtype))
-        return cls(shape, _common([part.dtype for part in parts]))
+        return cls(shape, _common([part.dtype for part in declared]))
 
     @property
     def cell_bytes(self) -> int:
@@ -130,8 +136,10 @@ class Declared:
         exactly, and longer ones ``float64``. Other dtypes without NaN become ``object``.
         """
         if self.dtype.kind in "iu":
+            # float32 holds all integers of two bytes exactly.
             short = self.dtype.itemsize <= 2
             return Declared(self.shape, np.dtype(np.float32 if short else np.float64))
+        # Only floats, complex numbers and objects have a form for a missing cell.
         return self if self.dtype.kind in "fcO" else Declared(self.shape, np.dtype(object))
 
 
@@ -156,14 +164,18 @@ def contradicts(claim: Mapping[str, Any], cell: Cell, *, loosely: bool = False) 
         If True, axes of length 1 are ignored.
     """
     lengths, dtype = claim.get("shape") or (), _numpy_dtype(claim)
+    # The file's cells have no common shape, so any declared one is contradicted.
     if cell.shape is None:
         return bool(lengths)
+    # Only the kind and size count: values are given in the machine's byte order.
     if dtype is not None and dtype.newbyteorder("=") != cell.dtype:
         return True
+    # An undeclared shape fits all arrays; a scalar fits only a scalar.
     if not lengths:
         return claim.get("dtype") != "array" and cell.shape != ()
     if loosely:
         return long_axes(lengths) != long_axes(cell.shape)
+    # Of another number of dimensions, lengths that are not declared cannot be matched.
     if len(lengths) != len(cell.shape):
         return any(map(_is_length, lengths))
     return any(_is_length(one) and one != n for one, n in zip(lengths, cell.shape, strict=True))
@@ -176,12 +188,14 @@ def _is_length(given: Any) -> bool:
 def _shape(claim: Mapping[str, Any]) -> Shape | None:
     lengths = claim.get("shape")
     if not lengths:
+        # An array without lengths may have any shape; anything else without them is a scalar.
         return None if claim.get("dtype") == "array" else ()
     return tuple(lengths) if all(map(_is_length, lengths)) else None
 
 
 def _dtype(claim: Mapping[str, Any]) -> np.dtype:
     dtype = _numpy_dtype(claim)
+    # What a claim says by its JSON type only: numbers are read as float64.
     return np.dtype(_BY_NAME.get(str(claim.get("dtype")), "float64")) if dtype is None else dtype
 
 
@@ -190,6 +204,7 @@ def _numpy_dtype(claim: Mapping[str, Any]) -> np.dtype | None:
         if claim.get(name):
             try:
                 return dtype_of(_description(claim[name]))
+            # Another of the three names may have a dtype that NumPy knows.
             except (TypeError, ValueError):
                 continue
     return None
@@ -240,6 +255,7 @@ def fit(
     Mismatch
         If ``given`` and ``declared`` differ by more than axes of length 1.
     """
+    # The handler cannot tell the shape in the file, so whole cells are read.
     if given is None:
         return take_roi(reshaped(read(()), declared), roi)
     check_shape(declared, given)
@@ -299,6 +315,7 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return block
     if dtype.kind == "O" or np.can_cast(block.dtype, dtype, "safe"):
         return block.astype(dtype)
+    # A cast that may change values is tried, and undone to compare.
     try:
         with np.errstate(all="ignore"):
             changed = block.astype(dtype)
@@ -313,6 +330,7 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def _overflows(block: np.ndarray, changed: np.ndarray) -> bool:
     """Return whether integers changed that the way back restores, as -1 does by way of uint64."""
+    # Floats and others differ on their way back if they changed.
     if block.dtype.kind not in "iu" or changed.dtype.kind not in "iu" or not block.size:
         return False
     return bool(block.min() != changed.min() or block.max() != changed.max())

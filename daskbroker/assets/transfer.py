@@ -30,7 +30,7 @@ from .files.resolving import ResolvedResource, resolve
 
 __all__ = ["FileTransfer", "files_of"]
 
-PIECE = 2**20
+READ_BYTES = 2**20
 """Bytes that are read at a time."""
 
 Named = tuple[str, Mapping[str, Any]]
@@ -76,6 +76,7 @@ class FileTransfer:
         """
         for name, doc in stream:
             if name in ("resource", "stream_resource"):
+                # Files come before the document that refers to them.
                 self._copy_files(name, doc)
                 doc = self.moved(name, doc)
             yield name, doc
@@ -83,15 +84,21 @@ class FileTransfer:
     def moved(self, name: str, doc: Mapping[str, Any]) -> Document:
         """Return a resource or stream_resource rewritten for its files below the new root."""
         resolved = self._resolved(name, doc)
+        # Computed by its handler: nothing to copy and nothing to change.
         if not _has_files(doc):
             return Document(doc)
-        place = self._place(Path(resolved.path)).relative_to(self.root).as_posix()
+        relative = self._target(Path(resolved.path)).relative_to(self.root).as_posix()
         slash = "/" if str(doc.get("uri", "")).endswith("/") else ""
         changed = dict(doc)
+        # Other programs read the uri first, so both forms must agree.
         if doc.get("uri"):
-            changed["uri"] = f"file://localhost{quote(str(self.root / place))}{slash}"
+            changed["uri"] = f"file://localhost{quote(str(self.root / relative))}{slash}"
         if name == "resource" or "root" in doc or "resource_path" in doc:
-            changed |= {"root": str(self.root), "resource_path": place, "path_semantics": "posix"}
+            changed |= {
+                "root": str(self.root),
+                "resource_path": relative,
+                "path_semantics": "posix",
+            }
         return Document(changed)
 
     def _resolved(self, name: str, doc: Mapping[str, Any]) -> ResolvedResource:
@@ -103,7 +110,7 @@ class FileTransfer:
             where=f"run {doc.get('run_start', '')!r}",
         )
 
-    def _place(self, path: Path) -> Path:
+    def _target(self, path: Path) -> Path:
         absolute = os.path.abspath(path)
         return self.root / absolute.lstrip("/").replace(":", "")
 
@@ -116,6 +123,7 @@ class FileTransfer:
         label = f"{name} {doc.get('uid')!r} of run {doc.get('run_start', '')!r}"
         try:
             found = list(files_of(resolved))
+            # Without a file the copy of the run would refer to nothing.
             if not found:
                 raise FillError(f"{label}: there is no file at {resolved.path!r} to copy")
             for path in found:
@@ -131,15 +139,17 @@ class FileTransfer:
             ) from error
 
     def _copy(self, path: Path, label: str, readable: ReadableRoots) -> None:
-        target = self._place(path)
+        target = self._target(path)
+        # Several resources often share a file.
         if target in self._done:
             return
         source = Path(readable.check(str(path)))
-        if _is_whole(source, target):
+        if _is_copied(source, target):
             self.kept += 1
         else:
             make_folder(self.root)
             self._folders.make(target.parent)
+            # Once for each folder, as it lists it.
             if target.parent not in self._cleared:
                 remove_unfinished(target.parent)
                 self._cleared.add(target.parent)
@@ -164,11 +174,13 @@ def files_of(resource: ResolvedResource) -> Iterator[Path]:
     path = Path(resource.path)
     if path.is_file():
         yield path
+    # A folder of files: only those that the template of the resource can name.
     elif path.is_dir():
         literals = _literals(resource.kwargs)
         yield from sorted(
             p for p in path.rglob("*") if p.is_file() and _is_made_of(p.name, literals)
         )
+    # A path may also be the beginning of the names of its files.
     elif path.parent.is_dir():
         yield from sorted(p for p in path.parent.iterdir() if p.name.startswith(path.name))
 
@@ -185,18 +197,19 @@ def _is_made_of(name: str, literals: Sequence[str]) -> bool:
     A regular expression is not used, as it would take forever as a template of many fields.
     """
     first, *middle = literals
+    # No field: the template is one name.
     if not middle:
         return name == first
     last = middle.pop()
     if not name.startswith(first) or not name.endswith(last):
         return False
-    place, end = len(first), len(name) - len(last)
+    position, end = len(first), len(name) - len(last)
     for literal in middle:
-        found = name.find(literal, place, end)
+        found = name.find(literal, position, end)
         if found < 0:
             return False
-        place = found + len(literal)
-    return place <= end
+        position = found + len(literal)
+    return position <= end
 
 
 def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
@@ -219,17 +232,21 @@ def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
     while waiting:
         here = waiting.pop()
         readable.check(str(here))
+        # Other files have no links.
         if not h5py.is_hdf5(here):
             continue
         # As handlers open it: HDF5 refuses a second way of opening while frames are being read.
         names = _names_in(open_file(str(here), swmr=False, readable=readable))
         for name in names:
+            # An absolute link would lead out of the copy, to the files it was made from.
             if os.path.isabs(name):
                 raise FillError(
                     f"{label}: {str(here)!r} links to {name!r}; only relative links are valid "
                     "in a copy"
                 )
             linked = here.parent / name
+            # A missing file is missing in the copy, too; each is visited once, as links may go in
+            # circles.
             if linked.is_file() and linked not in found:
                 found[linked] = None
                 waiting.append(linked)
@@ -261,13 +278,14 @@ def _names_in(file: Any) -> set[str]:
 # -- copying one file ------------------------------------------------------------------------
 
 
-def _is_whole(source: Path, target: Path) -> bool:
+def _is_copied(source: Path, target: Path) -> bool:
     """Return whether a file was copied before, by its size and modification time.
 
     That is enough, as copies get their final name only after they were verified.
     """
     try:
         there, here = target.stat(), source.stat()
+    # There is no copy yet.
     except OSError:
         return False
     return there.st_size == here.st_size and there.st_mtime_ns == here.st_mtime_ns
@@ -288,6 +306,7 @@ def _copy_checked(source: Path, target: Path, label: str) -> int:
             os.utime(writer.fileno(), ns=(state.st_atime_ns, state.st_mtime_ns))
             sync_file(writer)
         with temporary.open("rb") as reader:
+            # A disk that writes something else is noticed before the copy has its name.
             if _digest(reader) != digest:
                 raise FillError(
                     f"{label}: the copy of {str(source)!r} differs from what was written"
@@ -302,7 +321,7 @@ def _copy_checked(source: Path, target: Path, label: str) -> int:
 def _digest(reader: Any, writer: Any = None) -> tuple[int, bytes]:
     """Return the size and checksum of what is read; copy it to ``writer`` if there is one."""
     digest, size = blake2b(digest_size=16), 0
-    while piece := reader.read(PIECE):
+    while piece := reader.read(READ_BYTES):
         digest.update(piece)
         size += len(piece)
         if writer is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["info", "list_runs", "show"]
 
-LONGEST = 36
+MAX_CELL_LENGTH = 36
 """Maximum length of a shown cell; a time with its offset must fit."""
 
 
@@ -165,7 +165,7 @@ def _say_head(header: Header, name: str, rows: int) -> None:
     say("")
     say(f"{name}: {len(table):,} rows x {len(table.columns)} columns")
     say_lines(
-        head.to_string(max_cols=8, max_colwidth=LONGEST, line_width=width_of_output())
+        head.to_string(max_cols=8, max_colwidth=MAX_CELL_LENGTH, line_width=width_of_output())
         if rows and len(head)
         else "  ".join(map(str, head.columns))
     )

@@ -122,7 +122,10 @@ def backup(
     with connect(db, create=False, mode="r") as broker:
         report = back_up(broker, folder)
         say(f"{report} from {broker.uri}")
-    _report_failed([str(damage) for damage in report.damages])
+    for damage in report.damages:
+        say(f"failed: {damage}", err=True)
+    if report.damages:
+        raise typer.Exit(1)
 
 
 def _place_and_terms(words: list[str]) -> tuple[str | None, list[str]]:
@@ -239,20 +242,13 @@ def config(
         hidden = found.name in seen
         seen.add(found.name)
         if as_json:
-            told = {"name": found.name, "kind": found.kind, "place": found.target()}
+            told = {"name": found.name, "kind": found.form, "place": found.target()}
             say_json({**told, "file": str(found.file), "hidden": hidden})
         else:
             note = "  (hidden by the first of this name)" if hidden else ""
-            say(f"{found.name:<20} {found.kind:<10} {found.target()}  {found.file}{note}")
+            say(f"{found.name:<20} {found.form:<10} {found.target()}  {found.file}{note}")
     if not seen:
         text = "there is no configuration; --folders shows where they are looked for"
         say(text, err=as_json)
     for message in unreadable_files():
         say(f"not readable: {message}", err=True)
-
-
-def _report_failed(messages: list[str]) -> None:
-    for message in messages:
-        say(f"failed: {message}", err=True)
-    if messages:
-        raise typer.Exit(1)

@@ -109,34 +109,34 @@ def _runs(broker: DataBroker, query: dict[str, Any], timeout: float | None) -> I
     yield from (header for header in new if header.uid not in known)
 
 
-def _begin(found: Queue[tuple[str, Item, Any]], work: Callable[[], None]) -> None:
+def _begin(queue: Queue[tuple[str, Item, Any]], work: Callable[[], None]) -> None:
     """Start a thread that ends with the process, and reports when its work is done."""
 
     def run() -> None:
         try:
             work()
         finally:
-            found.put(("end", None, None))
+            queue.put(("end", None, None))
 
     Thread(target=copy_context().run, args=(run,), daemon=True).start()
 
 
-def _put_runs(found: Queue[tuple[str, Item, Any]], coming: Iterator[Header]) -> None:
+def _put_runs(queue: Queue[tuple[str, Item, Any]], coming: Iterator[Header]) -> None:
     try:
         for header in coming:
-            found.put(("run", header, None))
+            queue.put(("run", header, None))
     except (DaskbrokerError, OSError) as error:
-        found.put(("failed", None, error))
+        queue.put(("failed", None, error))
 
 
 def _put_documents(
-    found: Queue[tuple[str, Item, Any]], header: Header, options: dict[str, Any]
+    queue: Queue[tuple[str, Item, Any]], header: Header, options: dict[str, Any]
 ) -> None:
     try:
         for name, doc in header.follow(**options):
-            found.put((name, header, doc))
+            queue.put((name, header, doc))
     except (DaskbrokerError, OSError) as error:  # a TimeoutError is one
-        found.put(("failed", header, error))
+        queue.put(("failed", header, error))
 
 
 def _say_document(header: Header, name: str, doc: Any) -> None:

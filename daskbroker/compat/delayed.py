@@ -19,21 +19,21 @@ def delayed_events(header: Header) -> Iterator[tuple[str, Any]]:
     The arrays are cells of the run's Datasets, so computing one reads its whole block of cells.
     """
     lazy: dict[str, dict[str, Any]] = {}
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for stream, descriptors in header.descriptors.items():
         keys = sorted({key for doc in descriptors for key in external_keys(doc)})
         if not keys:
             continue
         wanted = [*(f"data:{key}" for key in keys), "uid"]
         dataset = header.dataset(stream, wanted, duplicates="all")
-        places |= {str(uid): place for place, uid in enumerate(np.asarray(dataset["uid"]))}
+        positions |= {str(uid): position for position, uid in enumerate(np.asarray(dataset["uid"]))}
         arrays = {key: dataset[key].data for key in keys}
         for doc in descriptors:
             lazy[doc["uid"]] = {key: arrays[key] for key in external_keys(doc)}
     for name, doc in header.documents(fill=False):
         arrays = lazy.get(doc["descriptor"], {}) if name == "event" else {}
         if arrays:
-            cells = {key: array[places[doc["uid"]]] for key, array in arrays.items()}
+            cells = {key: array[positions[doc["uid"]]] for key, array in arrays.items()}
             filled = {**(doc.get("filled") or {}), **dict.fromkeys(arrays, True)}
             yield name, {**doc, "data": {**doc["data"], **cells}, "filled": filled}
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..core.documents import ALL, Document
+from ..core.documents import ALL, Document, StreamName
 from ..core.external import external_keys
 from ..core.frozen import FrozenDict
 from ..core.run_plan import stream_of
@@ -36,7 +36,7 @@ def hooked(hook: Hook, name: str, doc: Mapping[str, Any]) -> Any:
 
 
 def run_documents(
-    header: Header, hook: Hook, stream_name: Any, fields: Iterable[str] | None, fill: bool
+    header: Header, hook: Hook, stream_name: StreamName, fields: Iterable[str] | None, *, fill: bool
 ) -> Iterator[tuple[str, Any]]:
     """Yield the documents of a run or of one of its streams; events without data are left out.
 
@@ -74,7 +74,7 @@ def run_documents(
 
 
 def _stream(
-    header: Header, stream_name: Any, descriptors: list[Document], *, fill: bool
+    header: Header, stream_name: StreamName, descriptors: list[Document], *, fill: bool
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if stream_name is ALL:
         yield from header.documents(fill)

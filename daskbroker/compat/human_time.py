@@ -10,7 +10,7 @@ from ..core.errors import BadQuery
 
 __all__ = ["seconds"]
 
-FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H", "%Y-%m-%d", "%Y-%m", "%Y")
+TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H", "%Y-%m-%d", "%Y-%m", "%Y")
 
 
 def seconds(value: Any, timezone: str = "local") -> float | None:
@@ -21,7 +21,7 @@ def seconds(value: Any, timezone: str = "local") -> float | None:
     Parameters
     ----------
     value
-        POSIX seconds, a datetime, or text in one of `FORMATS`.
+        POSIX seconds, a datetime, or text in one of `TIME_FORMATS`.
     timezone
         Zone of datetimes and texts that have none.
 
@@ -40,7 +40,7 @@ def seconds(value: Any, timezone: str = "local") -> float | None:
 
 
 def _parsed(text: str) -> dt.datetime:
-    for form in FORMATS:
+    for form in TIME_FORMATS:
         try:
             return dt.datetime.strptime(text, form)
         except ValueError:

@@ -47,16 +47,16 @@ class Images(Sequence[Any]):
         return int(self._ends[-1]) if self._arrays else 0
 
     @overload
-    def __getitem__(self, place: int) -> Any: ...
+    def __getitem__(self, index: int) -> Any: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Any]: ...
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[one] for one in range(len(self))[place]]
-        place = range(len(self))[place]
-        number = int(np.searchsorted(self._ends, place, side="right"))
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[one] for one in range(len(self))[index]]
+        position = range(len(self))[index]
+        number = int(np.searchsorted(self._ends, position, side="right"))
         array = self._arrays[number]
-        return np.asarray(array[place - self._ends[number] + len(array)])
+        return np.asarray(array[position - self._ends[number] + len(array)])
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[place] for place in range(len(self)))
+        return (self[position] for position in range(len(self)))

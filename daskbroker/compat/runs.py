@@ -12,7 +12,7 @@ import pandas as pd
 from .. import header as today
 from .. import results as found
 from ..core.clock import seconds_of
-from ..core.documents import ALL
+from ..core.documents import ALL, StreamName
 from .datasets import stream_dataset
 from .documents import hooked
 
@@ -79,7 +79,7 @@ class Header:
         """Names of the streams."""
         return self.run.streams
 
-    def fields(self, stream_name: Any = ALL) -> set[str]:
+    def fields(self, stream_name: StreamName = ALL) -> set[str]:
         """Return the names of the data keys of one stream, or of all streams."""
         return {
             key
@@ -89,7 +89,7 @@ class Header:
             for key in doc["data_keys"]
         }
 
-    def devices(self, stream_name: Any = ALL) -> set[str]:
+    def devices(self, stream_name: StreamName = ALL) -> set[str]:
         """Return the names of the devices of one stream, or of all streams."""
         return {
             device
@@ -115,7 +115,7 @@ class Header:
     # -- data --------------------------------------------------------------------------------
 
     def documents(
-        self, stream_name: Any = ALL, fields: Iterable[str] | None = None, fill: bool = False
+        self, stream_name: StreamName = ALL, fields: Iterable[str] | None = None, fill: bool = False
     ) -> Iterator[tuple[str, Any]]:
         """Iterate over the documents; see :meth:`Broker.get_documents`."""
         return self.db.get_documents(self, stream_name, fields, fill)
@@ -131,7 +131,7 @@ class Header:
 
     def events(
         self,
-        stream_name: Any = "primary",
+        stream_name: StreamName = "primary",
         fields: Iterable[str] | None = None,
         fill: bool = False,
     ) -> Iterator[Any]:
@@ -224,7 +224,7 @@ class Header:
 
 
 class Results:
-    """The runs that a search of ``db.v1`` finds, newest first; each iteration searches anew.
+    """The runs that a search of ``db.v1`` finds, newest first; each iteration searches again.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Fields of databroker 1: regular expressions that match whole data keys, or metadata.
 
 A field is looked up among data keys, then in the configuration of the descriptor (by its own key,
-whatever the device), then in start, then in stop. Metadata become constant values of each event.
+for any device), then in start, then in stop. Metadata become constant values of each event.
 """
 
 from __future__ import annotations

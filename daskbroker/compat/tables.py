@@ -18,6 +18,7 @@ def table_of(
     headers: Iterable[Header],
     stream_name: str,
     fields: Iterable[str] | None,
+    *,
     fill: bool,
     as_datetime: bool,
 ) -> pd.DataFrame:

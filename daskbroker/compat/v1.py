@@ -16,7 +16,7 @@ import pandas as pd
 
 from .. import header as today
 from .. import results as today_results
-from ..core.documents import ALL, Document
+from ..core.documents import ALL, Document, StreamName
 from ..core.errors import AmbiguousUID, OffsetOutOfRange
 from ..core.name_lists import listed
 from ..core.query import compile_query
@@ -80,7 +80,7 @@ class Broker:
         """Open the broker of a named configuration; see :meth:`daskbroker.DataBroker.named`."""
         from ..broker import DataBroker
 
-        return DataBroker.named(name).v1.registering(auto_register)
+        return DataBroker.named(name).v1.registering(auto_register=auto_register)
 
     @classmethod
     def from_config(
@@ -89,9 +89,9 @@ class Broker:
         """Open the broker of a configuration; see :meth:`daskbroker.DataBroker.from_config`."""
         from ..broker import DataBroker
 
-        return DataBroker.from_config(config).v1.registering(auto_register)
+        return DataBroker.from_config(config).v1.registering(auto_register=auto_register)
 
-    def registering(self, auto_register: bool) -> Broker:
+    def registering(self, *, auto_register: bool) -> Broker:
         """Return the broker itself; without ``auto_register`` it has only registered handlers."""
         if not auto_register:
             registry = self._db.handler_registry
@@ -207,7 +207,7 @@ class Broker:
     def _sliced(self, key: slice) -> list[Header]:
         if key.start is None or key.start >= 0 or (key.stop is not None and key.stop > 0):
             raise ValueError(
-                f"{key} has to have a negative start and a stop of at most 0: db[-5:], db[-10:-5]"
+                f"{key} must have a negative start and a stop of at most 0: db[-5:], db[-10:-5]"
             )
         offsets = range(key.start, key.stop or 0, key.step or 1)
         newest = list(self._all[: -key.start])
@@ -274,7 +274,7 @@ class Broker:
     def get_documents(
         self,
         headers: Headers,
-        stream_name: Any = ALL,
+        stream_name: StreamName = ALL,
         fields: Iterable[str] | None = None,
         fill: bool = False,
         handler_registry: None = None,
@@ -305,20 +305,25 @@ class Broker:
         return (
             pair
             for run in _runs(headers)
-            for pair in self._documents_of(run, stream_name, fields, fill)
+            for pair in self._documents_of(run, stream_name, fields, fill=fill)
         )
 
     def _documents_of(
-        self, run: today.Header, stream_name: Any, fields: Iterable[str] | None, fill: bool
+        self,
+        run: today.Header,
+        stream_name: StreamName,
+        fields: Iterable[str] | None,
+        *,
+        fill: bool,
     ) -> Iterator[tuple[str, Any]]:
         if fill:
             self.reg.check(run)
-        return run_documents(run, self.prepare_hook, stream_name, fields, fill)
+        return run_documents(run, self.prepare_hook, stream_name, fields, fill=fill)
 
     def get_events(
         self,
         headers: Headers,
-        stream_name: Any = "primary",
+        stream_name: StreamName = "primary",
         fields: Iterable[str] | None = None,
         fill: bool = False,
         handler_registry: None = None,
@@ -355,7 +360,8 @@ class Broker:
         if fill:
             for run in runs:
                 self.reg.check(run)
-        return table_of(runs, stream_name, fields, fill, convert_times or localize_times)
+        as_datetime = convert_times or localize_times
+        return table_of(runs, stream_name, fields, fill=fill, as_datetime=as_datetime)
 
     def get_images(
         self,

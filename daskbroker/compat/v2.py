@@ -12,7 +12,7 @@ from ..core.errors import OffsetOutOfRange, RunNotFound
 from ..core.query import compile_query
 from ..core.search import Search
 from ..finding import at_offset
-from ..stores.header_store import is_whole_number
+from ..stores.header_store import is_integer
 from .bluesky_run import BlueskyRun
 from .files import HandlerView
 from .queries import compiled
@@ -106,7 +106,7 @@ class Catalog(Mapping[Any, BlueskyRun]):
         """Return a run with daskbroker's own views; keys and errors are as for indexing."""
         if isinstance(key, str):
             return self.runs[key]
-        if not is_whole_number(key):
+        if not is_integer(key):
             raise TypeError(
                 f"a run is looked up by its uid, scan_id or offset, not by {key!r:.200}"
             )

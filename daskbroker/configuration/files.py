@@ -14,7 +14,7 @@ import yaml
 
 from ..core.errors import ConfigError
 from ..core.name_lists import listed
-from .forms import kind_of, settings_of, sources_of
+from .forms import configuration_form, settings_of, sources_of
 from .places import Settings, target_of
 
 __all__ = [
@@ -40,7 +40,7 @@ class Configuration:
     name
         Name by which :func:`daskbroker.connect` opens it: the file's name without suffix, or the
         name of a source in a catalog file.
-    kind
+    form
         Form of the content: ``"daskbroker"``, ``"databroker"`` (version 0 or 1) or
         ``"catalog"``.
     file
@@ -50,7 +50,7 @@ class Configuration:
     """
 
     name: str
-    kind: str
+    form: str
     file: Path
     content: Any = field(repr=False)
 
@@ -82,8 +82,12 @@ def search_folders() -> list[Path]:
     """
     prefix = Path(sys.prefix)
     folders = [Path(part) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
-    folders += _platform_folders()
-    folders.insert(-1, prefix / "etc" / "daskbroker")
+    dirs = platformdirs.PlatformDirs("daskbroker", appauthor=False)
+    folders += [
+        Path(dirs.user_config_dir),
+        prefix / "etc" / "daskbroker",
+        Path(dirs.site_config_dir),
+    ]
     if os.name == "nt":
         folders.append(Path(os.environ.get("APPDATA", "~")).expanduser() / "databroker")
     else:
@@ -94,11 +98,6 @@ def search_folders() -> list[Path]:
         ]
     folders += _intake_folders(prefix)
     return list(dict.fromkeys(folders))
-
-
-def _platform_folders() -> list[Path]:
-    dirs = platformdirs.PlatformDirs("daskbroker", appauthor=False)
-    return [Path(dirs.user_config_dir), Path(dirs.site_config_dir)]
 
 
 def _intake_folders(prefix: Path) -> list[Path]:
@@ -169,7 +168,7 @@ def read_configuration(path: str | os.PathLike[str]) -> Configuration:
                 f"{file}: has no source {chosen!r}; it has: {listed(sources or (), chosen)}"
             )
         content = (sources or {})[chosen]
-    return Configuration(chosen or file.stem, kind_of(content, str(file)), file, content)
+    return Configuration(chosen or file.stem, configuration_form(content, str(file)), file, content)
 
 
 def _files() -> Iterator[Path]:
@@ -188,7 +187,7 @@ def _configurations_in(file: Path) -> Iterator[Configuration]:
     content = _load(file)
     sources = sources_of(content)
     if sources is None:
-        yield Configuration(file.stem, kind_of(content, str(file)), file, content)
+        yield Configuration(file.stem, configuration_form(content, str(file)), file, content)
         return
     for name, source in sources.items():
         yield Configuration(name, "catalog", file, source)

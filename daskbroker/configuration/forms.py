@@ -18,7 +18,7 @@ from ..core.errors import ConfigError
 from ..core.name_lists import listed
 from .places import Settings, mongo_uri, place_settings
 
-__all__ = ["kind_of", "settings_of", "sources_of"]
+__all__ = ["configuration_form", "settings_of", "sources_of"]
 
 OWN = (
     "uri", "assets", "layout", "mode", "timezone", "handlers", "root_map", "readable_roots",
@@ -62,12 +62,12 @@ def settings_of(content: Any, where: str = "configuration", folder: Path | None 
         If the content has no known form, or describes what this version does not open. The
         message names the key, and never a value that may be secret.
     """
-    kind = kind_of(content, where)
+    kind = configuration_form(content, where)
     content = _expanded(content, where, folder)
     return _FORMS[kind](content, where, folder)
 
 
-def kind_of(content: Any, where: str = "configuration") -> str:
+def configuration_form(content: Any, where: str = "configuration") -> str:
     """Return the form of a content: ``"daskbroker"``, ``"databroker"`` (0 or 1) or ``"catalog"``.
 
     Raises
@@ -89,6 +89,7 @@ def kind_of(content: Any, where: str = "configuration") -> str:
 def sources_of(content: Any) -> dict[str, Mapping[str, Any]] | None:
     """Return databroker's sources in a catalog, by name, or None if the content is no catalog."""
     sources = content.get("sources") if isinstance(content, Mapping) else None
+    # A mapping without sources is no catalogue.
     if not isinstance(sources, Mapping):
         return None
     return {str(name): source for name, source in sources.items() if _is_databroker(source)}
@@ -111,6 +112,7 @@ def _is_recordings(driver: str) -> bool:
 
 def _own(content: Mapping[str, Any], where: str, folder: Path | None) -> Settings:
     unknown = [str(key) for key in content if key not in OWN]
+    # A misspelled key would be ignored silently otherwise.
     if unknown:
         raise ConfigError(
             f"{where}: {listed(unknown)} is not a known key; known keys are {listed(OWN)}"
@@ -136,31 +138,34 @@ def _databroker(content: Mapping[str, Any], where: str, folder: Path | None) -> 
     zone = content["metadatastore"]["config"].get("timezone")
     if zone is not None:
         settings["timezone"] = str(zone)
+    # Read-only classes of databroker.
     if str(content["metadatastore"].get("class")).endswith("RO"):
         settings["mode"] = "r"
     return settings | _filling(content, "handlers", where, folder)
 
 
-def _store(content: Mapping[str, Any], part: str, where: str) -> str:
+def _store(content: Mapping[str, Any], half: str, where: str) -> str:
     """Return the URI of the database that one half of a version 0 configuration names."""
-    module, classes = STORES[part]
-    store = _mapping(content, part, where)
+    module, classes = STORES[half]
+    store = _mapping(content, half, where)
+    # Other stores of databroker 0 are files of other formats.
     if store.get("module") != module or store.get("class") not in classes:
         raise ConfigError(
-            f"{where}: {part} is of class {store.get('module')}.{store.get('class')}; only "
-            f"MongoDB is opened ({module}.{classes[0]}). Export such a store with databroker and "
-            "bring it in by 'daskbroker ingest'"
+            f"{where}: {half} is of class {store.get('module')}.{store.get('class')}; only "
+            f"MongoDB can be opened ({module}.{classes[0]}). Export such a store with databroker "
+            "and bring it in by 'daskbroker ingest'"
         )
-    config = _mapping(store, "config", f"{where}: {part}")
+    config = _mapping(store, "config", f"{where}: {half}")
+    # It would not be clear which counts.
     if "uri" in config and ("host" in config or "port" in config):
-        raise ConfigError(f"{where}: {part}.config has both 'uri' and 'host' or 'port'")
+        raise ConfigError(f"{where}: {half}.config has both 'uri' and 'host' or 'port'")
     base = config.get("uri") or f"mongodb://{config.get('host') or 'localhost'}"
     if config.get("port") is not None:
         base = f"{base}:{config['port']}"
     user, source = config.get("mongo_user"), config.get("authsource")
     return mongo_uri(
         str(base),
-        _text(config, "database", f"{where}: {part}.config"),
+        _text(config, "database", f"{where}: {half}.config"),
         user=None if user is None else str(user),
         password=str(config.get("mongo_pwd", "")),
         auth_source=None if source is None else str(source),
@@ -170,6 +175,7 @@ def _store(content: Mapping[str, Any], part: str, where: str) -> str:
 def _catalog(source: Mapping[str, Any], where: str, folder: Path | None) -> Settings:
     sources = sources_of(source)
     if sources is not None:
+        # Only a single source needs no name.
         if len(sources) != 1:
             raise ConfigError(
                 f"{where}: has the sources {listed(sources)}; say which, as in "
@@ -198,6 +204,7 @@ def _layout(source: Mapping[str, Any], where: str) -> str:
     for driver in drivers:
         if driver in DRIVERS:
             return DRIVERS[driver]
+        # A common mistake: recordings are not a store.
         if _is_recordings(driver):
             raise ConfigError(
                 f"{where}: {driver} is a folder of recorded documents; bring it in by "
@@ -237,6 +244,7 @@ def _filling(
         }
     roots = content.get("readable_roots")
     if roots is not None:
+        # A single text would be taken for a list of letters.
         if not isinstance(roots, list):
             raise ConfigError(f"{where}: 'readable_roots' must be a list of folders")
         found["readable_roots"] = [_absolute(r, f"{where}: readable_roots", folder) for r in roots]
@@ -245,6 +253,7 @@ def _filling(
 
 def _import_path(value: Any, where: str) -> str:
     """Return ``module:Class`` of a handler, whichever way it is written."""
+    # Both forms are in databroker's documentation.
     if isinstance(value, Mapping) and {"module", "class"} <= value.keys():
         value = f"{value['module']}:{value['class']}"
     if isinstance(value, str):
@@ -258,6 +267,7 @@ def _absolute(path: Any, where: str, folder: Path | None) -> str:
     if not isinstance(path, str) or not path:
         raise ConfigError(f"{where}: must be the path of a folder")
     full = Path(folder or "", os.path.expanduser(path))
+    # Without a file there is no folder to be relative to.
     if not full.is_absolute():
         raise ConfigError(f"{where}: must be an absolute path if it is not given in a file")
     return os.path.normpath(full)
@@ -286,12 +296,14 @@ def _expanded(value: Any, where: str, folder: Path | None) -> Any:
         return {key: _expanded(item, where, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_expanded(item, where, folder) for item in value]
+    # Numbers and other values have no placeholders.
     if not isinstance(value, str):
         return value
     return _PLACEHOLDER.sub(lambda found: _placeholder(found[1], where, folder), value)
 
 
 def _placeholder(text: str, where: str, folder: Path | None) -> str:
+    # Only files have a folder; the placeholder is intake's.
     if text == "CATALOG_DIR" and folder is not None:
         return str(folder)
     variable = _ENV.fullmatch(text)
@@ -300,6 +312,7 @@ def _placeholder(text: str, where: str, folder: Path | None) -> str:
             f"{where}: the placeholder {{{{ {text} }}}} is not a known placeholder; known ones are "
             "{{ env(NAME) }} and {{ CATALOG_DIR }}"
         )
+    # An empty password or host would fail later, with a less clear error.
     if variable[1] not in os.environ:
         raise ConfigError(f"{where}: the environment variable {variable[1]} is not set")
     return os.environ[variable[1]]

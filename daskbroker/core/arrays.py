@@ -166,8 +166,8 @@ def _of_block(column: pa.Array, kind: Kind, shape: tuple[int, ...], dtype: np.dt
 
 def _of_cells(cells: Sequence[Any], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     found = blank(shape, dtype)
-    places = [n for n, cell in enumerate(cells) if cell is not None and cell is not MISSING]
-    if places:
-        solid = np.array([cells[place] for place in places], dtype=dtype)
-        found[places] = solid.reshape(len(places), *shape[1:])
+    positions = [n for n, cell in enumerate(cells) if cell is not None and cell is not MISSING]
+    if positions:
+        solid = np.array([cells[position] for position in positions], dtype=dtype)
+        found[positions] = solid.reshape(len(positions), *shape[1:])
     return found

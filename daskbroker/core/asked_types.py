@@ -1,4 +1,4 @@
-"""Types of the values that a query asks for, and of those that documents have.
+"""Types of the values that a query requests, and of those that documents have.
 
 Nothing equals a value of another type, in memory as in MongoDB: ``{"scan_id": "1"}`` does not find
 the run that has the number 1.

@@ -45,7 +45,7 @@ class BadRun:
         return f"{name}: {reason}" + (f" ({self.where})" if self.where else "")
 
     def error(self) -> StoreDamaged:
-        """Return the error to raise if this run is asked for."""
+        """Return the error to raise if this run is requested."""
         return StoreDamaged(str(self))
 
 
@@ -54,19 +54,19 @@ def warn_of_bad(bad: BadRun) -> None:
     warn_caller(f"{bad}; this run is left out", BadRunWarning)
 
 
-def leave_out_bad(found: Iterable[T | BadRun], met: list[BadRun] | None = None) -> Iterator[T]:
+def leave_out_bad(items: Iterable[T | BadRun], met: list[BadRun] | None = None) -> Iterator[T]:
     """Yield the items that can be read, with a warning for each bad run.
 
     Parameters
     ----------
-    found
+    items
         Items of runs, with a :class:`BadRun` for each that cannot be read.
     met
         List to which the bad runs are appended; those already in it count for
         :data:`MOST_WARNINGS`.
     """
     bad: list[BadRun] = [] if met is None else met
-    for one in found:
+    for one in items:
         if not isinstance(one, BadRun):
             yield one
             continue
@@ -78,22 +78,22 @@ def leave_out_bad(found: Iterable[T | BadRun], met: list[BadRun] | None = None) 
             warn_caller(text, BadRunWarning)
 
 
-def take_sound(found: Iterator[T | BadRun], start: int, stop: int | None) -> Iterator[T | BadRun]:
+def take_sound(items: Iterator[T | BadRun], start: int, stop: int | None) -> Iterator[T | BadRun]:
     """Yield items ``start`` to ``stop`` as :func:`itertools.islice`, without counting bad runs.
 
     Bad runs that lie among these are yielded too.
     """
     if start == 0 and stop is None:
-        yield from found
+        yield from items
         return
     if stop is not None and stop <= start:
         return
-    place = 0
-    while stop is None or place < stop:
-        one = next(found, None)
+    position = 0
+    while stop is None or position < stop:
+        one = next(items, None)
         if one is None:
             return
         sound = not isinstance(one, BadRun)
-        if place >= start:
+        if position >= start:
             yield one
-        place += sound
+        position += sound

@@ -10,14 +10,14 @@ __all__ = ["BoundedDict"]
 K = TypeVar("K")
 V = TypeVar("V")
 
-MOST = 2000
+MAX_ENTRIES = 2000
 
 
 class BoundedDict(dict[K, V]):
     """A dict of at most 2,000 entries, which drops the entry that was added first."""
 
     def __setitem__(self, key: K, value: V) -> None:
-        if len(self) >= MOST and key not in self:
+        if len(self) >= MAX_ENTRIES and key not in self:
             self.pop(next(iter(self)), None)  # another thread may be quicker
         super().__setitem__(key, value)
 

@@ -12,24 +12,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 
 from .bad_runs import BadRun
 from .checksum import with_checksum, without_checksum
+from .chunk_statistics import Statistics
 from .codec import encode
 from .column_kinds import Kind, field_kind
 from .documents import Document
 from .errors import StoreDamaged
-from .layouts import EVENT, Layout, assemble
+from .layouts import assemble
 
 __all__ = [
     "Chunk",
     "ChunkPlan",
     "ChunkReader",
-    "Statistics",
     "chunk_label",
     "column_kinds",
     "damage_of",
@@ -38,52 +38,8 @@ __all__ = [
     "place_identity",
     "present",
     "ranges_table",
-    "statistics",
     "to_ipc",
 ]
-
-
-class Statistics(NamedTuple):
-    """Statistics of a chunk that a plan keeps.
-
-    The records of plans and the manifests of stores have its fields, in its order. A new one is
-    added here, in :func:`statistics`, and in the tables of the embedded store.
-
-    Attributes
-    ----------
-    rows, bytes
-        Number of documents; size in memory in bytes.
-    seq_min, seq_max, time_min, time_max
-        Extent of ``seq_num`` and ``time`` (POSIX seconds); for events only.
-    distinct
-        Number of different ``seq_num``; fewer than rows if a scan was rewound. For events only.
-    ordered
-        Whether ``seq_num`` increases strictly from row to row.
-    """
-
-    rows: int
-    bytes: int
-    seq_min: int = 0
-    seq_max: int = -1
-    time_min: float = float("nan")
-    time_max: float = float("nan")
-    distinct: int = 0
-    ordered: bool = True
-
-
-def statistics(layout: Layout, table: pa.Table) -> Statistics:
-    """Compute the statistics of a chunk; the extents are for events only."""
-    rows, nbytes = table.num_rows, table.nbytes
-    if layout is not EVENT or rows == 0:
-        return Statistics(rows, nbytes)
-    seq = table.column("seq_num").to_numpy()
-    time = table.column("time").to_numpy()
-    ordered = bool((seq[1:] > seq[:-1]).all())
-    distinct = rows if ordered else len(np.unique(seq))
-    low, high = int(seq.min()), int(seq.max())
-    return Statistics(
-        rows, nbytes, low, high, float(time.min()), float(time.max()), distinct, ordered
-    )
 
 
 def column_kinds(table: pa.Table) -> dict[str, Kind]:
@@ -114,7 +70,7 @@ def place_identity(store: str, *place: str) -> str:
 # -- plans -----------------------------------------------------------------------------------
 
 SMALL_BYTES = 2**16
-"""Maximum bytes of a chunk of which all columns are read even if only some are asked for."""
+"""Maximum bytes of a chunk of which all columns are read even if only some are requested."""
 
 CHUNK_RECORD = np.dtype(
     [
@@ -126,7 +82,7 @@ CHUNK_RECORD = np.dtype(
 )
 
 
-TOKEN_PARTS = (
+TOKEN_FIELDS = (
     "descriptor", "first", "rows", "bytes", "seq_min", "seq_max", "time_min", "time_max",
 )  # fmt: skip
 """Fields of a record that distinguish the content of chunks; they make the plan's token."""
@@ -256,6 +212,12 @@ class Chunk:
     time_max: float
 
 
+NUMBERS_OF_CHUNK = tuple(
+    name for name in ("first", *Statistics._fields) if name in Chunk.__annotations__
+)
+"""Fields of a record that a :class:`Chunk` has too."""
+
+
 @dataclass(frozen=True, eq=False)
 class ChunkPlan:
     """List of chunks, without their data.
@@ -290,17 +252,13 @@ class ChunkPlan:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, place: int) -> Chunk:
-        record = self.records[place]
+    def __getitem__(self, index: int) -> Chunk:
+        record = self.records[index]
         return Chunk(
-            key=self.keys[place],
+            key=self.keys[index],
             descriptor=self.descriptors[record["descriptor"]],
             kinds=self.schemas[record["schema"]],
-            **{
-                name: record[name].item()
-                for name in CHUNK_RECORD.names or ()
-                if name not in ("descriptor", "schema", "distinct", "ordered")
-            },
+            **{name: record[name].item() for name in NUMBERS_OF_CHUNK},
         )
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -312,29 +270,29 @@ class ChunkPlan:
         digest = hashlib.blake2b(self.store.encode(), digest_size=16)
         for descriptor in self.descriptors:
             digest.update(descriptor["uid"].encode("utf8", "surrogatepass") + b"\0")
-        for name in TOKEN_PARTS:
+        for name in TOKEN_FIELDS:
             digest.update(np.ascontiguousarray(self.records[name]).tobytes())
         return digest.hexdigest()
 
-    def facts(self, place: int) -> Statistics:
+    def facts(self, index: int) -> Statistics:
         """Return the statistics of one chunk."""
-        return Statistics._make(self.records[list(Statistics._fields)][place].item())
+        return Statistics._make(self.records[list(Statistics._fields)][index].item())
 
     @property
     def rows(self) -> int:
         """Number of events, rewound ones included."""
         return int(self.records["rows"].sum())
 
-    def take(self, places: Sequence[int] | np.ndarray) -> ChunkPlan:
+    def take(self, indices: Sequence[int] | np.ndarray) -> ChunkPlan:
         """Return the plan of the chunks at these indices, in the given order."""
-        chosen = np.asarray(places, dtype=np.intp)
+        chosen = np.asarray(indices, dtype=np.intp)
         keys = tuple(self.keys[place] for place in chosen.tolist())
         return replace(self, records=self.records[chosen], keys=keys)
 
-    def of_descriptors(self, places: Sequence[int]) -> ChunkPlan:
+    def of_descriptors(self, indices: Sequence[int]) -> ChunkPlan:
         """Return the plan of the descriptors at these indices, in the given order."""
         order = np.full(len(self.descriptors), -1, np.int64)
-        order[list(places)] = np.arange(len(places))
+        order[list(indices)] = np.arange(len(indices))
         owners = order[self.records["descriptor"]]
         chosen = np.flatnonzero(owners >= 0)
         chosen = chosen[np.argsort(owners[chosen], kind="stable")]
@@ -343,7 +301,7 @@ class ChunkPlan:
         used, records["schema"] = np.unique(records["schema"], return_inverse=True)
         return replace(
             self,
-            descriptors=tuple(self.descriptors[place] for place in places),
+            descriptors=tuple(self.descriptors[place] for place in indices),
             schemas=tuple(self.schemas[number] for number in used.tolist()),
             records=records,
             keys=tuple(self.keys[place] for place in chosen.tolist()),
@@ -381,12 +339,12 @@ class ChunkPlan:
             plans[uid] = ChunkPlan(self.reader, own, schemas, part, some_keys, self.store, bad)
         return plans
 
-    def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
+    def read(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk, all of it or only some columns (physical names)."""
         try:  # not damage_of: the label is made only if there is an error
-            return self.reader.read(self.keys[place], columns)
+            return self.reader.read(self.keys[index], columns)
         except StoreDamaged as error:
-            raise damaged(self.label(place), error) from (error.__cause__ or error)
+            raise damaged(self.label(index), error) from (error.__cause__ or error)
 
     def read_all(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read all chunks lazily in order; a store may fetch several of them together."""
@@ -395,9 +353,9 @@ class ChunkPlan:
         labels = [self.label(place) for place in range(len(self))]
         return self.reader.read_labelled(self.keys, labels, columns)
 
-    def label(self, place: int) -> str:
+    def label(self, index: int) -> str:
         """Return run and stream of a chunk, for messages."""
-        return chunk_label(self.descriptors[self.records["descriptor"][place]])
+        return chunk_label(self.descriptors[self.records["descriptor"][index]])
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = tuple(self.reader.portable_keys(self.keys))

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-LEAST, MOST = -62_135_596_800.0, 253_402_300_800.0
+EARLIEST_SECONDS, LATEST_SECONDS = -62_135_596_800.0, 253_402_300_800.0
 """POSIX seconds of the years that the calendars of Python, pandas and Arrow share: 1 to 9999."""
 LOCAL = ("local", "localtime")
 UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
@@ -49,6 +49,7 @@ def zone_of(name: str | dt.tzinfo) -> dt.tzinfo:
     ConfigError
         If no zone has the name.
     """
+    # Given as a zone already.
     if isinstance(name, dt.tzinfo):
         return name
     try:
@@ -75,6 +76,7 @@ def resolved_zone(name: str) -> str:
     ConfigError
         If no zone has the name.
     """
+    # Only the machine's own zone needs to be looked up.
     if name not in LOCAL:
         zone_of(name)
         return name
@@ -84,6 +86,7 @@ def resolved_zone(name: str) -> str:
             # A name that disagrees with the machine's clock is not used.
             if now.astimezone(ZoneInfo(candidate)).utcoffset() == now.utcoffset():
                 return candidate
+        # The name is not known to the database of zones here.
         except (OSError, ValueError, KeyError):
             continue
     return now.isoformat()[-6:] if now.utcoffset() else "UTC"
@@ -92,6 +95,7 @@ def resolved_zone(name: str) -> str:
 def _local_names() -> Iterator[str]:
     """Yield candidates for the name of this machine's zone, as the C library looks for it."""
     chosen = os.environ.get("TZ")
+    # The variable goes before the files, as in the C library.
     if chosen is not None:
         yield chosen.removeprefix(":").rpartition("zoneinfo/")[2] or "UTC"
         return
@@ -111,10 +115,12 @@ def seconds_of(doc: Mapping[str, Any], default: float = -math.inf) -> float:
     A document of another writer's database may have none. The default sorts before all others.
     """
     value = doc.get("time")
+    # A bool is an int to isinstance, but no time.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return default
     try:
         return default if math.isnan(value) else float(value)
+    # An integer beyond floats; it sorts as the farthest time.
     except OverflowError:
         return math.inf if value > 0 else -math.inf
 
@@ -142,6 +148,7 @@ def show_time(value: Any, zone: str | dt.tzinfo = "UTC") -> str:
         return shown
     raw = repr(value)
     raw = raw if len(raw) <= 40 else f"{raw[:39]}…"
+    # Some programs write times in other units: shown with a hint, never corrected.
     for unit, count in UNITS.items():
         shown = _calendar(seconds / count, tz)
         if shown is not None:
@@ -151,7 +158,7 @@ def show_time(value: Any, zone: str | dt.tzinfo = "UTC") -> str:
 
 def _calendar(seconds: float, tz: dt.tzinfo) -> str | None:
     """Return date and time, truncated to the second, or None outside of the calendar."""
-    if not LEAST <= seconds < MOST:
+    if not EARLIEST_SECONDS <= seconds < LATEST_SECONDS:
         return None
     try:
         moment = EPOCH + dt.timedelta(seconds=math.floor(seconds))
@@ -194,6 +201,7 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
     tz = zone_of(zone)
     if isinstance(computed, pd.DatetimeIndex):
         return computed.tz_convert(tz) if computed.tz is not None else computed
+    # Labels that are no times stay.
     if isinstance(computed, pd.Index):
         return computed
     if not isinstance(computed, (pd.Series, pd.DataFrame)):
@@ -205,12 +213,12 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
     if isinstance(converted, pd.Series):
         return converted.dt.tz_convert(tz) if is_zoned(converted.dtype) else converted
     zoned = {
-        place: converted.iloc[:, place].dt.tz_convert(tz)
-        for place in range(converted.shape[1])
-        if is_zoned(converted.iloc[:, place].dtype)
+        position: converted.iloc[:, position].dt.tz_convert(tz)
+        for position in range(converted.shape[1])
+        if is_zoned(converted.iloc[:, position].dtype)
     }
-    for place, column in zoned.items():  # by place, as several columns may have one name
-        converted.isetitem(place, column)
+    for position, column in zoned.items():  # by place, as several columns may have one name
+        converted.isetitem(position, column)
     return converted
 
 

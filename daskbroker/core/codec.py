@@ -40,8 +40,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .column_kinds import MISSING, NOTES, TEXTS, Column, Kind, Missing, field_kind
-from .documents import DEEPEST, plain
+from .column_kinds import JSON_KINDS, MISSING, NOTES, Column, Kind, Missing, field_kind
+from .documents import plain
 from .dtypes import fields_dtype, fields_text
 from .errors import StoreDamaged
 from .field_rows import common_of, has_fields, lists_of
@@ -49,6 +49,7 @@ from .frozen import ArrayList
 from .json_text import from_json, has_marks, marked_json, of_marked_json
 from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyond, leaf_of_array
 from .name_lists import listed
+from .normalizing import MAX_DOCUMENT_DEPTH
 
 __all__ = ["block", "check_notes", "decode", "encode"]
 
@@ -75,11 +76,13 @@ def encode(values: Any) -> Column:
     if ArrayList in types:
         values = [value.array() if type(value) is ArrayList else value for value in values]
         types = set(map(type, values))
+    # One structured array suffices: its fields must be noted, for which only rows have a form.
     if np.ndarray in types and any(map(has_fields, values)):
         return _encode_rows(values)
     notes: dict[str, str] = {}
     valid: np.ndarray | None = None
     solid: Sequence[Any] = values
+    # Arrow has one kind of null; the note tells absent keys from values that are None.
     if type(None) in types or Missing in types:
         valid = np.fromiter((v is not None and v is not MISSING for v in values), bool, len(values))
         solid = [v for v in values if v is not None and v is not MISSING]
@@ -89,6 +92,7 @@ def encode(values: Any) -> Column:
     column = _encode_solid(solid, types, valid, notes)
     if column is not None:
         return column
+    # Arrays inside of lists: as plain lists they may have a form of Arrow after all.
     if any(type(value) in LISTS and _holds_arrays(value) for value in solid):
         return encode([plain(value) if type(value) in LISTS else value for value in values])
     form = cell_form(solid) if types <= {*LISTS, np.ndarray} else UNKNOWN
@@ -104,6 +108,7 @@ def _holds_arrays(cell: Sequence[Any]) -> bool:
 
 
 def _missing_note(values: Sequence[Any], *, some_none: bool) -> str:
+    # Usually every null is an absent key, and no mask is needed.
     if not some_none:
         return "all"
     return _pack_mask(np.fromiter((v is MISSING for v in values), bool, len(values)))
@@ -141,6 +146,7 @@ def _leaves(
         except UnicodeEncodeError:  # lone surrogates
             return None
     if types == {int, float}:
+        # float64 would round them, so that they did not come back as they were.
         if any(type(v) is int and abs(v) > EXACT_INTEGER for v in solid):
             return None
         ints = np.fromiter((type(v) is int for v in solid), bool, len(solid))
@@ -166,8 +172,8 @@ def _spread(solid: np.ndarray | pa.Array, valid: np.ndarray | None) -> pa.Array:
     if valid is None:
         return solid if isinstance(solid, pa.Array) else pa.array(solid)
     if isinstance(solid, pa.Array):
-        places = np.cumsum(valid) - 1
-        return solid.take(pa.array(places, mask=~valid))
+        positions = np.cumsum(valid) - 1
+        return solid.take(pa.array(positions, mask=~valid))
     full = np.zeros((len(valid), *solid.shape[1:]), solid.dtype)
     full[valid] = solid
     return pa.array(full, mask=~valid)
@@ -184,6 +190,7 @@ def _encode_arrays(
         if len({a.dtype for a in solid}) == 1 and all(a.ndim == 1 for a in solid):
             return _encode_ragged(np.concatenate(solid), list(map(len, solid)), valid, notes)
     if np.ndarray in types:
+        # NumPy would round integers beyond int64 among other dtypes; only JSON keeps them.
         if any(a.dtype.kind == "u" and is_beyond(a) for a in solid if isinstance(a, np.ndarray)):
             return None
         solid = [plain(v) for v in solid]
@@ -193,12 +200,14 @@ def _encode_arrays(
         lengths = list(map(len, level))
         level_below = list(chain.from_iterable(level))
         if len(set(lengths)) > 1:
+            # Arrow's lists of different lengths have no shape around them; JSON takes what is
+            # nested deeper.
             if shape:
                 return None
             flat = _flat(level_below)
             return None if flat is None else _encode_ragged(flat, lengths, valid, notes)
         shape.append(lengths[0])
-        if len(shape) > DEEPEST:  # of a foreign writer; Arrow ends soon after
+        if len(shape) > MAX_DOCUMENT_DEPTH:  # of a foreign writer; Arrow ends soon after
             return None
         level = level_below
     flat = _flat(level)
@@ -236,9 +245,11 @@ def _encode_block(block: np.ndarray, valid: np.ndarray | None, notes: dict[str, 
     shape = block.shape[1:]
     if block.ndim == 1:
         return _encode_flat_block(block, notes)
+    # There are no leaves from which the dtype could be restored; JSON keeps the shape.
     if block.size == 0:
         return _encode_json(block.tolist(), CellForm("none", shape), nulls=False)
     kind = Kind("array", valid is not None, leaf_of_array(block), shape)
+    # Fixed-size lists have storage below null cells, too.
     if valid is not None:
         full = np.zeros((len(valid), *shape), block.dtype)
         full[valid] = block
@@ -256,6 +267,7 @@ def _encode_flat_block(block: np.ndarray, notes: dict[str, str]) -> Column:
         return Column(pa.array(block.astype(np.int64)), Kind("int"), notes)
     low, high = int(block.min()), int(block.max())
     if high >= 2**63:
+        # The kind must not depend on where chunks are cut, see `_integers`.
         if low < 2**63:
             return _encode_json(block.tolist(), UNKNOWN, nulls=False)
         return Column(pa.array(block.astype(np.uint64)), Kind("uint"), notes)
@@ -266,6 +278,7 @@ def _encode_flat_block(block: np.ndarray, notes: dict[str, str]) -> Column:
 def _encode_text_block(
     flat: pa.Array, shape: tuple[int, ...], valid: np.ndarray | None, notes: dict[str, str]
 ) -> Column:
+    # A null cell of a fixed-size list still takes as many leaves as any other.
     if valid is not None:
         size = int(np.prod(shape))
         flat = _spread(flat, np.repeat(valid, size))
@@ -296,6 +309,7 @@ def _encode_ragged(
     counts[slice(None) if valid is None else valid] = lengths
     offsets = np.concatenate([[0], np.cumsum(counts)])
     mask = None if valid is None else pa.array(~valid)
+    # Offsets of 32 bits take half the space, but end at 2**31 leaves in one chunk.
     if offsets[-1] < 2**31:
         array = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, mask=mask)
     else:
@@ -342,13 +356,13 @@ def _cell_of_rows(value: Any) -> Any:
     return [plain(value)]
 
 
-def _array_of_cell(found: Any) -> Any:
+def _array_of_cell(encoded: Any) -> Any:
     """Return the cell of a text of :func:`_encode_rows`; structured arrays as lists."""
-    if found is None:
+    if encoded is None:
         return None
-    if len(found) == 1:
-        return found[0]
-    text, shape, rows = found
+    if len(encoded) == 1:
+        return encoded[0]
+    text, shape, rows = encoded
     return ArrayList(rows, fields_dtype(text), shape)
 
 
@@ -406,7 +420,7 @@ def _unpack_mask(note: str, rows: int) -> np.ndarray:
 def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
     """Return the cells that :func:`encode` was given; arrays are lists, missing cells `MISSING`."""
     kind, notes = field_kind(arrow_field)
-    if kind.name in TEXTS:
+    if kind.name in JSON_KINDS:
         read = text_reader(notes)
         found = [MISSING if text is None else read(text) for text in array.to_pylist()]
         if kind.name == "json":

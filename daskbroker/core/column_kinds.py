@@ -14,11 +14,11 @@ from .errors import StoreDamaged, StoreVersion
 from .name_lists import listed
 
 __all__ = [
+    "JSON_KINDS",
     "KINDS",
     "MISSING",
     "NOTES",
     "SHORT",
-    "TEXTS",
     "Column",
     "Kind",
     "Missing",
@@ -31,7 +31,7 @@ KINDS = frozenset(
     "null bool int long uint float number str array list rows json".split()  # noqa: SIM905
 )
 """Names of the kinds; :mod:`.codec` tells what each holds."""
-TEXTS = frozenset(("rows", "json"))
+JSON_KINDS = frozenset(("rows", "json"))
 """Kinds whose cells are JSON texts."""
 NOTES = frozenset(("ints", "missing", "marked"))
 """Notes that a field's metadata may hold beside the kind."""
@@ -111,8 +111,8 @@ class Column:
 
 
 @lru_cache(maxsize=4096)
-def _field(name: str, kind: pa.DataType, note: bytes) -> pa.Field:
-    return pa.field(name, kind, metadata={b"daskbroker": note})
+def _field(name: str, arrow_type: pa.DataType, note: bytes) -> pa.Field:
+    return pa.field(name, arrow_type, metadata={b"daskbroker": note})
 
 
 def _noted(kind: Kind, notes: Mapping[str, str]) -> bytes:

@@ -32,9 +32,9 @@ class Damage:
     key: str | None = None
     path: str | None = None
 
-    def within(self, **place: str | None) -> Damage:
+    def within(self, **context: str | None) -> Damage:
         """Return the same problem with those parts of its place filled in that are None."""
-        unknown = {name: value for name, value in place.items() if getattr(self, name) is None}
+        unknown = {name: value for name, value in context.items() if getattr(self, name) is None}
         return replace(self, **unknown)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,13 +43,13 @@ class Damage:
 
     def __str__(self) -> str:
         # The message of an error that was caught may name some of this itself.
-        places = [
+        named = [
             f"{name} {value!r}"
             for name in ("run", "stream", "key")
             if (value := getattr(self, name)) is not None
             and f"{name} {value!r}" not in self.problem
         ]
-        where = ", ".join(places)
+        where = ", ".join(named)
         path = f" ({self.path})" if self.path and self.path not in self.problem else ""
         text = f"{self.problem}{path}"
         return printable(f"{where}: {text}" if where else text)

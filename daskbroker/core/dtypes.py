@@ -49,7 +49,7 @@ def dtype_of(given: Any) -> np.dtype:
         RecursionError,
         OverflowError,
     ) as error:
-        raise ValueError(f"{given!r:.80} is no dtype: {error}") from None
+        raise ValueError(f"{given!r:.80} is not a valid dtype: {error}") from None
 
 
 def described_dtype(descr: Any) -> np.dtype:
@@ -86,7 +86,9 @@ def fields_dtype(text: str) -> np.dtype:
     try:
         found = described_dtype(json.loads(text))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"{text!r:.80} tells no fields of an array: {error}") from None
+        raise ValueError(
+            f"{text!r:.80} does not describe the fields of an array: {error}"
+        ) from None
     if not found.names:
-        raise ValueError(f"{text!r:.80} tells no fields of an array")
+        raise ValueError(f"{text!r:.80} does not describe the fields of an array")
     return found

@@ -120,8 +120,8 @@ class DurableFolders:
             return
         folder.mkdir(parents=True, exist_ok=True)
         way = [folder, *folder.parents]
-        # The folder's own name is synced in any case: it may have been deleted and made anew.
-        for place in reversed(way[: way.index(self._root)]):
-            if place == folder or place not in self._durable:
-                sync_folder(place.parent)
-                self._durable[place] = True
+        # The folder's own name is synced in any case: it may have been deleted and made again.
+        for one in reversed(way[: way.index(self._root)]):
+            if one == folder or one not in self._durable:
+                sync_folder(one.parent)
+                self._durable[one] = True

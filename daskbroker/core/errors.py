@@ -57,7 +57,7 @@ class AmbiguousUID(DaskbrokerError, ValueError):
 
 
 class OffsetOutOfRange(DaskbrokerError, IndexError):
-    """``db[-n]`` asks for a run, but there are fewer than ``n`` runs."""
+    """``db[-n]`` requests a run, but there are fewer than ``n`` runs."""
 
 
 class SourceNotFound(DaskbrokerError, KeyError):

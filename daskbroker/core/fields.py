@@ -81,7 +81,7 @@ def data_keys_of(descriptors: Iterable[Mapping[str, Any]]) -> list[str]:
 def select(
     fields: Any, descriptors: Sequence[Mapping[str, Any]], *, timestamps: bool = False
 ) -> list[Field]:
-    """Return the columns that a selection asks for; ``time`` is always the first.
+    """Return the columns that a selection requests; ``time`` is always the first.
 
     Parameters
     ----------
@@ -103,6 +103,7 @@ def select(
     names = shown_names(keys)
     found: dict[str, Field] = {"time": Field("time", "", "time")}
     wanted = keys if fields is None or fields is ALL else _as_list(fields)
+    # All data keys are taken by name, as a key may look like a pattern.
     exact = fields is None or fields is ALL
     for item in wanted:
         matches = (
@@ -110,6 +111,7 @@ def select(
         )
         found.update((match.name, match) for match in matches)
     if timestamps:
+        # After all data keys, so that the columns of stamps come last.
         for match in [f for f in found.values() if f.role == "data"]:
             found[f"ts_{match.key}"] = Field("ts", match.key, f"ts_{match.key}")
     return list(found.values())
@@ -169,6 +171,7 @@ class FieldsOfRuns:
         """
         for item in self._unseen:
             try:
+                # Asked again for its error, which names the nearest keys of the last run.
                 select([item], self._latest)
             except FieldNotFound as error:
                 raise FieldNotFound(f"none of the runs has it; in the last one {error}") from None
@@ -204,6 +207,7 @@ def _match(
     if not isinstance(item, str):
         raise FieldNotFound(f"the field {item!r:.200} is neither text nor a compiled pattern")
     if item in RESERVED:
+        # It is the index of every table already.
         return [] if item == "seq_num" else [Field(item, "", item)]
     space, _, rest = item.partition(":")
     # First, so that each column is selected by its name: a data key "data:x" has "data:data:x".
@@ -214,11 +218,13 @@ def _match(
     if space in PROJECTIONS and rest:
         return [_projection(space, rest, item, descriptors)]
     if space in ("data", "ts") and rest:
+        # An exact name first: many data keys are valid patterns of something else.
         chosen = [rest] if rest in names else _full_matches(rest, keys)
         if chosen and space == "data":
             return [Field("data", key, names[key]) for key in chosen]
         if chosen:
             return [Field("ts", key, f"ts_{key}") for key in chosen]
+    # Last of the names, so that a data key `ts_x` is selected by its own.
     if item.startswith("ts_") and item[3:] in names:
         return [Field("ts", item[3:], item)]
     return _by_pattern(item, keys, names, item)
@@ -247,6 +253,7 @@ def _full_matches(pattern: Any, keys: list[str]) -> list[str]:
 def _projection(
     space: str, path: str, item: str, descriptors: Sequence[Mapping[str, Any]]
 ) -> Field:
+    # Only configuration is checked: any key may be missing from a start or stop.
     if space == "config" and not any(_config(d, path) is not None for d in descriptors):
         devices = sorted({device for d in descriptors for device in d.get("configuration", {})})
         raise FieldNotFound(
@@ -273,6 +280,7 @@ def project(
 
 
 def _path(value: Any, path: str) -> Any:
+    # A key with dots in it goes before the path of the same text.
     if isinstance(value, Mapping) and path in value:
         return value[path]
     for step in path.split("."):
@@ -291,6 +299,7 @@ def _config(descriptor: Mapping[str, Any], path: str) -> tuple[Any, float | None
     configuration = descriptor.get("configuration", {}).get(device)
     if configuration is None:
         return None
+    # Devices prefix their configuration by their own name, which may be left out.
     for name in (key, f"{device}_{key}"):
         if name in configuration.get("data", {}):
             return configuration["data"][name], configuration.get("timestamps", {}).get(name)
@@ -339,6 +348,7 @@ def derive_descriptor(
     chosen = [field.key for field in fields if field.role == "data"]
     parts = [field for field in fields if field.role in PROJECTIONS]
     kept = {key: value for key, value in descriptor["data_keys"].items() if key in set(chosen)}
+    # Nothing is left out or added, so descriptor and uid stay as they are.
     if len(kept) == len(descriptor["data_keys"]) and not parts:
         return Document(descriptor), {}, {}
     data: dict[str, Any] = {}
@@ -389,10 +399,12 @@ def _stamp(
     stop: Mapping[str, Any] | None,
     descriptor: Mapping[str, Any],
 ) -> float:
+    # A run in progress has no stop yet.
     if field.role == "stop" and stop is not None:
         return seconds_of(stop, 0.0)
     if field.role == "config":
         found = _config(descriptor, field.key)
+        # Configuration without a time of its own was read when the descriptor was made.
         stamp = None if found is None else found[1]
         return seconds_of(descriptor, 0.0) if stamp is None else float(stamp)
     return seconds_of(start, 0.0)

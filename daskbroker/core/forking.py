@@ -81,7 +81,7 @@ class ProcessLock:
     def _begin(self) -> None:
         self._lock = threading.RLock()
 
-    def held(self) -> AbstractContextManager[bool]:
+    def lock(self) -> AbstractContextManager[bool]:
         """Return this process's lock, to hold in a ``with`` block.
 
         A block that was entered before a fork releases the lock that it acquired.
@@ -108,7 +108,7 @@ class ForkBarrier:
     def _begin(self) -> None:
         self._lock = threading.RLock()
 
-    def held(self) -> AbstractContextManager[bool]:
+    def lock(self) -> AbstractContextManager[bool]:
         """Return the lock that work holds in a ``with`` block, one thread at a time."""
         return self._lock
 

@@ -17,14 +17,14 @@ from .errors import StoreDamaged, StoreVersion
 __all__ = ["check_format"]
 
 
-def check_format(place: str, found: Any, known: int) -> None:
+def check_format(subject: str, version: Any, known: int) -> None:
     """Check that this daskbroker knows a format.
 
     Parameters
     ----------
-    place
+    subject
         Name of what has the format, as the beginning of a sentence.
-    found
+    version
         Number of its format, as it was read.
     known
         Number of the newest known format.
@@ -34,14 +34,14 @@ def check_format(place: str, found: Any, known: int) -> None:
     StoreVersion
         If the format is newer.
     StoreDamaged
-        If ``found`` is not a valid number of a format.
+        If ``version`` is not a valid number of a format.
     """
-    if isinstance(found, float) and found.is_integer():
-        found = int(found)  # MongoDB's shell writes numbers as floats
-    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        raise StoreDamaged(f"{place} is damaged: {found!r} is not a format number")
-    if found > known:
+    if isinstance(version, float) and version.is_integer():
+        version = int(version)  # MongoDB's shell writes numbers as floats
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise StoreDamaged(f"{subject} is damaged: {version!r} is not a format number")
+    if version > known:
         raise StoreVersion(
-            f"{place} is of format {found}; this daskbroker knows formats up to {known}: install a "
-            "newer daskbroker to open it"
+            f"{subject} is of format {version}; this daskbroker knows formats up to {known}: "
+            "install a newer daskbroker to open it"
         )

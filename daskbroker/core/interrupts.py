@@ -61,7 +61,10 @@ class _Context(AbstractContextManager[T]):
             raise
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        _: TracebackType | None,
     ) -> None:
         if error is None:
             next(self._generator, None)

@@ -73,18 +73,18 @@ def from_extended_json(text: str) -> Any:
     return json.loads(text)
 
 
-def _of_form(found: dict[str, Any]) -> Any:
+def _of_form(mapping: dict[str, Any]) -> Any:
     """Return bytes or a UUID if the mapping is the form of one, else the mapping."""
-    if len(found) == 1:
-        inside = found.get("$binary")
+    if len(mapping) == 1:
+        inside = mapping.get("$binary")
         try:
-            if "$uuid" in found:
-                return uuid.UUID(found["$uuid"])
+            if "$uuid" in mapping:
+                return uuid.UUID(mapping["$uuid"])
             if isinstance(inside, dict) and inside.keys() == {"base64", "subType"}:
                 return base64.b64decode(inside["base64"], validate=True)
         except (ValueError, TypeError, AttributeError):
             pass
-    return found
+    return mapping
 
 
 # -- exactly ---------------------------------------------------------------------------------
@@ -125,11 +125,11 @@ def _escaped(value: Any) -> Any:
     return value
 
 
-def _unmarked(found: dict[str, Any]) -> Any:
-    if len(found) == 1:
-        ((key, value),) = found.items()
+def _unmarked(mapping: dict[str, Any]) -> Any:
+    if len(mapping) == 1:
+        ((key, value),) = mapping.items()
         if key == BYTES:
             return base64.b64decode(value)
         if key == UUID:
             return uuid.UUID(value)
-    return {(k[1:] if k.startswith("\0") else k): v for k, v in found.items()}
+    return {(k[1:] if k.startswith("\0") else k): v for k, v in mapping.items()}

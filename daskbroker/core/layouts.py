@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from .codec import block, decode, encode, text_column, text_reader
-from .column_kinds import MISSING, TEXTS, Column, Kind, exact_alone, field_kind
+from .column_kinds import JSON_KINDS, MISSING, Column, Kind, exact_alone, field_kind
 from .documents import Document, frozen_document, plain
 from .frozen import ArrayList, FrozenDict, freeze, freeze_lists, frozen_array
 from .json_text import marked_json
@@ -220,7 +220,7 @@ def join_tables(
         exact_alone(arrow_field) for arrow_field in first.schema
     ):
         return pa.concat_tables(tables).combine_chunks()
-    # The schemas differ, or notes are about rows at certain places: all rows are encoded anew.
+    # The schemas differ, or notes are about rows at certain places: all rows are encoded again.
     owner = metadata.get(layout.owner, "")
     rows = [row for table in tables for row in iter_rows(layout, table, owner)]
     return encode_rows(layout, rows, metadata)
@@ -234,6 +234,8 @@ def rows_of_page(layout: Layout, page: Mapping[str, Any]) -> list[dict[str, Any]
     for key, value in page.items():
         if key == layout.owner:
             columns[key] = [value] * count
+        # Columns below a mapping are transposed on their own: each row has a mapping of its
+        # cells.
         elif key in nested:
             columns[key] = [
                 {name: _cell(cells[row]) for name, cells in value.items()} for row in range(count)
@@ -251,12 +253,14 @@ def _cell(value: Any) -> Any:
 
 def _union_of_keys(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     first = rows[0].keys()
+    # Rows of one descriptor nearly always have the same keys; the union takes a pass over all.
     if all(row.keys() == first for row in rows):
         return first
     return dict.fromkeys(key for row in rows for key in row)
 
 
 def _extra(layout: Layout, doc: Mapping[str, Any]) -> Any:
+    # Nearly always: only other programs add keys that the event model does not know.
     if doc.keys() <= layout.keys:
         return MISSING
     return {key: plain(value) for key, value in doc.items() if key not in layout.keys}
@@ -307,7 +311,7 @@ def decode_rows(layout: Layout, table: pa.Table, owner: str) -> list[Document]:
 def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]:
     """Yield the documents of :func:`decode_rows` one by one.
 
-    Columns are decoded at once, documents are made as they are asked for: a document that is
+    Columns are decoded at once, documents are made as they are requested: a document that is
     released soon costs half of one that is kept among thousands.
     """
     columns: dict[str, Iterable[Any]] = {name: cells(table, name) for name in layout.columns}
@@ -317,12 +321,15 @@ def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]
         columns[key] = _mappings(table, prefix)
     complete = []
     for key in (*layout.texts, EXTRA):
+        # A column of nulls alone is as if it were absent.
         if key in table.column_names and table.column(key).null_count < table.num_rows:
+            # Rows without a value must lack the key, so each of them is completed.
             if key == EXTRA or table.column(key).null_count:
                 complete.append(key)
             columns[key] = _values_of_texts(table, key)
     names = tuple(columns)
     rows = zip(*columns.values())
+    # Without rows to complete, documents are made by maps that run in C.
     if not complete:
         return map(frozen_document, map(zip, repeat(names), rows))
     return (frozen_document(_completed(dict(zip(names, row)), complete)) for row in rows)
@@ -366,7 +373,10 @@ def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
         return repeat(FrozenDict(), table.num_rows)
     kinds = [field_kind(table.schema.field(name)) for name in names]
     rows = zip(*(_frozen_cells(table, name, *kind) for name, kind in zip(names, kinds)))
-    if not any("missing" in notes or (kind.name in TEXTS and kind.nulls) for kind, notes in kinds):
+    # No cell is missing, so the pairs need not be looked at one by one.
+    if not any(
+        "missing" in notes or (kind.name in JSON_KINDS and kind.nulls) for kind, notes in kinds
+    ):
         return (FrozenDict(zip(keys, row)) for row in rows)
     return (
         FrozenDict((key, cell) for key, cell in zip(keys, row) if cell is not MISSING)
@@ -377,11 +387,12 @@ def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
 def _frozen_cells(
     table: pa.Table, name: str, kind: Kind, notes: Mapping[str, str]
 ) -> Iterable[Any]:
+    # Numbers of one shape come as one block, without an object for each leaf.
     if kind.name == "array" and kind.dtype != "<U" and not kind.nulls and "missing" not in notes:
         rows = block(as_one_chunk(table.column(name)), kind)
         return map(frozen_array if is_plain_leaf(kind.dtype) else ArrayList.of_numbers, rows)
     found = cells(table, name)
-    if kind.name in TEXTS:
+    if kind.name in JSON_KINDS:
         return list(map(freeze, found))
     if kind.name in ("array", "list") and not is_plain_leaf(kind.dtype):
         dtype = np.dtype(kind.dtype)

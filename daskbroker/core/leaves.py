@@ -51,7 +51,7 @@ EXACT_INTEGER = 2**53
 
 LISTS = frozenset({list, FrozenList})
 SCALARS = frozenset({bool, int, float, str, bytes, uuid.UUID})
-PLAIN = frozenset({"none", "null", "|b1", "i8", "<i8", "<f8", "<U", ""})
+LIST_LEAVES = frozenset({"none", "null", "|b1", "i8", "<i8", "<f8", "<U", ""})
 """Leaf types of lists; the others are only those of arrays of NumPy."""
 WIDE = {"<i8": "i8", "<u8": "u8"}
 """Leaf type of 64-bit integers if none exceeds :data:`EXACT_INTEGER`, by the type if some may."""
@@ -78,7 +78,7 @@ UNKNOWN = CellForm("", ())
 
 def is_plain_leaf(leaf: str) -> bool:
     """Return whether lists of the values have this leaf type too, not only arrays of NumPy."""
-    return leaf in PLAIN
+    return leaf in LIST_LEAVES
 
 
 # -- of one column's part --------------------------------------------------------------------
@@ -92,6 +92,7 @@ def leaf_of_array(values: np.ndarray) -> str:
 
 def is_beyond(values: np.ndarray) -> bool:
     """Return whether some values are integers beyond :data:`EXACT_INTEGER`."""
+    # Only integers of 64 bits can be larger than a float holds exactly.
     if values.dtype.kind not in "iu" or values.itemsize < 8 or not values.size:
         return False
     return bool(values.max() > EXACT_INTEGER or values.min() < -EXACT_INTEGER)
@@ -100,12 +101,15 @@ def is_beyond(values: np.ndarray) -> bool:
 def leaf_of_values(values: Sequence[Any]) -> str | None:
     """Return the leaf type of Python values, or None if some are not scalars."""
     types = set(map(type, values))
+    # No array has a leaf.
     if not types:
         return "none"
     nulls = type(None) in types
     types.discard(type(None))
+    # Every leaf is None.
     if not types:
         return "null"
+    # Python's integers and floats mix freely in lists; their common type decides.
     if types <= {int, float}:
         return _leaf_of_numbers(
             [v for v in values if type(v) is int], as_floats=nulls or float in types
@@ -128,6 +132,7 @@ def _leaf_of_numbers(integers: Sequence[int], *, as_floats: bool) -> str:
     low, high = (min(integers), max(integers)) if integers else (0, 0)
     if low >= -EXACT_INTEGER and high <= EXACT_INTEGER:
         return "<f8" if as_floats else "i8"
+    # A float would round the large ones.
     if as_floats:
         return ""
     return "<i8" if low >= -(2**63) and high < 2**63 else ""
@@ -141,6 +146,8 @@ def cell_form(cells: Sequence[Any]) -> CellForm:
     while level and LISTS.issuperset(map(type, level)):
         lengths = set(map(len, level))
         level = list(chain.from_iterable(level))
+        # Lists of different lengths have one dimension more than their shape tells, and no
+        # further.
         if len(lengths) > 1:
             leaf = None if shape else leaf_of_values(level)
             return UNKNOWN if leaf is None else CellForm(_with_arrays(leaf, arrays), ())
@@ -163,10 +170,12 @@ def common_leaf(leaves: Iterable[str]) -> str:
 
 
 def _common(one: str, other: str) -> str:
+    # No leaves change nothing.
     if one == other or other == "none":
         return one
     if one == "none":
         return other
+    # Both are unsigned; only one of them may exceed what a float holds.
     if {one, other} == {"u8", "<u8"}:
         return "<u8"
     kinds = {_sort(one), _sort(other)}
@@ -174,6 +183,7 @@ def _common(one: str, other: str) -> str:
         return "i8"
     if kinds == {"exact", "long"}:
         return "<i8"
+    # Large integers among floats have no common type that holds both.
     return "<f8" if kinds <= {"exact", "float"} else ""
 
 
@@ -183,6 +193,7 @@ def _sort(leaf: str) -> str:
     ``"exact"`` are integers that a float holds exactly, ``"long"`` signed integers that it may
     not, ``"float"`` floats and nulls, ``"other"`` all else.
     """
+    # A null among numbers is NaN.
     if leaf in ("<f4", "<f8", "null"):
         return "float"
     if leaf == "<i8":

@@ -1,4 +1,4 @@
-"""Lists of names in messages: all if there are few, else the nearest to what was asked for."""
+"""Lists of names in messages: all if there are few, else the nearest to what was requested."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .printable import printable
 
 __all__ = ["listed", "nearest"]
 
-MOST = 10
+MAX_NAMES = 10
 """Maximum number of names that are shown; up to twice as many are shown if these are all."""
-LONGEST = 80
+MAX_NAME_LENGTH = 80
 """Maximum characters of a name that is shown or compared."""
 COMPARED = 2000
-"""Maximum number of names that are compared with what was asked for; each takes 50 us."""
+"""Maximum number of names that are compared with what was requested; each takes 50 us."""
 
 
 def listed(names: Iterable[object], asked: object = None, *, none: str = "none") -> str:
@@ -27,16 +27,16 @@ def listed(names: Iterable[object], asked: object = None, *, none: str = "none")
     names
         The names, in the order in which they are listed if there are few, or ``asked`` is None.
     asked
-        Name that was asked for.
+        Name that was requested.
     none
         Text to return if there are no names.
     """
     every = [str(name) for name in names]
     if not every:
         return none
-    if len(every) <= 2 * MOST:
+    if len(every) <= 2 * MAX_NAMES:
         return ", ".join(map(_shown, every))
-    chosen = every[:MOST] if asked is None else _nearest(every, asked, MOST)
+    chosen = every[:MAX_NAMES] if asked is None else _nearest(every, asked, MAX_NAMES)
     return f"{', '.join(map(_shown, chosen))}, … ({len(every):,} in all)"
 
 
@@ -48,10 +48,10 @@ def nearest(names: Collection[str], asked: str) -> str:
 
 
 def _nearest(names: Iterable[str], asked: object, most: int) -> list[str]:
-    wanted = SequenceMatcher(None, "", str(asked)[:LONGEST].casefold())
+    wanted = SequenceMatcher(None, "", str(asked)[:MAX_NAME_LENGTH].casefold())
 
     def likeness(name: str) -> float:
-        wanted.set_seq1(name[:LONGEST].casefold())
+        wanted.set_seq1(name[:MAX_NAME_LENGTH].casefold())
         return wanted.ratio()
 
     return nlargest(most, islice(names, COMPARED), likeness)
@@ -59,4 +59,8 @@ def _nearest(names: Iterable[str], asked: object, most: int) -> list[str]:
 
 def _shown(name: str) -> str:
     text = printable(name)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
+    return (
+        text
+        if len(text) <= MAX_NAME_LENGTH
+        else f"{text[: MAX_NAME_LENGTH // 2]}…{text[-MAX_NAME_LENGTH // 2 :]}"
+    )

@@ -60,7 +60,7 @@ def key_of(uri: str, **options: Any) -> str:
 
 def remember(key: str, broker: Any) -> None:
     """Register a broker in this process under its key; the reference to it is weak."""
-    with _lock.held():
+    with _lock.lock():
         _brokers[key] = broker
 
 
@@ -69,7 +69,7 @@ def known(key: str) -> Any | None:
 
     A broker that is closed, or whose place is gone, does not count.
     """
-    with _lock.held():
+    with _lock.lock():
         broker = _brokers.get(key)
         return None if broker is None or broker.closed or not broker.is_in_place else broker
 
@@ -79,19 +79,19 @@ def known_or_opened(key: str, open_it: Callable[[], Any]) -> Any:
 
     Threads that ask for the same broker get the same object: the others wait while it is opened.
     """
-    with _lock.held():
+    with _lock.lock():
         return known(key) or open_it()
 
 
 def opened(key: str) -> Any:
     """Return the broker of a key, opened unless this process has it; the caller must hold it."""
-    with _lock.held():
+    with _lock.lock():
         return known(key) or _openers[0](key)
 
 
 def broker_of(key: str) -> Any:
     """Return the broker of a key as :func:`opened`, and hold the last :data:`MOST_OPEN`."""
-    with _lock.held():
+    with _lock.lock():
         broker = known(key)
         if broker is None:
             broker = opened(key)

@@ -14,8 +14,8 @@ from .errors import BadQuery
 from .patterns import search_pattern
 
 __all__ = [
-    "DEEPEST",
     "LOGICAL",
+    "MAX_QUERY_DEPTH",
     "OPERATORS",
     "Compiler",
     "index_of",
@@ -31,9 +31,9 @@ OPERATORS = (
 )  # fmt: skip
 """All operators that a query may use."""
 
-DEEPEST = 32
+MAX_QUERY_DEPTH = 32
 """Maximum number of levels of a query."""
-MOST = 1000
+MAX_CONDITIONS = 1000
 """Maximum number of conditions of a query; a hundred times as many values in their lists."""
 
 Test = Callable[[list[Any]], bool]
@@ -68,19 +68,21 @@ class Compiler:
 
     def document(self, query: Any, depth: int) -> Callable[[Any], bool]:
         """Compile a query to a function of a document."""
-        if depth > DEEPEST:
-            raise self._fail(f"nested deeper than {DEEPEST} levels")
+        if depth > MAX_QUERY_DEPTH:
+            raise self._fail(f"nested deeper than {MAX_QUERY_DEPTH} levels")
         if not isinstance(query, dict):
             raise self._fail(f"a query is a mapping, not {query!r}")
         tests = [self._entry(key, value, depth) for key, value in query.items()]
+        # Most queries have one condition; a call less for each document.
         if len(tests) == 1:
             return tests[0]
         return lambda doc: all(test(doc) for test in tests)
 
     def _entry(self, key: str, value: Any, depth: int) -> Callable[[Any], bool]:
+        # Counted while compiling, so that a query of any nesting is bounded as a whole.
         self.count += 1
-        if self.count > MOST:
-            raise self._fail(f"more than {MOST} conditions")
+        if self.count > MAX_CONDITIONS:
+            raise self._fail(f"more than {MAX_CONDITIONS} conditions")
         if key in LOGICAL:
             return self._logical(key, value, depth)
         if key.startswith("$"):
@@ -103,8 +105,8 @@ class Compiler:
         """Compile the condition on a key to a function of the values found there."""
         if not is_operators(value):
             return _equals(value)
-        if depth > DEEPEST:
-            raise self._fail(f"nested deeper than {DEEPEST} levels")
+        if depth > MAX_QUERY_DEPTH:
+            raise self._fail(f"nested deeper than {MAX_QUERY_DEPTH} levels")
         tests = []
         for operator, operand in value.items():
             self.count += 1
@@ -113,6 +115,7 @@ class Compiler:
                     f"the operator {operator!r} is not allowed; those allowed are "
                     f"{', '.join(OPERATORS)}"
                 )
+            # It was read together with $regex, which stands beside it.
             if operator == "$options":
                 if "$regex" not in value:
                     raise self._fail("$options goes with $regex")
@@ -148,6 +151,7 @@ class Compiler:
             "$lt": lambda a: a < operand,
             "$lte": lambda a: a <= operand,
         }[name]
+        # NaN equals NaN in MongoDB, and is neither above nor below any number.
         if isinstance(operand, float) and math.isnan(operand):
             same = _equals(operand)
             return same if name in ("$gte", "$lte") else lambda found: False
@@ -157,8 +161,9 @@ class Compiler:
         if not isinstance(operand, list):
             raise self._fail(f"{name} needs a list, not {operand!r}")
         self.count += len(operand)
-        if self.count > MOST * 100:
-            raise self._fail(f"more than {MOST * 100} values")
+        if self.count > MAX_CONDITIONS * 100:
+            raise self._fail(f"more than {MAX_CONDITIONS * 100} values")
+        # MongoDB refuses these, too.
         if any(is_operators(item) and set(item) - {"$regex", "$options"} for item in operand):
             raise self._fail(f"{name} takes values and patterns, not operators")
         if name != "$all" and all(type(item) is str for item in operand):
@@ -166,6 +171,7 @@ class Compiler:
             one_of = _any_cell(lambda cell: isinstance(cell, str) and cell in texts)
             return one_of if name == "$in" else _negated(one_of)
         tests = [self.value(item, depth + 1) for item in operand]
+        # $all of an empty list finds nothing, as in MongoDB.
         if name == "$all":
             return lambda found: bool(tests) and all(test(found) for test in tests)
         inside: Test = lambda found: any(test(found) for test in tests)  # noqa: E731
@@ -192,6 +198,7 @@ class Compiler:
         divisor, remainder = operand
 
         def test(cell: Any) -> bool:
+            # Like MongoDB: numbers that have no remainder do not match; a bool is no number here.
             if order_class(cell) != "number" or not math.isfinite(cell):
                 return False
             return int(math.fmod(int(cell), divisor)) == remainder
@@ -204,14 +211,15 @@ class Compiler:
             raise self._fail(f"$type takes {', '.join(_TYPES)}, not {operand!r}")
         tests = [_TYPES[name] for name in names]
 
-        def test(found: list[Any]) -> bool:
-            return any(kind(cell) for value in found for cell in _cells(value) for kind in tests)
+        def test(values: list[Any]) -> bool:
+            return any(kind(cell) for value in values for cell in _cells(value) for kind in tests)
 
         return test
 
     def _elemmatch(self, operand: Any, depth: int) -> Test:
         if not isinstance(operand, dict) or not operand:
             raise self._fail(f"$elemMatch needs a query, not {operand!r}")
+        # Operators are tested on the items themselves, a query on items that are mappings.
         if is_operators(operand) and not set(operand) & set(LOGICAL):
             inner = self.value(operand, depth + 1)
             return lambda found: any(
@@ -258,8 +266,11 @@ def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
             yield from reach(value[step], rest)
     elif isinstance(value, list):
         index = index_of(step, value)
+        # As in MongoDB, a number in a path may be an index of a list, and also a key of its
+        # items.
         if index is not None:
             yield from reach(value[index], rest)
+        # A path also goes through each mapping in a list, but not through lists in lists.
         for item in value:
             if isinstance(item, dict):
                 yield from reach(item, steps)
@@ -267,6 +278,7 @@ def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
 
 def _cells(value: Any) -> Iterator[Any]:
     yield value
+    # A list matches by itself, or by any of its items.
     if isinstance(value, list):
         yield from value
 
@@ -280,6 +292,7 @@ def _negated(test: Test) -> Test:
 
 
 def _equals(operand: Any) -> Test:
+    # None also finds documents without the key.
     if operand is None:
         return lambda found: not found or any(c is None for v in found for c in _cells(v))
     return _any_cell(lambda cell: equal(cell, operand))
@@ -292,6 +305,7 @@ def is_operators(value: Any) -> bool:
 
 def order_class(value: Any) -> str | None:
     """Return the class within which a value is ordered, or None if it has no order."""
+    # Before numbers, as a bool is an int to isinstance, but is ordered apart in MongoDB.
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):

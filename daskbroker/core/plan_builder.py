@@ -10,16 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from .bad_runs import BadRun
-from .chunks import (
-    CHUNK_RECORD,
-    ChunkPlan,
-    ChunkReader,
-    Statistics,
-    column_kinds,
-    ranges_table,
-    statistics,
-    to_ipc,
-)
+from .chunk_statistics import Statistics, of_frames, statistics
+from .chunks import CHUNK_RECORD, ChunkPlan, ChunkReader, column_kinds, ranges_table, to_ipc
 from .column_kinds import Kind, listed_kinds
 from .documents import Document
 from .external import stream_keys
@@ -98,6 +90,7 @@ class PlanBuilder:
         facts = dict(description)
         columns = facts.pop("columns")
         label = repr(columns)
+        # Most chunks of a store have the same columns.
         if label not in self._described:
             self._described[label] = self.add_schema(listed_kinds(columns))
         self.add_chunk(number, key, first, self._described[label], Statistics(**facts))
@@ -165,6 +158,7 @@ def with_frames(
         for number, descriptor in enumerate(plan.descriptors)
         if number not in having and stream_keys(descriptor)
     ]
+    # Chunks have been stored for these events, or no frames were promised.
     if not without:
         return plan
     spans: dict[str, dict[str, list[range]]] = {}
@@ -183,13 +177,10 @@ def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkP
     builder = PlanBuilder(plan.reader, EVENT, plan.store, plan.descriptors)
     schema = builder.add_schema(column_kinds(ranges_table(range(0))))
     for number, numbers in ranges:
+        # A range may be of billions of rows; partitions of them must not be.
         for start in range(numbers.start, numbers.stop, MOST_ROWS):
             part = range(start, min(start + MOST_ROWS, numbers.stop))
-            facts = Statistics(
-                rows=len(part), bytes=16 * len(part), seq_min=part.start, seq_max=part.stop - 1,
-                distinct=len(part),
-            )  # fmt: skip
-            builder.add_chunk(number, part, start, schema, facts)
+            builder.add_chunk(number, part, start, schema, of_frames(part))
     return with_chunks(plan, builder.plan())
 
 
@@ -219,6 +210,7 @@ def _rows(spans: Sequence[Sequence[range]]) -> list[range]:
     Each ``seq_num`` has as many rows as the key that names it most often.
     """
     every = [span for of_key in spans for span in of_key]
+    # Each key describes an event once, so the union is all rows.
     if all(sum(map(len, of_key)) == sum(map(len, _merged(of_key))) for of_key in spans):
         return _merged(every)
     borders = np.unique([[span.start, span.stop] for span in every])
@@ -243,6 +235,7 @@ def _merged(ranges: Iterable[range]) -> list[range]:
     """Return the union of half-open ranges, in order."""
     merged: list[range] = []
     for one in sorted(ranges, key=lambda one: (one.start, one.stop)):
+        # Ranges that touch become one, as events are consecutive.
         if merged and one.start <= merged[-1].stop:
             merged[-1] = range(merged[-1].start, max(merged[-1].stop, one.stop))
         else:

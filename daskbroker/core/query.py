@@ -18,7 +18,7 @@ from typing import Any
 
 from .documents import equal, normalize
 from .errors import BadDocument, BadQuery
-from .operators import DEEPEST, OPERATORS, Compiler, is_operators, order_class
+from .operators import MAX_QUERY_DEPTH, OPERATORS, Compiler, is_operators, order_class
 from .patterns import FLAGS
 
 __all__ = [
@@ -127,8 +127,8 @@ def _normalized(query: Any, where: str) -> dict[str, Any]:
 
 def _simple(value: Any, where: str, depth: int) -> Any:
     """Replace patterns by ``$regex``, datetimes by POSIX seconds; ``normalize`` does the rest."""
-    if depth > DEEPEST:
-        raise BadQuery(f"{where}: nested deeper than {DEEPEST} levels")
+    if depth > MAX_QUERY_DEPTH:
+        raise BadQuery(f"{where}: nested deeper than {MAX_QUERY_DEPTH} levels")
     if isinstance(value, re.Pattern):
         if not isinstance(value.pattern, str):
             raise BadQuery(f"{where}: a pattern must be of text, not bytes")
@@ -145,13 +145,13 @@ def _simple(value: Any, where: str, depth: int) -> Any:
     return value
 
 
-def _gather(source: Mapping[str, Any], found: dict[str, list[Any]]) -> None:
+def _gather(source: Mapping[str, Any], values: dict[str, list[Any]]) -> None:
     for key, value in source.items():
         if key.startswith("$"):
             for part in value:
-                _gather(part, found)
+                _gather(part, values)
         else:
-            found.setdefault(key, []).append(value)
+            values.setdefault(key, []).append(value)
 
 
 # -- for stores ------------------------------------------------------------------------------

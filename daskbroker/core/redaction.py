@@ -21,8 +21,8 @@ def redacted(text: str) -> str:
     return _SECRET.sub(r"\1***", _LOGIN.sub(_without_login, text))
 
 
-def _without_login(found: re.Match[str]) -> str:
-    scheme, login, rest = found.groups()
+def _without_login(match: re.Match[str]) -> str:
+    scheme, login, rest = match.groups()
     if re.search(r"[/?#@\s]", login):
         return f"{scheme}***"
     return f"{scheme}***@{rest}"

@@ -10,7 +10,7 @@ __all__ = ["Identity", "check_regular", "identity", "open_regular"]
 
 Identity: TypeAlias = "tuple[int, int, int, int] | None"
 
-_KINDS = {
+_NOUNS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -56,7 +56,7 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 def _check(path: str | os.PathLike[str], mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        kind = _NOUNS.get(stat.S_IFMT(mode), "something else")
         raise OSError(f"{os.fspath(path)!r} is {kind}; only regular files are read")
 
 

@@ -1,4 +1,4 @@
-"""Guard of loops that repeat until the work is done, and must not repeat for ever."""
+"""Guard of loops that repeat until the work is done, and must not repeat forever."""
 
 from __future__ import annotations
 

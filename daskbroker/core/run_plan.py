@@ -28,12 +28,12 @@ def stream_of(descriptor: Mapping[str, Any]) -> str:
     return str(descriptor.get("name") or PRIMARY)
 
 
-def is_of_stream(found: Document | BadRun, stream: object) -> bool:
+def is_of_stream(descriptor: Document | BadRun, stream: object) -> bool:
     """Return whether a descriptor is of a stream, or of any if that is ``ALL``.
 
-    A BadRun in the place of a descriptor may be of any stream.
+    A BadRun in place of a descriptor may be of any stream.
     """
-    return stream is ALL or isinstance(found, BadRun) or stream_of(found) == str(stream)
+    return stream is ALL or isinstance(descriptor, BadRun) or stream_of(descriptor) == str(stream)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class RunPlan:
     Attributes
     ----------
     runs
-        Uids of the runs, in the order in which they were asked for.
+        Uids of the runs, in the order in which they were requested.
     events
         Plan of the chunks of events, with every descriptor of the planned streams.
     references
@@ -101,6 +101,7 @@ class RunPlan:
 
     def without(self, runs: Collection[str]) -> RunPlan:
         """Return the plan without these runs."""
+        # Usually every run can be read.
         if not runs:
             return self
         plans = [
@@ -138,10 +139,11 @@ class RunPlan:
 
     def of_stream(self, name: Any) -> RunPlan:
         """Return the part of one stream, with all references; the plan itself for ``ALL``."""
+        # References belong to the run, so they stay with each part.
         if name is ALL:
             return self
-        places = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
-        return replace(self, events=self.events.of_descriptors(places))
+        positions = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
+        return replace(self, events=self.events.of_descriptors(positions))
 
     def by_run(self) -> dict[str, RunPlan]:
         """Return the part of each run that has a descriptor, by uid."""
@@ -164,9 +166,10 @@ class RunPlan:
         """Return the number of events by descriptor uid, of references by kind; reads no chunk."""
         found = {descriptor["uid"]: 0 for descriptor in self.descriptors}
         owners = self.events.records["descriptor"].tolist()
-        for place, rows in zip(owners, self.events.records["rows"].tolist(), strict=True):
-            found[self.descriptors[place]["uid"]] += rows
+        for index, rows in zip(owners, self.events.records["rows"].tolist(), strict=True):
+            found[self.descriptors[index]["uid"]] += rows
         for layout in REFERENCES:
+            # Only kinds that were planned have a number.
             if layout.kind in self.references:
                 found[layout.kind] = self.references[layout.kind].rows
         return found
@@ -175,10 +178,10 @@ class RunPlan:
 def _unreadable(plan: ChunkPlan, columns: Sequence[str] | None) -> dict[str, BadRun]:
     """Read these columns of a plan; return, by uid, the runs that have a damaged chunk."""
     bad: dict[str, BadRun] = {}
-    for place, descriptor in enumerate(plan.descriptors):
+    for index, descriptor in enumerate(plan.descriptors):
         run = descriptor["run_start"]
         try:
-            for _ in plan.of_descriptors([place]).read_all(columns):
+            for _ in plan.of_descriptors([index]).read_all(columns):
                 pass
         except StoreDamaged as error:
             bad.setdefault(run, BadRun(run, str(error)))
@@ -193,6 +196,7 @@ def run_owners(runs: Sequence[str]) -> list[Document]:
 def resources_of(references: Mapping[str, ChunkPlan]) -> Iterator[tuple[str, Document]]:
     """Read planned resources; yield ``("resource" | "stream_resource", doc)`` in order."""
     for layout in (RESOURCE, STREAM_RESOURCE):
+        # A run has resources of one or both kinds.
         plan = references.get(layout.kind)
         for table in () if plan is None else plan.read_all():
             for doc in decode_rows(layout, table, ""):
@@ -222,9 +226,9 @@ def frame_spans(
     except StoreDamaged:  # one run's damage must not hide the others, so each is read by itself
         spans: list[tuple[str, str, range]] = []
         bad: dict[str, BadRun] = {}
-        for place, owner in enumerate(plan.descriptors):
+        for index, owner in enumerate(plan.descriptors):
             try:
-                one = plan.of_descriptors([place]), resources.of_descriptors([place])
+                one = plan.of_descriptors([index]), resources.of_descriptors([index])
                 spans += _spans(*one)
             except StoreDamaged as error:
                 bad[owner["run_start"]] = BadRun(owner["run_start"], str(error))
@@ -239,5 +243,6 @@ def _spans(plan: ChunkPlan, resources: ChunkPlan) -> Iterator[tuple[str, str, ra
     columns = ["descriptor", STREAM_DATUM.owner, "seq_nums:start", "seq_nums:stop"]
     for table in plan.read_all(columns):
         for uid, owner, first, last in zip(*table.to_pydict().values(), strict=True):
+            # An empty range describes no event.
             if last > first:
                 yield uid, key_of.get(owner, owner), range(first, last)

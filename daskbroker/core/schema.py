@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from .arrays import ArrayForm, array_form, rows_form
 from .chunks import ChunkPlan
-from .clock import LEAST, MOST
+from .clock import EARLIEST_SECONDS, LATEST_SECONDS
 from .codec import block, decode
 from .column_kinds import MISSING, Kind, field_kind
 from .documents import is_unicode, plain
@@ -40,7 +40,7 @@ __all__ = [
     "to_pandas",
 ]
 
-TIME = "datetime64[us, UTC]"
+TIME_DTYPE = "datetime64[us, UTC]"
 """Dtype of every table's ``time``, whatever the zone of the broker: Dask computes the divisions of
 nanoseconds, and of any other zone, wrongly, and loses rows (``set_index``, ``resample``)."""
 NULLABLE = {"int64": "Int64", "bool": "boolean", "uint64": "UInt64"}
@@ -98,8 +98,9 @@ def table_columns(
 
 
 def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) -> TableColumn:
+    # A field's role decides where its values come from; only data keys need the chunks.
     if field.role == "time":
-        return TableColumn(field, "time", TIME)
+        return TableColumn(field, "time", TIME_DTYPE)
     if field.role == "uid":
         return TableColumn(field, "uid", "str")
     if field.role in ("descriptor", "run"):
@@ -112,6 +113,7 @@ def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) 
         claims = [
             d["data_keys"][field.key] for d in plan.descriptors if field.key in d["data_keys"]
         ]
+        # Cells may be references or, once filled, values of any form.
         if any(claim.get("external") for claim in claims):
             return TableColumn(field, physical, "object", external=True)
         kinds = stored_kinds(plan, physical)
@@ -124,6 +126,7 @@ def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) 
         arrays = array_form(kinds)
         fields = _declared_fields(claims, kinds, arrays)
         return TableColumn(field, physical, dtype, arrays=arrays, fields=fields)
+    # What is left are constants of start, stop and configuration: one value for each descriptor.
     values = [constant_of(field, d, runs) for d in plan.descriptors]
     return TableColumn(field, "", values_dtype(values))
 
@@ -136,8 +139,10 @@ def constant_of(
     Configuration that was a structured array, or is declared as one, is one.
     """
     value = project(field, *runs[descriptor["run_start"]], descriptor)
+    # A structured array of the start stays one; to others it is a list of rows.
     if type(value) is ArrayList and value.dtype.names:
         return value.array()
+    # The configuration's own data_keys may declare fields for rows.
     if field.role == "config" and type(value) is FrozenList:
         fields = fields_of([configuration_claim(field, descriptor)])
         return value if fields is None else structured_cell(plain(value), fields)
@@ -147,12 +152,13 @@ def constant_of(
 def stored_kinds(plan: ChunkPlan, physical: str) -> list[Kind | None]:
     """Return the different kinds of a column in a plan's chunks; None for chunks without it."""
     used = np.unique(plan.records["schema"])
-    return [plan.schemas[place].get(physical) for place in used.tolist()]
+    return [plan.schemas[position].get(physical) for position in used.tolist()]
 
 
 def stored_fields(kinds: Sequence[Kind | None]) -> np.dtype | None:
     """Return the dtype of fields that holds all cells, or None if some are not structured."""
     found = [kind for kind in kinds if kind is not None and kind.name != "null"]
+    # One chunk with other cells is enough: then no dtype of fields holds all.
     if not all(kind.name == "rows" and kind.dtype for kind in found):
         return None
     return common_of(fields_dtype(kind.dtype) for kind in found)
@@ -164,6 +170,7 @@ def _declared_fields(
     """Return the declared dtype of fields, or None if the cells cannot be rows of as many."""
     fields = fields_of(claims)
     names = {kind.name for kind in kinds if kind is not None}
+    # Only what is stored as lists or rows can be rows of fields.
     if fields is None or not names <= {"array", "list", "rows", "json", "null"}:
         return None
     shape = None if arrays is None else arrays.shape
@@ -188,11 +195,13 @@ def unify(kinds: Iterable[Kind | None], claim: str) -> str:
     names = {kind.name for kind in kinds if kind is not None and kind.name != "null"}
     if not names:
         dtype = claim
+        # Without chunks there are no nulls either; the dtype is the claimed one.
         nulls = nulls and bool(kinds)
     elif names <= {"int", "long"}:
         dtype = "int64"
     elif names <= {"int", "float", "number"}:
         dtype = "float64"
+    # Beyond int64, and so never mixed with integers within it.
     elif names == {"uint"}:
         dtype = "uint64"
     elif len(names) == 1:
@@ -207,6 +216,7 @@ def claimed_dtype(claims: Sequence[Mapping[str, Any]]) -> str:
     dtypes = {_claim(claim) for claim in claims}
     if len(dtypes) == 1:
         return dtypes.pop()
+    # Devices that claim both mean numbers; other pairs have nothing in common.
     return "float64" if dtypes == {"int64", "float64"} else "object"
 
 
@@ -228,6 +238,7 @@ def values_dtype(values: Sequence[Any]) -> str:
     if types == {str}:  # pandas cannot hold lone surrogates as text
         return "str" if all(v is None or is_unicode(v) for v in values) else "object"
     exact = all(type(v) is not int or abs(v) <= EXACT_INTEGER for v in values)
+    # Larger integers would be rounded among floats.
     if types and types <= {int, float} and exact:
         return "float64"
     return "object"
@@ -243,15 +254,17 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
     chunk lacks is all null. Array cells are NumPy arrays, JSON cells Python values.
     """
     rows = table.num_rows
-    place = table.schema.get_field_index(physical)
-    if place < 0:
+    position = table.schema.get_field_index(physical)
+    # The chunk lacks the column: events of this descriptor do not have the key.
+    if position < 0:
         return constant(None, rows, dtype)
-    array = as_one_chunk(table.column(place))
-    kind, _ = field_kind(table.schema.field(place))
-    if dtype == TIME:
+    array = as_one_chunk(table.column(position))
+    kind, _ = field_kind(table.schema.field(position))
+    if dtype == TIME_DTYPE:
         return posix_to_datetime(array.to_numpy(zero_copy_only=False))
     if dtype == "object":
-        return _objects(array, table.schema.field(place), kind)
+        return _objects(array, table.schema.field(position), kind)
+    # A column of nulls is of the dtype that the other chunks have.
     if kind.name == "null":
         return constant(None, rows, dtype)
     if dtype == "str":
@@ -267,6 +280,7 @@ def column_cells(table: pa.Table, column: TableColumn, rows: slice | np.ndarray)
 
     The arrays of all chunks have one dtype; rows of fields are structured arrays.
     """
+    # Scalars: the decided dtype says all.
     if column.arrays is None and column.fields is None:
         return to_pandas(table, column.physical, column.dtype)[rows]
     return object_cells(table, column.physical, rows, column.arrays, column.fields)
@@ -290,19 +304,19 @@ def object_cells(
     else:
         convert = partial(np.asarray, dtype=arrays.cell_dtype)
     ragged = arrays is not None and arrays.shape is None
-    for place, cell in enumerate(cells):
+    for position, cell in enumerate(cells):
         if cell is None or (ragged and type(cell) is list and None in cell):
             continue  # lists of differing lengths that have None are kept as they are
-        cells[place] = convert(cell)
+        cells[position] = convert(cell)
     return cells
 
 
 def _has_leaves_of(table: pa.Table, physical: str, dtype: np.dtype) -> bool:
     """Return whether a chunk's cells are arrays of a dtype, or lists if that is of objects."""
-    place = table.schema.get_field_index(physical)
-    if place < 0:
+    position = table.schema.get_field_index(physical)
+    if position < 0:
         return True
-    kind, _ = field_kind(table.schema.field(place))
+    kind, _ = field_kind(table.schema.field(position))
     if kind.name not in ("array", "list") or kind.dtype == "<U":
         return dtype.kind == "O"
     return np.dtype(kind.dtype) == dtype
@@ -328,8 +342,9 @@ def _objects(array: pa.Array, arrow_field: pa.Field, kind: Kind) -> np.ndarray:
         rows = [cell.array() if type(cell) is ArrayList else cell for cell in cells]
     else:
         rows = decode(array, arrow_field)
-    for place, cell in enumerate(rows):
-        out[place] = None if cell is MISSING else cell
+    for position, cell in enumerate(rows):
+        out[position] = None if cell is MISSING else cell
+    # Fixed-size lists have storage below null cells, so block and split gave these values.
     if kind.nulls and kind.name in ("array", "list"):
         out[~array.is_valid().to_numpy(zero_copy_only=False)] = None
     return out
@@ -354,9 +369,10 @@ def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
     A float of today's size resolves 0.24 microseconds. NaN, and times outside the calendars of
     pandas, Arrow and Dask (the years 1 to 9999), become NaT.
     """
-    nat = ~((seconds >= LEAST) & (seconds < MOST))  # also of NaN
+    nat = ~((seconds >= EARLIEST_SECONDS) & (seconds < LATEST_SECONDS))  # also of NaN
     micro = np.rint(np.where(nat, 0.0, seconds) * 1e6).astype(np.int64)
     stamps = micro.view("datetime64[us]")
+    # Only then, as the assignment takes a pass over all rows.
     if nat.any():
         stamps[nat] = np.datetime64("NaT", "us")
     return pd.DatetimeIndex(stamps, tz="UTC", copy=False)
@@ -368,6 +384,7 @@ def datetime_to_posix(times: np.ndarray) -> np.ndarray:
     Each is the float nearest to the displayed time, so a time of whole microseconds equals the one
     that :func:`posix_to_datetime` was given.
     """
+    # Months, days and other units have no fixed number in a second, or are not in the table.
     if np.datetime_data(times.dtype) not in UNITS:
         times = times.astype("datetime64[us]")
     seconds = times.astype(np.int64) / UNITS[np.datetime_data(times.dtype)]
@@ -383,11 +400,11 @@ def of_values(values: Sequence[Any], dtype: str) -> Any:
     """Return an array of values of the given dtype; None becomes null."""
     if dtype == "object":
         out = np.empty(len(values), dtype=object)
-        for place, value in enumerate(values):
-            out[place] = value
+        for position, value in enumerate(values):
+            out[position] = value
         return out
-    if dtype == TIME:
-        return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME)
+    if dtype == TIME_DTYPE:
+        return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME_DTYPE)
     if dtype in NULLS:
         # For integers and booleans the null is never used: these dtypes are chosen without nulls.
         null = NULLS[dtype]

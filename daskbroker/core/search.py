@@ -1,6 +1,6 @@
 """A search for runs: all arguments of ``db(...)``, checked and in one value.
 
-Some words have a fixed meaning, whatever the documents hold; see :func:`compile_search`. A key of
+Some words have a fixed meaning in every store; see :func:`compile_search`. A key of
 start documents that has the same name is searched by ``start={...}``.
 """
 

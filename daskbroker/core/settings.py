@@ -17,7 +17,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["KINDS", "SETTINGS", "Setting", "look_up_by", "setting", "settings_yaml"]
+__all__ = ["SETTINGS", "VALUE_TYPES", "Setting", "look_up_by", "setting", "settings_yaml"]
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Setting:
     ----------
     default
         Value if the configuration has none.
-    kind
-        Type of the value, one of :data:`KINDS`, or a tuple of the possible values.
+    value_type
+        Type of the value, one of :data:`VALUE_TYPES`, or a tuple of the possible values.
     help
         Description for users.
     """
 
     default: Any
-    kind: str | tuple[str, ...]
+    value_type: str | tuple[str, ...]
     help: str
 
 
-KINDS = {
+VALUE_TYPES = {
     "int": "a whole number, 0 or more",
     "seconds": "a number of seconds, 0 or more",
     "bytes": "a number of bytes, or text such as '64 MiB'",
@@ -174,8 +174,10 @@ def setting(name: str) -> Any:
 
 def _allowed(known: Setting) -> str:
     """Return the values that a setting can have, in words."""
-    several = not isinstance(known.kind, str)
-    return f"one of {', '.join(known.kind)}" if several else KINDS[str(known.kind)]
+    several = not isinstance(known.value_type, str)
+    return (
+        f"one of {', '.join(known.value_type)}" if several else VALUE_TYPES[str(known.value_type)]
+    )
 
 
 def settings_yaml() -> str:
@@ -192,14 +194,14 @@ def settings_yaml() -> str:
 
 
 def _typed(known: Setting, value: Any) -> Any:
-    if isinstance(known.kind, tuple):
-        if value not in known.kind:
+    if isinstance(known.value_type, tuple):
+        if value not in known.value_type:
             raise ValueError
         return value
-    return _CONVERT[known.kind](value)
+    return _CONVERT[known.value_type](value)
 
 
-def _whole(value: Any) -> int:
+def _whole_number(value: Any) -> int:
     number = int(value)
     if isinstance(value, bool) or number < 0 or (not isinstance(value, str) and number != value):
         raise ValueError
@@ -246,6 +248,6 @@ def _folder(value: Any) -> str | None:
 
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {
-    "int": _whole, "seconds": _seconds, "bytes": _size, "bool": _flag, "zone": _zone,
+    "int": _whole_number, "seconds": _seconds, "bytes": _size, "bool": _flag, "zone": _zone,
     "folder": _folder,
 }  # fmt: skip

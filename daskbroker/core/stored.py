@@ -49,6 +49,7 @@ def fault_of(name: str, doc: Mapping[str, Any]) -> str | None:
     if name == "descriptor":
         return _fault_of_descriptor(doc)
     time = doc.get("time")
+    # Types are compared, as a bool is an int to isinstance, but is not a time.
     if (type(time) is not float and type(time) is not int) or not math.isfinite(time):
         return _lacks(name, doc, "time", "a finite number of POSIX seconds")
     return None
@@ -94,7 +95,7 @@ def encode_stored_rows(
     layout: Layout,
     rows: Sequence[Mapping[str, Any]],
     metadata: Mapping[str, str],
-    places: Sequence[Any] | None = None,
+    ids: Sequence[Any] | None = None,
 ) -> pa.Table:
     """Encode unchecked documents as :func:`~.layouts.encode_rows`.
 
@@ -102,7 +103,7 @@ def encode_stored_rows(
     ----------
     layout, rows, metadata
         See :func:`~.layouts.encode_rows`.
-    places
+    ids
         Place of each document in the store, such as its ``_id``, for messages about documents
         without uid.
 
@@ -115,8 +116,8 @@ def encode_stored_rows(
     def check() -> None:
         for number, row in enumerate(rows):
             uid = row.get(layout.uid)
-            named = isinstance(uid, str) or places is None
-            name = repr(uid) if named else f"of _id {places[number]!r}"  # type: ignore[index]
+            named = isinstance(uid, str) or ids is None
+            name = repr(uid) if named else f"of _id {ids[number]!r}"  # type: ignore[index]
             label = f"{layout.kind} {name}"
             check_row(layout, row, label)
             if not isinstance(row.get("filled", {}), dict):
@@ -218,12 +219,13 @@ def _is_sound(layout: Layout, table: pa.Table) -> bool:
     """Return whether the columns that every document must have are of the right kinds."""
     for name in layout.columns:
         kind = field_kind(table.schema.field(name))[0]
-        if kind.nulls or kind.name not in _OWN_KINDS.get(name, ("str",)):
+        if kind.nulls or kind.name not in _KINDS_OF_OWN.get(name, ("str",)):
             return False
     if layout is STREAM_DATUM:
         return _has_counts(table)
     if layout is not EVENT:
         return True
+    # Timestamps are the only mapping whose cells must be numbers.
     for field in table.schema:
         if field.name.startswith("ts:") and field_kind(field)[0].name not in (*NUMBERS, "null"):
             return False
@@ -233,7 +235,7 @@ def _is_sound(layout: Layout, table: pa.Table) -> bool:
     return not len(times) or (math.isfinite(times.min()) and math.isfinite(times.max()))
 
 
-_OWN_KINDS = {"seq_num": ("int",), "time": NUMBERS}
+_KINDS_OF_OWN = {"seq_num": ("int",), "time": NUMBERS}
 
 
 def _has_counts(table: pa.Table) -> bool:

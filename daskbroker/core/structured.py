@@ -30,9 +30,11 @@ def fields_of(claims: Iterable[Mapping[str, Any]]) -> np.dtype | None:
 
 
 def _declared(told: Any) -> np.dtype | None:
+    # Not structured, or nothing declared.
     if not isinstance(told, list) or not told:
         return None
     names = [field[0] for field in told if isinstance(field, list) and len(field) == 2]
+    # A name is missing or given twice, which NumPy refuses.
     if len(names) < len(told) or len(set(map(str, names))) < len(told):
         return None
     if not all(isinstance(name, str) and name for name in names):
@@ -87,8 +89,8 @@ def _of_rows(rows: Sequence[Sequence[Any]], dtype: np.dtype) -> np.ndarray | Non
     if any(len(row) != len(names) for row in rows):
         return None
     columns: dict[str, np.ndarray] = {}
-    for place, name in enumerate(names):
-        column = field_values([row[place] for row in rows], dtype[name])
+    for position, name in enumerate(names):
+        column = field_values([row[position] for row in rows], dtype[name])
         if column is None:
             return None
         columns[name] = column

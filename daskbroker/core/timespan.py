@@ -67,6 +67,7 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
     try:
         found = _instant(value.strip() if isinstance(value, str) else value, tz, end=end)
     except (OverflowError, ValueError) as error:  # years that no calendar of ours has
+        # A more exact message was made below.
         if isinstance(error, BadQuery):
             raise
         found = None
@@ -82,6 +83,7 @@ def _shown(value: Any) -> str:
 
 def _instant(value: Any, tz: dt.tzinfo, *, end: bool) -> float | None:
     """Return POSIX seconds, or None if the value is not an instant at all."""
+    # A bool is an int to isinstance, but no instant.
     if isinstance(value, (bool, np.bool_)):
         return None
     if isinstance(value, (int, float, np.integer, np.floating)):
@@ -97,8 +99,10 @@ def _instant(value: Any, tz: dt.tzinfo, *, end: bool) -> float | None:
 
 
 def _from_numpy(value: np.datetime64, tz: dt.tzinfo, *, end: bool) -> float | None:
+    # A date stands for the whole day.
     if np.datetime_data(value.dtype)[0] in DATES:
         day = (value + 1 if end else value).astype("M8[D]").item()
+        # The day is beyond the calendar of Python.
         if not isinstance(day, dt.date):
             return None
         first = _posix(dt.datetime(day.year, day.month, day.day), tz, late=False, gaps=True)
@@ -115,6 +119,7 @@ def _from_datetime(moment: dt.datetime, tz: dt.tzinfo, *, end: bool) -> float:
     If it has a fraction of a second, that may have been rounded to the microsecond.
     """
     found = _posix(moment, tz, late=end)
+    # Whole seconds were not rounded when they were shown.
     if not moment.microsecond:
         return found
     return found + (_HALF if end else -_HALF)
@@ -125,27 +130,32 @@ def _from_text(text: str, tz: dt.tzinfo, *, end: bool) -> float:
     month = _MONTH.fullmatch(text)
     if month:
         return _period(int(month[1]), int(month[2]) if month[2] else None, None, tz, end=end)
+    # After years, which are numbers too.
     if _SECONDS.fullmatch(text):
         return float(text)
     day = _DAY.fullmatch(text)
     if day:
         return _period(int(day[1]), int(day[2]), int(day[3]), tz, end=end)
     clock = _CLOCK.search(text)
+    # A date in another form of ISO 8601, perhaps of a week.
     if clock is None:
         first = dt.date.fromisoformat(text)
         last = first + dt.timedelta(days=6 if end and _WEEK.fullmatch(text) else 0)
         return _period(last.year, last.month, last.day, tz, end=end)
     moment = _posix(dt.datetime.fromisoformat(text), tz, late=end)
     digits = clock[2] or ""
+    # The text may have been rounded to microseconds, as shown times are.
     if len(digits) >= 6:
         return moment + (_HALF if end else -_HALF)
     length = 10.0 ** -len(digits) if digits else _LENGTHS[len(clock[1].replace(":", ""))]
+    # The end of the period that the digits stand for.
     return math.nextafter(moment + length, -math.inf) if end else moment
 
 
 def _period(year: int, month: int | None, day: int | None, tz: dt.tzinfo, *, end: bool) -> float:
     """Return the first or last instant of a year, month or day."""
     first = dt.datetime(year, month or 1, day or 1)
+    # The first instant; the clock may skip it, then the next one counts.
     if not end:
         return _posix(first, tz, late=end, gaps=True)
     if day is not None:
@@ -163,10 +173,12 @@ def _posix(moment: dt.datetime, tz: dt.tzinfo, *, late: bool, gaps: bool = False
     If the clocks show a time twice, it is the later one if ``late``, as for ``until``, else the
     earlier. A time that they skip is an error unless ``gaps``, as at the bounds of dates.
     """
+    # It has its own zone.
     if moment.tzinfo is not None:
         return moment.timestamp()
     local = moment.replace(tzinfo=tz, fold=int(late))
     back = dt.datetime.fromtimestamp(local.timestamp(), tz)
+    # The clock was put forward past this time of day.
     if back.replace(tzinfo=None, fold=0) != moment.replace(fold=0) and not gaps:
         raise BadQuery(
             f"the clocks of {tz} skipped {moment}; give the zone, as in '{moment}+00:00'"

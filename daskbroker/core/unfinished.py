@@ -30,19 +30,19 @@ LONG_AGO = 24 * 3600
 """Seconds without a change after which the file of another machine is taken for abandoned."""
 
 
-def unfinished(target: Path, kind: str = "part") -> Path:
+def unfinished(target: Path, suffix: str = "part") -> Path:
     """Return a path, new with each call, for what will replace a target.
 
     Parameters
     ----------
     target
         Path of the file or folder.
-    kind
+    suffix
         ``"part"``; or ``"old"`` for what is at the target and is about to be replaced.
     """
     process = os.getpid()
     owner = f"{_machine()}-{process}-{_start_of(process) or 0}"
-    return target.with_name(f".{_digest(target.name)}.{owner}.{uuid4().hex}.{kind}")
+    return target.with_name(f".{_digest(target.name)}.{owner}.{uuid4().hex}.{suffix}")
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -86,7 +86,7 @@ def _remove(path: Path) -> None:
 def _last_change(path: Path) -> float:
     """Return the time of the last change of a file, or of anything in a folder."""
     found = 0.0
-    paths = [path, *(Path(place, name) for place, _, names in os.walk(path) for name in names)]
+    paths = [path, *(Path(parent, name) for parent, _, names in os.walk(path) for name in names)]
     for one in paths:
         with suppress(OSError):
             found = max(found, one.lstat().st_mtime)

@@ -26,13 +26,13 @@ from .name_lists import listed
 __all__ = ["check_is_mapping", "check_keys", "check_page", "check_row", "document_label", "prepare"]
 
 SCHEMA_CHECKED = ("start", "stop", "descriptor", "resource", "stream_resource")
-ROWS: dict[str, Layout] = {"event": EVENT, "datum": DATUM, "stream_datum": STREAM_DATUM}
+ROW_LAYOUTS: dict[str, Layout] = {"event": EVENT, "datum": DATUM, "stream_datum": STREAM_DATUM}
 PAGES: dict[str, Layout] = {"event_page": EVENT, "datum_page": DATUM}
 BULK = ("bulk_events", "bulk_datum")
-NAMES = (*SCHEMA_CHECKED, *ROWS, *PAGES, *BULK)
+NAMES = (*SCHEMA_CHECKED, *ROW_LAYOUTS, *PAGES, *BULK)
 """Every name of a document that event-model knows, deprecated ones included."""
 
-LARGEST = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 MOST_FRAMES = 2**32
 """Maximum number of frames of one stream_datum: a thousand frames a second for seven weeks."""
 
@@ -62,16 +62,18 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
         raise BadDocument(
             f"{name!r} is not a document name; event-model defines {', '.join(NAMES)}"
         )
+    # The usual documents are dicts; an abstract isinstance costs as much as a small check.
     if type(doc) is not dict:
         check_is_mapping(name, doc)
     try:
+        # Events keep arrays for the codec of chunks; a descriptor may have rows as configuration.
         plain: dict[str, Any] = normalize(
             doc, "", arrays=name not in SCHEMA_CHECKED, rows=name == "descriptor"
         )
         if name in SCHEMA_CHECKED:
             _check_schema(name, plain, "")
-        elif name in ROWS:
-            check_row(ROWS[name], plain, "")
+        elif name in ROW_LAYOUTS:
+            check_row(ROW_LAYOUTS[name], plain, "")
         elif name in PAGES:
             check_page(PAGES[name], plain, "")
     except BadDocument as error:  # each message begins with where in the document it is
@@ -107,6 +109,7 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
     if _plainly_sound(quick, doc):
         return
     for error in thorough.iter_errors(doc):
+        # Additional keys are no fault: they are stored with the document.
         if error.validator in ("additionalProperties", "unevaluatedProperties"):
             continue
         where = ".".join([label, *map(str, error.absolute_path)])
@@ -116,6 +119,7 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
 def _shown(value: Any) -> str:
     """Return a value for a message; of a large mapping or list only the number of items."""
     text = repr(value)
+    # A value is shown whole if it fits into a line.
     if len(text) <= 100:
         return text
     if isinstance(value, (dict, list)):
@@ -126,6 +130,7 @@ def _shown(value: Any) -> str:
 def _message(error: Any) -> str:
     """Return the message of ``jsonschema``, with the value at its beginning shortened."""
     text = str(error.message)
+    # jsonschema begins its message with the value, however long that is.
     if text.startswith(repr(error.instance)):
         text = _shown(error.instance) + text.removeprefix(repr(error.instance))
     return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"
@@ -142,13 +147,14 @@ def _text(value: Any, where: str) -> None:
 
 
 def _instant(value: Any, where: str) -> None:
+    # A bool is an int to isinstance; larger integers would be rounded as seconds.
     sound = abs(value) <= EXACT_INTEGER if type(value) is int else type(value) is float
     if not sound or not math.isfinite(value):
         raise BadDocument(f"{where}: must be a finite number of POSIX seconds, not {_shown(value)}")
 
 
 def _count(value: Any, where: str) -> None:
-    if type(value) is not int or not 0 <= value <= LARGEST:
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
         raise BadDocument(f"{where}: must be an integer of 0 or more, not {_shown(value)}")
 
 
@@ -208,7 +214,7 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
 }
 
 
-_PLACES = {key: f".{key}" for key in _CHECKS}
+_PATHS = {key: f".{key}" for key in _CHECKS}
 """Names of the keys of a document that needs no label, made once for all documents."""
 
 
@@ -225,7 +231,8 @@ def check_row(layout: Layout, doc: Mapping[str, Any], label: str) -> None:
     """
     for key in layout.keys:
         if key in doc:
-            _CHECKS[key](doc[key], f"{label}.{key}" if label else _PLACES[key])
+            _CHECKS[key](doc[key], f"{label}.{key}" if label else _PATHS[key])
+        # References may lack their texts, such as a path that only its mapping has.
         elif key not in layout.texts:
             raise BadDocument(f"{label}: lacks {key!r}")
 
@@ -278,6 +285,7 @@ def check_page(layout: Layout, page: dict[str, Any], label: str) -> None:
     rows = len(uids)
     for key in layout.scalars:
         _check_column(page[key], rows, f"{label}.{key}", _CHECKS[key])
+    # Keys that the event model does not know are stored, too, so they need a value for each row.
     for key in page.keys() - layout.keys:
         _check_column(page[key], rows, f"{label}.{key}", None)
     nested = [key for key, _ in layout.mappings] + [k for k in layout.texts if k in page]
@@ -298,8 +306,10 @@ def _check_column(
     _list(values, where)
     if len(values) != rows:
         raise BadDocument(f"{where}: has {len(values)} rows where the page has {rows}")
+    # Text has no quick check by NumPy; it goes on to the join below.
     if check is None or (check is not _text and _sound(values, check)):
         return
+    # One look at the joined text is faster than one at each text of a long column.
     if check is _text and set(map(type, values)) <= {str} and all(values):
         check = None if is_unicode("".join(values)) else _text
     if check is None:
@@ -315,12 +325,16 @@ def _sound(values: Sequence[Any] | np.ndarray, check: Callable[[Any, str], None]
             return False
         try:
             values = np.array(values, np.int64 if check is _count else np.float64)
+        # An integer beyond int64: the check of single rows names it.
         except OverflowError:
             return False
+    # Cells of a page that are arrays themselves are refused row by row.
     if values.ndim != 1:
         return False
     if check is _count:
-        return values.dtype.kind in "iu" and bool((values >= 0).all() and (values <= LARGEST).all())
+        return values.dtype.kind in "iu" and bool(
+            (values >= 0).all() and (values <= MAX_INTEGER).all()
+        )
     small = np.abs(values) <= EXACT_INTEGER if values.dtype.kind in "iuf" else np.False_
     return bool(small.all())  # False for NaN, and for larger floats, which are checked one by one
 
@@ -329,6 +343,7 @@ def _check_stamps(values: Any, where: str) -> None:
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "iuf" or values.ndim != 1:
             raise BadDocument(f"{where}: must hold numbers")
+    # Types are compared rather than values: pages have long columns of floats.
     elif not set(map(type, values)) <= {float, int, type(None)}:
         bad = next(v for v in values if type(v) not in (float, int, type(None)))
         raise BadDocument(f"{where}: must hold numbers, not {_shown(bad)}")

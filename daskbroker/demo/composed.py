@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from event_model import compose_run
 
-from .frames import DATASET, FRAMES, SIDE
+from .frames import DATASET, FRAME_SIDE, FRAMES
 from .recorded import Documents
 
-__all__ = ["FLY_UID", "FRAMES_UID", "ROWS", "fly_scan", "frames_run"]
+__all__ = ["FLY_ROWS", "FLY_UID", "FRAMES_UID", "fly_scan", "frames_run"]
 
-ROWS = 100_000
+FLY_ROWS = 100_000
 """Number of rows of the fly scan."""
 EDGE = 8979.0
 """Energy of the K edge of copper, in electron volts."""
@@ -42,9 +42,9 @@ def fly_scan() -> Documents:
     """
     columns = _spectrum()
     run, stream = _begun(FLY_UID, BEGIN, _fly_metadata(), {key: _claim() for key in columns})
-    times = BEGIN + 0.5 + np.arange(ROWS) * 0.0005
+    times = BEGIN + 0.5 + np.arange(FLY_ROWS) * 0.0005
     documents: Documents = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
-    for first in range(0, ROWS, PAGE):
+    for first in range(0, FLY_ROWS, PAGE):
         rows = slice(first, first + PAGE)
         documents.append(
             ("event_page", _page(stream, "fly", first, times[rows], _cut(columns, rows)))
@@ -63,26 +63,28 @@ def frames_run(uri: str) -> Documents:
     """
     begin = BEGIN + 120
     dims = ["frame", "y", "x"]
-    image = _claim("array", [1, SIDE, SIDE], dims=dims, dtype_numpy="<u2", external="STREAM:")
+    image = _claim(
+        "array", [1, FRAME_SIDE, FRAME_SIDE], dims=dims, dtype_numpy="<u2", external="STREAM:"
+    )
     metadata = {"plan_name": "count", "scan_id": 45, "sample": "LaB6", "num_points": FRAMES}
     run, stream = _begun(FRAMES_UID, begin, metadata, {"i0": _claim(), "img": image})
-    place = run.compose_stream_resource(
+    resource = run.compose_stream_resource(
         mimetype="application/x-hdf5",
         uri=uri,
         data_key="img",
-        parameters={"dataset": DATASET, "chunk_shape": [1, SIDE, SIDE]},
+        parameters={"dataset": DATASET, "chunk_shape": [1, FRAME_SIDE, FRAME_SIDE]},
         uid=_uid("frames/resource"),
     )
     documents: Documents = [
         ("start", run.start_doc),
         ("descriptor", stream.descriptor_doc),
-        ("stream_resource", place.stream_resource_doc),
+        ("stream_resource", resource.stream_resource_doc),
     ]
     current = np.random.default_rng(1).normal(100.0, 1.0, FRAMES)
     times = begin + 0.5 + np.arange(FRAMES) * 0.01
     for first in range(0, FRAMES, 100):
         rows = slice(first, first + 100)
-        datum = place.compose_stream_datum(
+        datum = resource.compose_stream_datum(
             indices={"start": first, "stop": first + 100},
             seq_nums={"start": first + 1, "stop": first + 101},
             descriptor=stream.descriptor_doc,
@@ -143,22 +145,24 @@ def _cut(columns: Mapping[str, np.ndarray], rows: slice) -> dict[str, np.ndarray
 def _spectrum() -> dict[str, np.ndarray]:
     """Return the columns of the fly scan: noisy counts, and values that drift slowly."""
     rng = np.random.default_rng(0)
-    energy = np.linspace(EDGE - 79, EDGE + 221, ROWS)
+    energy = np.linspace(EDGE - 79, EDGE + 221, FLY_ROWS)
     absorbed = _absorption(energy)
-    ring = 200.0 - np.linspace(0.0, 1.0, ROWS)
-    i0 = rng.normal(5.0e4, 250.0, ROWS) * ring / 200.0
-    it = i0 * np.exp(-absorbed) + rng.normal(0.0, 120.0, ROWS)
+    ring = 200.0 - np.linspace(0.0, 1.0, FLY_ROWS)
+    i0 = rng.normal(5.0e4, 250.0, FLY_ROWS) * ring / 200.0
+    it = i0 * np.exp(-absorbed) + rng.normal(0.0, 120.0, FLY_ROWS)
     fluorescence = {f"fluo_{n}": rng.poisson(40 * absorbed * n) * 1.0 for n in (1, 2, 3, 4)}
     return {
         "energy": energy,
         "i0": i0,
         "it": it,
-        "ir": it * 0.31 + rng.normal(0.0, 60.0, ROWS),
+        "ir": it * 0.31 + rng.normal(0.0, 60.0, FLY_ROWS),
         **fluorescence,
         "encoder": np.round(energy * 811.0),
         "ring_current": ring,
-        "temperature": 295.0 + 0.2 * np.sin(np.arange(ROWS) / 9_000) + rng.normal(0, 0.01, ROWS),
-        "dwell": np.full(ROWS, 0.0005),
+        "temperature": 295.0
+        + 0.2 * np.sin(np.arange(FLY_ROWS) / 9_000)
+        + rng.normal(0, 0.01, FLY_ROWS),
+        "dwell": np.full(FLY_ROWS, 0.0005),
     }
 
 

@@ -9,11 +9,11 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-__all__ = ["DATASET", "FRAMES", "SIDE", "write_frames"]
+__all__ = ["DATASET", "FRAMES", "FRAME_SIDE", "write_frames"]
 
 DATASET = "/entry/data/data"
 FRAMES = 1_000
-SIDE = 512
+FRAME_SIDE = 512
 DRAWN = 25
 """Number of frames that are drawn at random; the others are these, rotated and mirrored."""
 AT_ONCE = 50
@@ -31,13 +31,13 @@ def write_frames(path: Path) -> None:
     with h5py.File(unfinished, "w") as file:
         dataset = file.create_dataset(
             DATASET,
-            (FRAMES, SIDE, SIDE),
+            (FRAMES, FRAME_SIDE, FRAME_SIDE),
             "<u2",
-            chunks=(1, SIDE, SIDE),
+            chunks=(1, FRAME_SIDE, FRAME_SIDE),
             compression=hdf5plugin.Bitshuffle(),
         )
         for first in range(0, FRAMES, AT_ONCE):
-            block = [_turned(drawn, first + place) for place in range(AT_ONCE)]
+            block = [_turned(drawn, first + number) for number in range(AT_ONCE)]
             dataset[first : first + AT_ONCE] = np.stack(block)
     unfinished.replace(path)
 
@@ -50,12 +50,12 @@ def _turned(drawn: np.ndarray, number: int) -> np.ndarray:
 
 
 def _rings(rng: np.random.Generator) -> np.ndarray:
-    """Return counts of a powder's rings around a beam stop, of shape ``(DRAWN, SIDE, SIDE)``."""
-    across = np.arange(SIDE) - (SIDE - 1) / 2
+    """Return counts of a powder's rings around a beam stop, ``(DRAWN, FRAME_SIDE, FRAME_SIDE)``."""
+    across = np.arange(FRAME_SIDE) - (FRAME_SIDE - 1) / 2
     radius = np.hypot(across, across[:, np.newaxis])
     rate = 0.05 + 0.3 * np.exp(-radius / 120)
     for number in (3, 4, 8, 11, 12, 16, 19, 20, 24):  # of a face-centred lattice
         ring = 55.0 * np.sqrt(number) / np.sqrt(3)
         rate += 4.0 / np.sqrt(number) * np.exp(-((radius - ring) ** 2) / 12.0)
     rate[radius < 22] = 0.0
-    return rng.poisson(rate, (DRAWN, SIDE, SIDE)).astype("<u2")
+    return rng.poisson(rate, (DRAWN, FRAME_SIDE, FRAME_SIDE)).astype("<u2")

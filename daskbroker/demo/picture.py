@@ -10,7 +10,7 @@ import numpy as np
 from ..broker import DataBroker
 from ..core.errors import ConfigError
 from ..results import Results
-from .composed import FLY_UID, ROWS
+from .composed import FLY_ROWS, FLY_UID
 from .frames import FRAMES
 
 __all__ = ["peaks_of", "save_picture"]
@@ -57,7 +57,7 @@ def _draw_spectrum(axes: Any, db: DataBroker) -> None:
     axes.set(
         xlabel="energy (eV)",
         ylabel="absorption",
-        title=f"A table of {ROWS:,} rows, grouped by energy",
+        title=f"A table of {FLY_ROWS:,} rows, grouped by energy",
     )
 
 

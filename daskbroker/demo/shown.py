@@ -21,13 +21,9 @@ class Rate:
     unit: str
 
     def __str__(self) -> str:
-        rate = f"{_rounded(self.amount / self.seconds):,} {self.unit}/s"
+        two_digits = round(float(f"{self.amount / self.seconds:.1e}"))
+        rate = f"{two_digits:,} {self.unit}/s"
         return f"{self.what:<30}{self.seconds:>7.2f} s {rate:>16}"
-
-
-def _rounded(value: float) -> int:
-    """Round to two significant digits."""
-    return round(float(f"{value:.1e}"))
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:

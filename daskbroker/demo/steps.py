@@ -19,8 +19,8 @@ from ..connect import connect
 from ..core.errors import ConfigError
 from ..header import Header
 from ..work.reprocess import reprocess
-from .composed import FLY_UID, FRAMES_UID, ROWS
-from .frames import FRAMES, SIDE
+from .composed import FLY_ROWS, FLY_UID, FRAMES_UID
+from .frames import FRAME_SIDE, FRAMES
 from .making import insert_fly_scan, insert_frames, insert_recorded, take_live
 from .picture import peaks_of, save_picture
 from .recorded import recorded_runs
@@ -86,9 +86,9 @@ def _store(shown: Shown, db: DataBroker, folder: Path) -> Path:
     if seconds is None:
         shown.result("0 new fly scan")
     else:
-        shown.result(Rate("1 new fly scan, 12 columns", seconds, ROWS, "rows"))
+        shown.result(Rate("1 new fly scan, 12 columns", seconds, FLY_ROWS, "rows"))
     file, new = insert_frames(db)
-    raw, size = FRAMES * SIDE * SIDE * 2 / MEGABYTE, file.stat().st_size / MEGABYTE
+    raw, size = FRAMES * FRAME_SIDE * FRAME_SIDE * 2 / MEGABYTE, file.stat().st_size / MEGABYTE
     told = f"{FRAMES:,} frames, {raw:.0f} MB in a file of {size:.0f} MB (bitshuffle-LZ4)"
     shown.result(f"{new:d} new run of {told}")
     return file
@@ -101,7 +101,7 @@ def _find(shown: Shown, db: DataBroker) -> None:
 
 
 def _read_table(shown: Shown, header: Header) -> None:
-    shown.step(f"A table of {ROWS:,} rows: lazy, a dask.dataframe")
+    shown.step(f"A table of {FLY_ROWS:,} rows: lazy, a dask.dataframe")
     shown.call(
         'fly = db(sample="Cu")[0]',
         "table = fly.table()",
@@ -116,14 +116,14 @@ def _read_table(shown: Shown, header: Header) -> None:
     frame, seconds = timed(table.compute)
     looped, of_loop = timed(lambda: pd.DataFrame([doc["data"] for doc in _events(header)]))
     shown.beside(
-        Rate("as a table", seconds, ROWS, "rows"),
-        Rate("by a loop over its events", of_loop, ROWS, "rows"),
+        Rate("as a table", seconds, FLY_ROWS, "rows"),
+        Rate("by a loop over its events", of_loop, FLY_ROWS, "rows"),
         equal=np.array_equal(frame[looped.columns], looped),
     )
     shown.call('table["it"].mean().compute()  # reads this column only')
     mean, seconds = timed(table["it"].mean().compute)
     shown.result(f"{mean:.3f}")
-    shown.result(Rate("one column", seconds, ROWS, "rows"))
+    shown.result(Rate("one column", seconds, FLY_ROWS, "rows"))
 
 
 def _events(header: Header) -> Any:

@@ -106,9 +106,9 @@ def _fitted(columns: Sequence[TextColumn], width: int) -> list[int] | None:
     widths = [_natural(column) for column in columns]
     while sum(widths) + len(GAP) * (len(widths) - 1) > width:
         wide = [
-            (widths[place], place)
-            for place, column in enumerate(columns)
-            if column.least is not None and widths[place] > max(column.least, len(column.head))
+            (widths[position], position)
+            for position, column in enumerate(columns)
+            if column.least is not None and widths[position] > max(column.least, len(column.head))
         ]
         if not wide:
             return None

@@ -152,10 +152,10 @@ def points_of(
         taken = counts.get(PRIMARY)
         if taken is None and len(counts) == 1:
             taken = next(iter(counts.values()))
-    return _whole(taken), None if is_derived(start) else _whole(start.get("num_points"))
+    return _count_of(taken), None if is_derived(start) else _count_of(start.get("num_points"))
 
 
-def _whole(value: Any) -> int | None:
+def _count_of(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

@@ -15,9 +15,16 @@ from ..core.fields import data_keys_of
 from ..core.run_plan import PRIMARY
 from .facts import dimensions_of, names_in
 
-__all__ = ["TIME", "Hints", "is_image_claim", "is_number_claim", "object_keys_of", "roles_of"]
+__all__ = [
+    "TIME_COLUMN",
+    "Hints",
+    "is_image_claim",
+    "is_number_claim",
+    "object_keys_of",
+    "roles_of",
+]
 
-TIME = "time"
+TIME_COLUMN = "time"
 MOST_PIXELS = 4_000_000
 """Maximum number of points of a map; a plan that claims more is drawn as scattered points."""
 
@@ -26,7 +33,7 @@ Descriptors = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Hints:
-    """What to draw of a stream.
+    """Data keys of a stream to draw, and the axes to draw them along.
 
     Attributes
     ----------
@@ -87,10 +94,10 @@ class Hints:
             fields = [names[0] for names, _ in dimensions] or _fields_of_motors(start, descriptors)
         else:
             fields = []
-        across = tuple(field for field in fields if field in known or field == TIME)
+        across = tuple(field for field in fields if field in known or field == TIME_COLUMN)
         # Over time, unless all dimensions are recorded and they are one or two.
-        if len(across) != len(fields) or len(across) not in (1, 2) or TIME in across:
-            across = (TIME,)
+        if len(across) != len(fields) or len(across) not in (1, 2) or TIME_COLUMN in across:
+            across = (TIME_COLUMN,)
         moved = {name for names, _ in dimensions for name in names} | set(fields)
         grid = _grid(start) if len(across) == 2 else None
         return cls(

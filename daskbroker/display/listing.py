@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOLDED",
-    "SHOWN",
+    "MAX_RUNS_SHOWN",
     "UID_LENGTH",
     "Listing",
     "marks",
@@ -28,7 +28,7 @@ __all__ = [
     "uid_markup",
 ]
 
-SHOWN = 20
+MAX_RUNS_SHOWN = 20
 """Maximum number of runs that are shown."""
 FOLDED = 80
 """Maximum number of further runs in a folded table of HTML; any others are only counted."""
@@ -54,7 +54,7 @@ class Listing:
     title
         Title of the list.
     facts
-        Facts of the first runs, at most ``SHOWN + FOLDED``.
+        Facts of the first runs, at most ``MAX_RUNS_SHOWN + FOLDED``.
     count
         Number of all runs of the list.
     notes
@@ -74,7 +74,7 @@ class Listing:
         count: int,
         notes: Sequence[str] = (),
         *,
-        most: int = SHOWN + FOLDED,
+        most: int = MAX_RUNS_SHOWN + FOLDED,
     ) -> Listing:
         """Make a listing of headers; at most ``most`` of them are fetched."""
         facts = [
@@ -90,7 +90,7 @@ class Listing:
     def text(self, width: int | None = None) -> str:
         """Return the listing as lines that fit a terminal."""
         width = terminal_width() if width is None else width
-        shown = self.facts[:SHOWN]
+        shown = self.facts[:MAX_RUNS_SHOWN]
         made = [printable(self.title)]
         if shown:
             made += run_lines(shown, width)
@@ -100,7 +100,7 @@ class Listing:
 
     def markup(self) -> str:
         """Return the listing as HTML: a table of the first runs, with further ones folded."""
-        first, more = self.facts[:SHOWN], self.facts[SHOWN:]
+        first, more = self.facts[:MAX_RUNS_SHOWN], self.facts[MAX_RUNS_SHOWN:]
         parts: list[Markup] = [element("div", shortened(self.title), class_="title")]
         if first:
             parts.append(_table(first))

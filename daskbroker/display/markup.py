@@ -18,7 +18,7 @@ __all__ = [
     "shortened",
 ]
 
-LONGEST = 400
+MAX_TEXT_LENGTH = 400
 """Maximum length of a text that is shown in one place."""
 
 STYLE = """
@@ -77,15 +77,15 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
     return Markup(f"<{tag}{named}>{joined(*children)}</{tag}>")
 
 
-def shortened(value: object, longest: int = LONGEST) -> str:
+def shortened(value: object, longest: int = MAX_TEXT_LENGTH) -> str:
     """Return a value as text of bounded length, with ``…`` at the end if it is cut."""
     text = value[: longest + 1] if isinstance(value, str) else str(value)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def badge(text: str, kind: str) -> Markup:
-    """Return a word in a frame; ``kind`` is ``"open"``, ``"bad"``, ``"derived"`` or ``""``."""
-    return element("span", text, class_=f"badge {kind}".rstrip())
+def badge(text: str, style: str) -> Markup:
+    """Return a word in a frame; ``style`` is ``"open"``, ``"bad"``, ``"derived"`` or ``""``."""
+    return element("span", text, class_=f"badge {style}".rstrip())
 
 
 def folded(summary: object, *children: object, opened: bool = False) -> Markup:

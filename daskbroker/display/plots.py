@@ -30,9 +30,9 @@ MOST_RUNS = 50
 """Maximum number of runs in the same axes."""
 MOST_SIGNALS = 16
 """Maximum number of signals that are drawn if none are named."""
-LONGEST = 60
+MAX_LABEL_LENGTH = 60
 """Maximum length of a label."""
-PLAIN = {"parse_math": False, "usetex": False}
+TEXT_OPTIONS = {"parse_math": False, "usetex": False}
 """Text options of matplotlib: text from documents must not be read as a formula or as TeX."""
 
 
@@ -41,6 +41,7 @@ def plot_run(header: Header, stream: str | None, y: Y, frame: Frame, ax: Any) ->
     hints = _hints(header, stream)
     keys = _chosen(header, hints, y, frame)
     axes = _axes(ax, len(keys))
+    # Images are drawn one cell at a time; everything else along the scan.
     if frame is not None or set(keys) <= set(hints.images):
         for one, key in zip(axes, keys):
             _draw_cell(one, header, hints.stream, key, 0 if frame is None else frame)
@@ -49,7 +50,7 @@ def plot_run(header: Header, stream: str | None, y: Y, frame: Frame, ax: Any) ->
         draw = _draw_line if len(hints.across) == 1 else _draw_map
         for one, key in zip(axes, keys):
             draw(one, read, hints, key)
-    axes[0].set_title(_title(header), **PLAIN)
+    axes[0].set_title(_title(header), **TEXT_OPTIONS)
     return axes[0] if len(axes) == 1 else axes
 
 
@@ -68,6 +69,7 @@ def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> A
             hints = _hints(header, stream)
             keys = _chosen(header, hints, y, None)
             read = read_signals(header, hints.stream, [hints.across[0], *keys])
+        # One run that cannot be drawn must not hide the others.
         except (StreamNotFound, FieldNotFound, BadQuery) as error:
             left_out.append(str(error))
             continue
@@ -85,7 +87,7 @@ def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> A
         for header, hints, read in runs:
             _draw_line(one, read, hints, key, label=_label(header))
         for text in one.legend().get_texts():
-            text.set(**PLAIN)
+            text.set(**TEXT_OPTIONS)
     return axes[0] if len(axes) == 1 else axes
 
 
@@ -114,6 +116,7 @@ def save_plot(
     ConfigError
         If matplotlib is not installed.
     """
+    # Here, so that a missing package is reported before data are read.
     _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -150,6 +153,7 @@ def _chosen(header: Header, hints: Hints, y: Y, frame: Frame) -> list[str]:
     if y is not None:
         keys = list(y) if isinstance(y, Iterable) and not isinstance(y, str) else [y]
         for key in keys:
+            # Checked here, as the error of a reading would name only the first.
             if key not in known:
                 raise FieldNotFound(
                     f"run {header.uid!r}, stream {hints.stream!r}: there is no data key {key!r} to "
@@ -177,6 +181,7 @@ def _draw_line(axes: Any, read: Readings, hints: Hints, key: str, label: str | N
 def _draw_map(axes: Any, read: Readings, hints: Hints, key: str) -> None:
     slow, fast = hints.across
     values = read.columns[key].astype(float)
+    # Points of a scan that is no grid have no rows and columns.
     if hints.shape is None:
         drawn = axes.scatter(read.columns[fast], read.columns[slow], c=values)
     else:
@@ -184,13 +189,14 @@ def _draw_map(axes: Any, read: Readings, hints: Hints, key: str) -> None:
         grid = np.ma.masked_invalid(on_grid(values, read.numbers, hints))
         drawn = axes.pcolormesh(across, up, grid, shading="nearest")
     _name(axes, read.labels[fast], read.labels[slow])
-    axes.figure.colorbar(drawn, ax=axes).set_label(_plain(read.labels[key]), **PLAIN)
+    axes.figure.colorbar(drawn, ax=axes).set_label(_plain(read.labels[key]), **TEXT_OPTIONS)
 
 
 def _positions(read: Readings, hints: Hints, axis: int) -> np.ndarray:
     """Return the positions of a grid's rows or columns: as planned, else as the motor was read."""
     assert hints.shape is not None
     length = hints.shape[axis]
+    # Planned positions are evenly spaced; read ones scatter.
     if hints.extents is not None:
         return np.linspace(*hints.extents[axis], length)
     motor = on_grid(read.columns[hints.across[axis]].astype(float), read.numbers, hints)
@@ -216,6 +222,7 @@ def _draw_cell(
         cell = cell / (cell.max() or 1)
     drawn = axes.imshow(cell, aspect="equal", interpolation="nearest")
     _name(axes, "", f"{label}, frame {frame}")
+    # Colours of a coloured image need no scale.
     if cell.ndim == 2:
         axes.figure.colorbar(drawn, ax=axes)
 
@@ -252,11 +259,13 @@ def _axes(given: Any, count: int) -> Any:
         from matplotlib import pyplot
 
         given = pyplot.figure(layout="constrained")
+    # A figure gets axes of its own; else axes were given.
     if hasattr(given, "subplots"):
         columns = int(np.ceil(count / 4))
         rows = -(-count // columns)
         given.set_size_inches(6.0 * columns, 1.5 + 2.7 * rows)
         made = given.subplots(rows, columns, squeeze=False).ravel()
+        # The grid of axes has more places than signals.
         for unused in made[count:]:
             unused.set_visible(False)
         return made[:count]
@@ -269,12 +278,12 @@ def _axes(given: Any, count: int) -> Any:
 
 
 def _plain(text: object) -> str:
-    return shortened(printable(text), LONGEST)
+    return shortened(printable(text), MAX_LABEL_LENGTH)
 
 
 def _name(axes: Any, across: str, up: str) -> None:
-    axes.set_xlabel(_plain(across), **PLAIN)
-    axes.set_ylabel(_plain(up), **PLAIN)
+    axes.set_xlabel(_plain(across), **TEXT_OPTIONS)
+    axes.set_ylabel(_plain(up), **TEXT_OPTIONS)
 
 
 def _label(header: Header) -> str:

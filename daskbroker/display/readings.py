@@ -13,7 +13,7 @@ from ..core.clock import seconds_of
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.fields import shown_names
 from ..core.name_lists import listed
-from .hints import TIME, Hints
+from .hints import TIME_COLUMN, Hints
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,15 +54,17 @@ def read_signals(header: Header, stream: str, keys: Sequence[str]) -> Readings:
     BadQuery
         If a column does not hold one number per event.
     """
-    wanted = [key for key in dict.fromkeys(keys) if key != TIME]
+    wanted = [key for key in dict.fromkeys(keys) if key != TIME_COLUMN]
     names = _names(header, stream, wanted)
     fields = [f"data:{key}" for key in wanted]
     dataset = header.dataset(stream, fields, fill=False, chunks=None)
     elapsed = _elapsed(dataset, seconds_of(header.start))
-    columns = {TIME: elapsed} | {
+    columns = {TIME_COLUMN: elapsed} | {
         key: _numbers(header, stream, key, dataset[names[key]]) for key in wanted
     }
-    labels = {TIME: f"{ELAPSED} (s)"} | {key: _label(key, dataset[names[key]]) for key in wanted}
+    labels = {TIME_COLUMN: f"{ELAPSED} (s)"} | {
+        key: _label(key, dataset[names[key]]) for key in wanted
+    }
     return Readings(np.asarray(dataset["seq_num"].values), columns, labels)
 
 
@@ -95,7 +97,7 @@ def _numbers(header: Header, stream: str, key: str, variable: xr.DataArray) -> n
         except (TypeError, ValueError):
             pass
     raise BadQuery(
-        f"run {header.uid!r}, stream {stream!r}: {key!r} does not hold one number an event, but "
+        f"run {header.uid!r}, stream {stream!r}: {key!r} does not hold one number per event, but "
         f"cells of {values.dtype} and shape {values.shape[1:]}; y= names another data key, frame= "
         "shows one cell"
     )
@@ -111,9 +113,9 @@ def on_grid(values: np.ndarray, numbers: np.ndarray, hints: Hints) -> np.ndarray
     assert hints.shape is not None
     slow, fast = hints.shape
     grid = np.full(hints.shape, np.nan)
-    places = numbers.astype("int64") - 1
-    there = (places >= 0) & (places < slow * fast)
-    rows, columns = np.divmod(places[there], fast)
+    positions = numbers.astype("int64") - 1
+    there = (positions >= 0) & (positions < slow * fast)
+    rows, columns = np.divmod(positions[there], fast)
     if hints.snakes:
         columns = np.where(rows % 2 == 1, fast - 1 - columns, columns)
     grid[rows, columns] = values[there]
@@ -152,8 +154,8 @@ def read_shown_cell(
     chosen = frame if isinstance(frame, tuple) else (frame,)
     leading = max(1, variable.ndim - (3 if _is_coloured(variable.shape) else 2))
     chosen = (*chosen, *[0] * (leading - len(chosen)))
-    for place, length in zip(chosen, variable.shape):
-        if not -length <= place < length:
+    for position, length in zip(chosen, variable.shape):
+        if not -length <= position < length:
             raise BadQuery(
                 f"run {header.uid!r}, stream {stream!r}: there is no frame {frame} of {key!r}; "
                 f"there are {length}, from 0 to {length - 1}"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.bad_runs import BadRun
-from ..core.clock import LEAST, MOST, seconds_of, zone_of
+from ..core.clock import EARLIEST_SECONDS, LATEST_SECONDS, seconds_of, zone_of
 from ..core.documents import is_unicode, plain
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.fields import PROJECTIONS, Field, project
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ..broker import DataBroker
     from ..header import Header
 
-__all__ = ["COLUMNS", "runs_frame"]
+__all__ = ["RUN_COLUMNS", "runs_frame"]
 
 BATCH = 500
 """Number of runs whose descriptors are looked up together."""
 
-COLUMNS = {
+RUN_COLUMNS = {
     "uid": lambda start, stop: start.get("uid"),
     "scan_id": lambda start, stop: start.get("scan_id"),
     "time": lambda start, stop: seconds_of(start),
@@ -62,7 +62,7 @@ def _batches(headers: Iterable[Header]) -> Iterator[Sequence[Header]]:
 def _wanted(fields: Any) -> dict[str, Field | None]:
     """Return the projection of each column; None for the columns of a listing."""
     if fields is None:
-        return dict.fromkeys(COLUMNS)
+        return dict.fromkeys(RUN_COLUMNS)
     is_several = isinstance(fields, Iterable) and not isinstance(fields, str)
     names = list(fields) if is_several else [fields]
     found: dict[str, Field | None] = {"uid": None}
@@ -72,7 +72,7 @@ def _wanted(fields: Any) -> dict[str, Field | None]:
                 f"fields takes names such as 'scan_id', 'start:sample.name', not {name!r:.100}"
             )
         space, sign, path = name.partition(":")
-        if name in COLUMNS:
+        if name in RUN_COLUMNS:
             found[name] = None
         elif sign and space in PROJECTIONS and path:
             found[name] = Field(space, path, name)
@@ -92,7 +92,7 @@ def _add(
     for header in batch:
         for name, field in wanted.items():
             if field is None:
-                value = COLUMNS[name](header.start, header.known_stop)
+                value = RUN_COLUMNS[name](header.start, header.known_stop)
             else:
                 value = _projected(field, header, descriptors.get(header.uid, ()))
             columns[name].append(value)
@@ -126,7 +126,7 @@ def _check(wanted: Mapping[str, Field | None], columns: Columns) -> None:
         if field is not None and values and all(value is None for value in values):
             raise FieldNotFound(
                 f"none of {len(values):,} runs has metadata {name!r}; a field is a column of the "
-                f"list ({listed(COLUMNS)}), or start:…, stop:…, config:<device>:…"
+                f"list ({listed(RUN_COLUMNS)}), or start:…, stop:…, config:<device>:…"
             )
 
 
@@ -134,7 +134,7 @@ def _column(db: DataBroker, name: str, values: list[Any]) -> Any:
     if name == "time":
         # Documents of any writer may hold times that no datetime64 has: they become NaT.
         seconds = np.array(values, dtype=float)
-        seconds[~((seconds >= LEAST) & (seconds < MOST))] = np.nan
+        seconds[~((seconds >= EARLIEST_SECONDS) & (seconds < LATEST_SECONDS))] = np.nan
         micros = np.round(seconds * 1e6)
         there = np.isfinite(micros)
         stamps = np.full(len(values), np.datetime64("NaT", "us"))

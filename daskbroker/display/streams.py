@@ -90,9 +90,9 @@ class Streams:
 
 def _key_table(keys: Sequence[Sequence[str]]) -> Markup:
     """Return a table of data keys without the columns that are empty."""
-    told = [place for place in range(len(HEADS)) if any(row[place] for row in keys)]
-    rows: list[list[object]] = [[shortened(row[place]) for place in told] for row in keys]
-    return html_table([HEADS[place] for place in told], rows)
+    told = [position for position in range(len(HEADS)) if any(row[position] for row in keys)]
+    rows: list[list[object]] = [[shortened(row[position]) for position in told] for row in keys]
+    return html_table([HEADS[position] for position in told], rows)
 
 
 def _merged(by_stream: Mapping[str, Any]) -> Any:

@@ -36,7 +36,7 @@ WIDTH, HEIGHT = 260, 110
 """Size of the picture of a line, in pixels."""
 MOST_POINTS = 260
 """Maximum points of a line; of more, the minimum and maximum of each interval are drawn."""
-SIDE = 128
+MAX_THUMBNAIL_SIDE = 128
 """Maximum side of the picture of a frame or map, in pixels."""
 MOST_ROWS = 500_000
 """Maximum rows of a stream whose signal is drawn.
@@ -166,9 +166,9 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return x, y
     edges = np.linspace(0, len(x), MOST_POINTS // 2 + 1).astype(int)
     kept = [
-        first + place
+        first + position
         for first, last in pairwise(edges.tolist())
-        for place in sorted({int(y[first:last].argmin()), int(y[first:last].argmax())})
+        for position in sorted({int(y[first:last].argmin()), int(y[first:last].argmax())})
     ]
     return x[kept], y[kept]
 
@@ -208,7 +208,7 @@ def _frame(header: Header, stream: str, key: str, most_bytes: float) -> Markup:
 
 def _pixels(image: np.ndarray) -> Markup:
     """Return an image as a grey PNG, reduced by the maximum of each block to keep peaks."""
-    step = max(1, -(-max(image.shape) // SIDE))
+    step = max(1, -(-max(image.shape) // MAX_THUMBNAIL_SIDE))
     if step > 1:
         with np.errstate(invalid="ignore"):
             for axis in (0, 1):
@@ -220,7 +220,7 @@ def _pixels(image: np.ndarray) -> Markup:
     shown = (np.nan_to_num(scaled, nan=0.0).clip(0, 1) * 255).astype(np.uint8)
     height, width = shown.shape
     png = imagecodecs.png_encode(np.ascontiguousarray(shown))
-    larger = max(1, SIDE // max(height, width))
+    larger = max(1, MAX_THUMBNAIL_SIDE // max(height, width))
     return element(
         "img",
         src=f"data:image/png;base64,{base64.b64encode(png).decode()}",

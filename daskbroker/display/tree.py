@@ -22,7 +22,7 @@ MOST_NODES = 3000
 """Maximum number of items of a document that are shown."""
 LONGEST_INLINE = 80
 """Maximum length, of items and of text, of a list of plain values that is shown in one line."""
-DEEPEST = 50
+MAX_TREE_DEPTH = 50
 """Maximum depth of a tree; deeper values are shown in one line."""
 
 Items = list[tuple[str, Any, bool]]
@@ -72,8 +72,8 @@ def _items(value: Any, name: str) -> Iterator[tuple[str, Any, bool]]:
             is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
             yield str(key), item, is_number and (key == "time" or name == "timestamps")
     else:
-        for place, item in enumerate(value):
-            yield f"[{place}]", item, False
+        for position, item in enumerate(value):
+            yield f"[{position}]", item, False
 
 
 def _is_branch(value: Any) -> bool:
@@ -127,7 +127,7 @@ def _summary(name: str, value: Any) -> Markup:
 def _branches(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Iterator[Markup]:
     taken = budget.take(_items(value, name))
     for key, item, is_time in taken:
-        if _is_branch(item) and level < DEEPEST:
+        if _is_branch(item) and level < MAX_TREE_DEPTH:
             inside = _branches(item, key, zone, budget, level + 1)
             yield folded(_summary(key, item), *inside)
         else:
@@ -144,7 +144,7 @@ def _lines(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Ite
     taken = budget.take(_items(value, name))
     for key, item, is_time in taken:
         label = f"{indent}{printable(shortened(key))}:"
-        if _is_branch(item) and level < DEEPEST:
+        if _is_branch(item) and level < MAX_TREE_DEPTH:
             yield label
             yield from _lines(item, key, zone, budget, level + 1)
         else:

@@ -39,7 +39,9 @@ GROUP = (".zgroup", "zarr.json")
 """Files of which one is in every folder that is a Zarr group."""
 
 
-def write_netcdf(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_netcdf(
+    header: Header, destination: Destination, options: ExportOptions
+) -> Iterator[Path]:
     """Write a netCDF file of a run and yield its path.
 
     The file has a group for each stream, or the variables of the chosen stream at the top. Only
@@ -49,7 +51,7 @@ def write_netcdf(header: Header, place: Destination, options: ExportOptions) -> 
     """
     client = current_client()
     for data in _data(header, options, client):
-        target = place.of_run(header, options)
+        target = destination.of_run(header, options)
         with storing(target), replacing(target) as temporary, _computing_here(client):
             data.to_netcdf(temporary, engine="h5netcdf")
             if options.verify:
@@ -57,7 +59,7 @@ def write_netcdf(header: Header, place: Destination, options: ExportOptions) -> 
         yield target
 
 
-def write_zarr(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_zarr(header: Header, destination: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a Zarr group of a run and yield its path.
 
     The group has a group for each stream, or the arrays of the chosen stream at the top. It has
@@ -71,7 +73,7 @@ def write_zarr(header: Header, place: Destination, options: ExportOptions) -> It
     if find_spec("zarr") is None:
         raise ConfigError("to write Zarr, install daskbroker[formats]")
     for data in _data(header, options):
-        target = place.of_run(header, options)
+        target = destination.of_run(header, options)
         with storing(target), replacing_folder(target, GROUP) as temporary:
             consolidated = _can_be_consolidated(data)
             data.to_zarr(temporary, zarr_format=2, consolidated=consolidated)
@@ -92,7 +94,7 @@ def _can_be_consolidated(data: Any) -> bool:
 def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterator[Any]:
     """Yield the tree of a run's streams, or the Dataset of the chosen stream if the run has it.
 
-    If a client is given, it computes the blocks of lazy variables when they are asked for, also
+    If a client is given, it computes the blocks of lazy variables when they are requested, also
     when the threads of this process ask.
     """
 

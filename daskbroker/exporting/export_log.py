@@ -43,14 +43,14 @@ class ExportLog:
         self._folder = folder
         self._asked = _told(options)
         self._refers = options.format in REFERRING
-        self._whole: dict[str, dict[str, Any]] = {}
+        self._complete: dict[str, dict[str, Any]] = {}
         for line in _lines(folder / NAME):
             if line.get("asked") == self._asked:
-                self._whole[line["run"]] = line
+                self._complete[line["run"]] = line
 
     def has(self, header: Header) -> bool:
         """Return whether a run is complete in the folder; see the module's documentation."""
-        known, stop = self._whole.get(header.uid), header.known_stop
+        known, stop = self._complete.get(header.uid), header.known_stop
         if known is None or stop is None or known.get("stop") != stop["uid"]:
             return False
         sizes = known.get("files")
@@ -74,12 +74,12 @@ class ExportLog:
             return
         sizes = {path.relative_to(self._folder).as_posix(): _size(path) for path in files}
         line = {"run": header.uid, "stop": stop["uid"], "asked": self._asked, "files": sizes}
-        place = self._folder / NAME
-        with storing(place):
+        path = self._folder / NAME
+        with storing(path):
             self._folder.mkdir(parents=True, exist_ok=True)
             # One write, as other processes may append, too. A truncated last line is ended first.
-            begin = b"\n" if _is_cut_off(place) else b""
-            with place.open("ab", buffering=0) as file:
+            begin = b"\n" if _is_cut_off(path) else b""
+            with path.open("ab", buffering=0) as file:
                 file.write(begin + json.dumps(line).encode() + b"\n")
 
 
@@ -93,12 +93,12 @@ def _told(options: ExportOptions) -> dict[str, Any]:
     return found
 
 
-def _lines(place: Path) -> list[dict[str, Any]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     """Return the entries that can be read; the last line may be truncated."""
     found = []
-    with storing(place):
+    with storing(path):
         try:
-            text = place.read_text(encoding="utf8", errors="replace")
+            text = path.read_text(encoding="utf8", errors="replace")
         except FileNotFoundError:
             return []
     for line in text.splitlines():
@@ -111,9 +111,9 @@ def _lines(place: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _is_cut_off(place: Path) -> bool:
+def _is_cut_off(path: Path) -> bool:
     try:
-        with place.open("rb") as file:
+        with path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
     except OSError:  # the file does not exist, or is empty

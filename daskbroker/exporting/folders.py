@@ -37,7 +37,7 @@ def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
     is_ours = any(target.joinpath(name).exists() for name in marks)
     if target.exists() and not is_ours:
         kind = "Zarr group" if ".zgroup" in marks else f"{target.suffix.lstrip('.')} folder"
-        raise BadQuery(f"{target} exists and is not a {kind}; name another")
+        raise BadQuery(f"{target} exists and is not a {kind}; choose another target")
     make_folder(target.parent)
     temporary, former = unfinished(target), unfinished(target, "old")
     try:
@@ -57,8 +57,8 @@ def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
 
 
 def _sync_all(folder: Path) -> None:
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            with Path(place, name).open("rb+") as file:
+            with Path(parent, name).open("rb+") as file:
                 sync_file(file)
-        sync_folder(Path(place))
+        sync_folder(Path(parent))

@@ -21,7 +21,7 @@ AREA_DETECTOR = ("AD_HDF5", "AD_HDF5_SWMR")
 
 @dataclass
 class FrameLink:
-    """Places of the frames of one data key.
+    """Files and datasets with the frames of one data key.
 
     Attributes
     ----------

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["write_jsonl"]
 
 
-def write_jsonl(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_jsonl(header: Header, destination: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write the documents of a run, one line ``["name", document]`` each, and yield the path."""
-    target = place.of_run(header, options)
+    target = destination.of_run(header, options)
     documents: Iterable[tuple[str, Any]] = header.documents(fill=options.fill)
     if options.files is not None:
         documents = FileTransfer(Path(options.files), header.db.files).carry(documents)

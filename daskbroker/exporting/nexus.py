@@ -35,7 +35,7 @@ from ..core.durable_files import replacing
 from ..core.errors import BadQuery, ExportWarning
 from ..core.numbered_names import free_name
 from ..display.facts import sample_of, text_of
-from ..display.hints import TIME, Hints, object_keys_of, roles_of
+from ..display.hints import TIME_COLUMN, Hints, object_keys_of, roles_of
 from ..views.dataset.attributes import plain_attr
 from ..views.dataset.savable import savable
 from .frame_links import FrameLink, frame_links
@@ -48,18 +48,18 @@ if TYPE_CHECKING:
 __all__ = ["write_nexus"]
 
 ENTRY, PLOT = "entry", "data"
-UNPLOTTED = (TIME, "seq_num")
+UNPLOTTED = (TIME_COLUMN, "seq_num")
 """Fields that are never plotted as signals."""
 TAKEN = (PLOT, "instrument", "sample", "start", "stop", "title", "start_time", "end_time")
 
 
-def write_nexus(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_nexus(header: Header, destination: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a NeXus file of a run and yield its path.
 
     External frames are links to the detectors' files, or copies if ``fill`` is set. An
     ExportWarning is given for frames that cannot be linked.
     """
-    target = place.of_run(header, options)
+    target = destination.of_run(header, options)
     with storing(target), replacing(target) as temporary:
         written = WrittenParts(target)
         with h5py.File(temporary, "w") as file:
@@ -90,7 +90,7 @@ class _Entry:
         self._began = seconds_of(header.start, 0.0)
         file.attrs["default"] = ENTRY
         self._entry = _group(file, ENTRY, "NXentry")
-        self._placed: dict[tuple[str, str], str] = {}
+        self._names_in_file: dict[tuple[str, str], str] = {}
         """Name of what is already in a group, by the path of the group and the original name."""
 
     def write(self) -> None:
@@ -109,6 +109,7 @@ class _Entry:
             self._write_devices(instrument, stream, groups[stream])
         if hints is not None:
             self._write_plot(hints, groups[hints.stream])
+        # No plot was written, so the first stream that can be plotted is shown.
         if "default" not in self._entry.attrs:
             self._note_default(groups.values())
 
@@ -133,6 +134,7 @@ class _Entry:
             facts |= {"end_time": _time_text(stop), "exit_status": stop.get("exit_status")}
         for name, value in facts.items():
             _put(entry, name, value)
+        # Documents are kept as they are: not all of them has a place in NeXus.
         for name, document in (("start", start), ("stop", stop)):
             if document is not None:
                 note = _group(entry, name, "NXnote")
@@ -147,12 +149,14 @@ class _Entry:
         group = _group(self._entry, stream, "NXdata", taken=TAKEN)
         found: dict[str, str] = {}
         for name, variable in data.variables.items():
+            # Frames are linked, not written.
             if name in links:
                 continue
-            if name == TIME:
+            # NeXus wants times as seconds since a start.
+            if name == TIME_COLUMN:
                 variable = _since(variable, self._began)
             field = _write_variable(group, str(name), variable, self._written)
-            if name == TIME:
+            if name == TIME_COLUMN:
                 field.attrs["start"] = _time_text(self._header.start)
             found[str(name)] = field.name
         for key, link in links.items():
@@ -167,11 +171,17 @@ class _Entry:
         hinted = () if hints is None else (*hints.signals, *hints.images)
         names = [name for name in (*hinted, *fields) if name in fields and name not in UNPLOTTED]
         signal = next((fields[n] for n in names if _is_plottable(group.file, fields[n])), None)
+        # Without a signal the group would not be valid NXdata.
         if signal is None:
             group.attrs["NX_class"] = "NXcollection"
             return
         group.attrs["signal"] = signal.rpartition("/")[2]
-        _note_axes(group, [TIME] if TIME in fields else [], group.attrs["signal"], is_map=False)
+        _note_axes(
+            group,
+            [TIME_COLUMN] if TIME_COLUMN in fields else [],
+            group.attrs["signal"],
+            is_map=False,
+        )
 
     def _link(
         self,
@@ -183,6 +193,7 @@ class _Entry:
     ) -> dict[str, str]:
         """Link the frames of a key; return the path of each link by a name not in ``fields``."""
         where = f"run {self._header.uid!r}, stream {stream!r}: the frames of {key!r}"
+        # The files cannot be described; the export goes on with all the rest.
         if not link.targets:
             warn_caller(
                 f"{where} cannot be linked: {link.problem}. Copy them by fill=True (--fill)",
@@ -210,17 +221,20 @@ class _Entry:
         for descriptor in descriptors:
             for device, keys in object_keys_of(descriptor).items():
                 own = [name for key in keys for name in _names_of(key, fields, known)]
+                # Devices of which no field was written have no group.
                 if not own:
                     continue
                 is_motor = any(roles.get(key) == "motor" for key in keys)
                 kind = "NXpositioner" if is_motor else "NXdetector"
-                if (instrument.name, device) not in self._placed:
+                # A device in several streams has one group.
+                if (instrument.name, device) not in self._names_in_file:
                     made = _group(instrument, device, kind)
-                    self._placed[instrument.name, device] = made.name
-                group = instrument.file[self._placed[instrument.name, device]]
+                    self._names_in_file[instrument.name, device] = made.name
+                group = instrument.file[self._names_in_file[instrument.name, device]]
                 for field in own:
                     self._link_to(group, field, fields[field])
                 usual = "value" if is_motor else "data"
+                # NeXus's own name for the main field of a positioner or detector.
                 if group.get(usual, getlink=True) is None:
                     group[usual] = _linked(group.file, fields[_most(group.file, own, fields)])
                 self._write_configuration(group, descriptor, device)
@@ -234,11 +248,12 @@ class _Entry:
         claims = of_device.get("data_keys") if isinstance(of_device, Mapping) else None
         for key, value in (data or {}).items() if isinstance(data, Mapping) else ():
             # Of several streams, or beside a data key of the same name.
-            if (group.name, f"configuration:{key}") not in self._placed:
-                self._placed[group.name, f"configuration:{key}"] = key
+            if (group.name, f"configuration:{key}") not in self._names_in_file:
+                self._names_in_file[group.name, f"configuration:{key}"] = key
                 field = _put(group, key, value)
                 claim = claims.get(key) if isinstance(claims, Mapping) else None
                 units = claim.get("units") if isinstance(claim, Mapping) else None
+                # Units of other types are not valid in NeXus.
                 if field is not None and isinstance(units, str):
                     field.attrs["units"] = plain_attr(units)
 
@@ -255,6 +270,7 @@ class _Entry:
         axes = [name for name in hints.across if grid is not None or name in fields]
         placed: dict[str, str] = {}
         for name in (*axes, *signals):
+            # Without a grid the stream's own fields are linked, not written again.
             if grid is None:
                 placed[name] = self._link_to(group, name, fields[name])
             elif name not in placed:
@@ -268,26 +284,29 @@ class _Entry:
 
     def _link_to(self, group: h5py.Group, name: str, path: str) -> str:
         """Link a field into a group, unless the group has it, and return its name there."""
-        if (group.name, name) not in self._placed:
+        if (group.name, name) not in self._names_in_file:
             placed = _free_name(group, path.rpartition("/")[2])
             item = _linked(group.file, path)
             group[placed] = item
             if isinstance(item, h5py.Dataset):
                 item.attrs["target"] = path  # NeXus distinguishes a link from its target by this
-            self._placed[group.name, name] = placed
-        return self._placed[group.name, name]
+            self._names_in_file[group.name, name] = placed
+        return self._names_in_file[group.name, name]
 
     def _grid(self, hints: Hints, signals: Sequence[str]) -> xr.Dataset | None:
         """Return the signals on the grid that was scanned; None if no grid was scanned."""
+        # Images are shown along the events.
         if hints.shape is None or signals[0] in hints.images:
             return None
         try:
             found = self._header.dataset(hints.stream, fill=False, grid=True)
+        # It was no complete grid; the plot is along the events then.
         except BadQuery:
             return None
         wanted = (*hints.across, *signals)
         if any(name not in found.variables for name in wanted):
             return None
+        # A signal that is not on the grid, such as one with an array in each event.
         if any(found.variables[name].dims != hints.across for name in signals):
             return None
         return found
@@ -327,13 +346,14 @@ def _note_axes(group: h5py.Group, axes: Sequence[str], signal: str, *, is_map: b
     a link to a file that does not exist here.
     """
     target = group.get(signal)
+    # The signal is a link to a file that does not exist here.
     if target is None:
         return
     along = [axis for axis in axes if is_map or group[axis].shape[:1] == target.shape[:1]]
     shown = along if is_map else along[:1]
     group.attrs["axes"] = [*shown, *["."] * (target.ndim - len(shown))]
-    for place, axis in enumerate(along):
-        group.attrs[f"{axis}_indices"] = place if is_map else 0
+    for position, axis in enumerate(along):
+        group.attrs[f"{axis}_indices"] = position if is_map else 0
 
 
 # -- HDF5 --------------------------------------------------------------------------------------
@@ -352,16 +372,18 @@ def _free_name(group: h5py.Group, name: str, taken: Sequence[str] = ()) -> str:
     )
 
 
-def _group(parent: h5py.Group, name: str, kind: str, taken: Sequence[str] = ()) -> h5py.Group:
+def _group(
+    parent: h5py.Group, name: str, nexus_class: str, taken: Sequence[str] = ()
+) -> h5py.Group:
     placed = _free_name(parent, name, taken)
     group = parent.create_group(placed)
-    group.attrs["NX_class"] = kind
+    group.attrs["NX_class"] = nexus_class
     _note_name(group, placed, name)
     return group
 
 
-def _note_name(item: Any, placed: str, name: str) -> None:
-    if placed != name:
+def _note_name(item: Any, written: str, name: str) -> None:
+    if written != name:
         item.attrs["daskbroker_name"] = plain_attr(name)
 
 
@@ -391,6 +413,7 @@ def _write_variable(
 ) -> h5py.Dataset:
     """Write a variable as a field, block by block if it is lazy, and note the digests."""
     placed = _free_name(group, name)
+    # Text has no fixed width in HDF5, and null characters would end it.
     if variable.dtype.kind in "OTU" or str(variable.dtype) == "str":
         texts = np.array([_text(cell) for cell in np.ravel(variable.values)], dtype=object)
         texts = texts.reshape(variable.shape)
@@ -402,6 +425,7 @@ def _write_variable(
             field[region] = values
             written.note((field.name, region), values_digest(np.asarray(values)))
     for key, value in variable.attrs.items():
+        # A name that NeXus does not allow would make the file invalid.
         if _valid(str(key)) == key:
             field.attrs[key] = plain_attr(value) if value is not None else ""
     _note_name(field, placed, name)
@@ -421,6 +445,7 @@ def _blocks(variable: xr.Variable) -> Iterator[tuple[Any, np.ndarray]]:
     first = 0
     for length in variable.chunks[0]:
         rows = slice(first, first + length)
+        # Chunks without rows cannot be written as regions.
         if length:
             yield rows, variable[rows].values
         first += length
@@ -445,5 +470,6 @@ def _write_sample(entry: h5py.Group, start: Mapping[str, Any]) -> None:
     _put(group, "name", sample_of(start))
     sample = start.get("sample")
     for key, value in sample.items() if isinstance(sample, Mapping) else ():
+        # The name is written above.
         if key != "name":
             _put(group, str(key), value)

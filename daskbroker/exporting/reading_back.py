@@ -83,8 +83,8 @@ def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
     return all(map(_is_same, one.ravel().tolist(), other.ravel().tolist()))
 
 
-def _is_same(cell: Any, found: Any) -> bool:
+def _is_same(cell: Any, stored: Any) -> bool:
     """Return whether a cell equals what a file holds; missing cells are empty text or NaN there."""
     if cell is None or cell != cell:
-        return found is None or found != found or found in ("", b"")
-    return bool(cell == found)
+        return stored is None or stored != stored or stored in ("", b"")
+    return bool(cell == stored)

@@ -166,14 +166,14 @@ def export_run(
 
 
 def _written(
-    header: Header, place: Destination, options: ExportOptions, cleared: set[Path]
+    header: Header, destination: Destination, options: ExportOptions, cleared: set[Path]
 ) -> Iterator[Path]:
     """Write the files of a run and yield their paths.
 
     Folders that are not in ``cleared`` are cleared of unfinished files first, and are added to it.
     """
     run = header.as_now()
-    for folder in place.folders(run, options) - cleared:
+    for folder in destination.folders(run, options) - cleared:
         remove_unfinished(folder)
         cleared.add(folder)
-    yield from WRITERS[options.format](run, place, options)
+    yield from WRITERS[options.format](run, destination, options)

@@ -36,15 +36,17 @@ FACTS, FILLED = b"daskbroker", b"daskbroker.fill"
 """Keys in a schema's metadata: run and stream, and whether external data was filled."""
 
 
-def write_parquet(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_parquet(
+    header: Header, destination: Destination, options: ExportOptions
+) -> Iterator[Path]:
     """Write a Parquet file for each stream and yield the paths.
 
     A file has the columns of ``header.table(stream)``. The metadata of its schema names the run
     and the stream, and holds the start and stop documents. In a folder that is partitioned by run,
     existing files of runs that had ended are left as they are and are not yielded.
     """
-    for stream, target in place.of_streams(header, options).items():
-        if options.partition and _is_whole(target, options):
+    for stream, target in destination.of_streams(header, options).items():
+        if options.partition and _is_complete(target, options):
             continue
         with storing(target), replacing(target) as temporary:
             written = _write_parquet(header, stream, temporary, options)
@@ -53,7 +55,7 @@ def write_parquet(header: Header, place: Destination, options: ExportOptions) ->
         yield target
 
 
-def _is_whole(target: Path, options: ExportOptions) -> bool:
+def _is_complete(target: Path, options: ExportOptions) -> bool:
     """Return whether a file is of a run that had ended, and was written with the same ``fill``."""
     if not target.is_file():
         return False
@@ -199,12 +201,12 @@ class _ParquetFile:
         return pa.table(columns)
 
 
-def _cells(cells: pd.Series, kind: pa.DataType | None) -> pa.Array:
-    if kind is None:
+def _cells(cells: pd.Series, arrow_type: pa.DataType | None) -> pa.Array:
+    if arrow_type is None:
         texts = [None if cell is None else to_json(plain(cell)) for cell in cells]
         return pa.array(texts, pa.string())
     try:
-        return arrow_cells(cells, kind)
+        return arrow_cells(cells, arrow_type)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise _OtherCells from error
 
@@ -212,7 +214,7 @@ def _cells(cells: pd.Series, kind: pa.DataType | None) -> pa.Array:
 # -- CSV -------------------------------------------------------------------------------------
 
 
-def write_csv(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_csv(header: Header, destination: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a CSV file for each stream and yield the paths.
 
     Text and numbers are written as they are, times in ISO 8601; missing cells are empty.
@@ -222,7 +224,7 @@ def write_csv(header: Header, place: Destination, options: ExportOptions) -> Ite
     BadQuery
         If a column holds arrays or mappings, unless ``arrays`` is ``"drop"``.
     """
-    for stream, target in place.of_streams(header, options).items():
+    for stream, target in destination.of_streams(header, options).items():
         table = header.table(stream, fill=False)
         found = set(known_arrays(table))
         unknown = [name for name in _object_columns(table) if name not in found]

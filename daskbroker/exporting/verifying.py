@@ -15,7 +15,7 @@ from ..core.errors import StoreError
 
 __all__ = ["CheckedText", "WrittenParts", "arrow_digest", "differs", "values_digest"]
 
-PIECE = 2**20
+READ_BYTES = 2**20
 """Bytes that are read at a time."""
 
 
@@ -70,11 +70,11 @@ class CheckedText(io.TextIOBase):
         StoreError
             If the content differs.
         """
-        found = hashlib.blake2b()
+        digests = hashlib.blake2b()
         with path.open("rb") as file:
-            while piece := file.read(PIECE):
-                found.update(piece)
-        if found.digest() != self._digest.digest():
+            while piece := file.read(READ_BYTES):
+                digests.update(piece)
+        if digests.digest() != self._digest.digest():
             raise differs(target, "its text")
 
 
@@ -105,12 +105,12 @@ class WrittenParts:
         """Add the digest of a part."""
         self.parts.append((part, digest))
 
-    def check(self, found: Iterable[tuple[Any, bytes]], label: str) -> None:
+    def check(self, digests: Iterable[tuple[Any, bytes]], label: str) -> None:
         """Compare the digests with those of the parts that were read back.
 
         Parameters
         ----------
-        found
+        digests
             Pairs of the name of a part and its digest, in the same order.
         label
             Kind of the parts, for messages.
@@ -120,7 +120,7 @@ class WrittenParts:
         StoreError
             If a part differs, is missing, or was not written. The message names the first one.
         """
-        rest = iter(found)
+        rest = iter(digests)
         for part, digest in self.parts:
             read = next(rest, None)
             if read is None or read[1] != digest:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from ..core.bad_runs import BadRun
-from ..core.chunks import ChunkPlan, Statistics, column_kinds, statistics
+from ..core.chunk_statistics import Statistics, statistics
+from ..core.chunks import ChunkPlan, column_kinds
 from ..core.damage import Damage
 from ..core.documents import Document, equal
 from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .header_store import FoundHeader
 
 __all__ = [
-    "MOST",
+    "MAX_DAMAGES",
     "CheckedHeader",
     "CheckedPlan",
     "EventChecks",
@@ -44,7 +45,7 @@ __all__ = [
 
 FIELD = re.compile(r"\.(\S+): |: lacks '(.+?)'$|: '(.+?)' is a required property")
 """How the messages of BadDocument name the field, after the document."""
-MOST = 1000
+MAX_DAMAGES = 1000
 """Maximum number of damages reported of the journal of one run."""
 
 COUNTED = tuple(name for name in Statistics._fields if name != "bytes")
@@ -53,6 +54,7 @@ COUNTED = tuple(name for name in Statistics._fields if name != "bytes")
 
 def told(error: Exception) -> str:
     """Return the text of an error for a :class:`Damage`, with the type of an unexpected error."""
+    # These say where they are; of any other error the type helps to find the cause.
     if isinstance(error, DaskbrokerError):
         return str(error)
     return f"cannot be read: {type(error).__name__}: {error}"
@@ -72,7 +74,7 @@ def check_document(name: str, doc: Mapping[str, Any]) -> Damage | None:
 
 
 class EventChecks:
-    """Optional methods of an event store that tell a check more than its plans do.
+    """Optional methods of an event store by which a check finds more than plans show.
 
     The defaults tell nothing more.
     """
@@ -128,6 +130,7 @@ def check_headers(runs: Iterable[FoundHeader]) -> Iterator[CheckedHeader]:
     """
     try:
         for run in runs:
+            # It cannot be checked further, and is reported by its reason.
             if isinstance(run, BadRun):
                 damage = Damage(run.reason, run=run.uid, path=run.where or None)
                 yield CheckedHeader(run.uid, None, None, [damage])
@@ -177,7 +180,7 @@ def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
             found.damages.append(one)
         else:
             found.descriptors.append(one)
-    found.damages += islice(store.check_journal(run, found.descriptors), MOST)
+    found.damages += islice(store.check_journal(run, found.descriptors), MAX_DAMAGES)
     # Events first and then their references, for the reason given in EventStore.plan_runs.
     for descriptor in found.descriptors:
         with _noted(found, stream=stream_of(descriptor)):
@@ -189,10 +192,10 @@ def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
                 found.references[kind] = sound_plan(references)
     datums, resources = map(found.references.get, ("stream_datum", "stream_resource"))
     if datums is not None and resources is not None:
-        for place, (descriptor, plan) in enumerate(found.events):
+        for position, (descriptor, plan) in enumerate(found.events):
             with _noted(found, stream=stream_of(descriptor)):
                 framed = with_frames(plan, lambda _: frame_spans(datums, resources)[0])
-                found.events[place] = descriptor, framed
+                found.events[position] = descriptor, framed
     found.damages = [damage.within(run=run) for damage in found.damages]
     return found
 
@@ -211,16 +214,16 @@ def sound_plan(plan: ChunkPlan) -> ChunkPlan:
 
 
 @contextmanager
-def _noted(found: CheckedPlan, **place: str) -> Iterator[None]:
+def _noted(checked: CheckedPlan, **where: str) -> Iterator[None]:
     """Note an error that is raised in the block, unless the store as a whole cannot be read."""
     try:
         yield
     except StoreDamaged as error:
-        found.damages.append(Damage(str(error), **place))
+        checked.damages.append(Damage(str(error), **where))
     except (StoreError, MemoryError):
         raise
     except Exception as error:  # documents written by others may be anything
-        found.damages.append(Damage(told(error), **place))
+        checked.damages.append(Damage(told(error), **where))
 
 
 Visit = Callable[[Layout, Document, pa.Table, float], Iterable[Damage]]
@@ -246,8 +249,8 @@ def _check_plan(
 ) -> Iterator[Damage | int]:
     """Check the chunks of one sequence, as :func:`check_chunks`."""
     expected = 0
-    for place in range(len(plan)):
-        chunk, key = plan[place], plan.keys[place]
+    for index in range(len(plan)):
+        chunk, key = plan[index], plan.keys[index]
         path = store.path_of(key)
         label = f"{layout.kind}s {chunk.first:,} to {chunk.first + chunk.rows - 1:,}"
         # A range of frames is no chunk; rows of the journal (keys of bytes) may be at positions
@@ -261,9 +264,9 @@ def _check_plan(
         try:
             table = plan.reader.read(key)
             yield from (
-                one.within(path=path) for one in _compare(store, layout, plan, place, table)
+                one.within(path=path) for one in _compare(store, layout, plan, index, table)
             )
-            yield from visit(layout, chunk.descriptor, table, place / len(plan))
+            yield from visit(layout, chunk.descriptor, table, index / len(plan))
             yield table.nbytes
         except StoreDamaged as error:
             yield Damage(f"{label}: {error}", path=path)
@@ -274,11 +277,11 @@ def _check_plan(
 
 
 def _compare(
-    store: EventStore, layout: Layout, plan: ChunkPlan, place: int, table: pa.Table
+    store: EventStore, layout: Layout, plan: ChunkPlan, index: int, table: pa.Table
 ) -> Iterator[Damage]:
     """Yield the differences between a chunk and its entry in the store's list of chunks."""
-    record, kinds = plan.records[place], plan.schemas[plan.records["schema"][place]]
-    if isinstance(plan.keys[place], range):
+    record, kinds = plan.records[index], plan.schemas[plan.records["schema"][index]]
+    if isinstance(plan.keys[index], range):
         return
     facts = statistics(layout, table)
     wrong = [
@@ -289,7 +292,7 @@ def _compare(
     label = f"{layout.kind}s {record['first']:,} to {record['first'] + record['rows'] - 1:,}"
     if wrong:
         yield Damage(f"{label}: the list of chunks says {', '.join(wrong)}")
-    if layout is not EVENT or not store.tells_kinds(plan.keys[place]):
+    if layout is not EVENT or not store.tells_kinds(plan.keys[index]):
         return
     there = column_kinds(table)
     for name in dict.fromkeys((*kinds, *there)):

@@ -14,7 +14,7 @@ from ..core.bad_runs import BadRun
 from ..core.bulk import expand_bulk
 from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.damage import Damage
-from ..core.documents import ALL, Document
+from ..core.documents import ALL, Document, StreamName
 from ..core.errors import UnknownReference
 from ..core.external import external_keys
 from ..core.layouts import (
@@ -79,7 +79,7 @@ class EventStore(EventChecks, ABC):
     @property
     @abstractmethod
     def store_id(self) -> str:
-        """Identity of the store: the same text whenever and by whomever it is opened."""
+        """Identity of the store: the same text in every process and at any time."""
 
     @abstractmethod
     def put_run(self, uid: str) -> None:
@@ -203,7 +203,7 @@ class EventStore(EventChecks, ABC):
 
     @abstractmethod
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """Return the descriptors of runs, ordered as the runs, and by time within a run.
 
@@ -257,7 +257,7 @@ class EventStore(EventChecks, ABC):
         StoreDamaged
             If the given run, or part of it, cannot be read.
         BadQuery
-            If ``keep_journal`` is given, and nobody else can read the store's journal.
+            If ``keep_journal`` is given, and no other program can read the store's journal.
         """
 
     # -- what detector files say -------------------------------------------------------------
@@ -418,7 +418,7 @@ class EventStore(EventChecks, ABC):
 
     # -- planning ----------------------------------------------------------------------------
 
-    def descriptors_of(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+    def descriptors_of(self, runs: Sequence[str], stream_name: StreamName = ALL) -> list[Document]:
         """Return the descriptors of runs, as :meth:`list_descriptors`, all of them readable.
 
         Raises
@@ -436,7 +436,8 @@ class EventStore(EventChecks, ABC):
     def plan_runs(
         self,
         runs: Sequence[str],
-        stream_name: Any = ALL,
+        stream_name: StreamName = ALL,
+        *,
         references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
     ) -> RunPlan:
         """Plan the chunks of some runs, without reading a payload.

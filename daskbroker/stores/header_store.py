@@ -18,7 +18,7 @@ from .checking import CheckedHeader, check_headers
 if TYPE_CHECKING:
     from .event_store import EventStore
 
-__all__ = ["FARTHEST", "FoundHeader", "HeaderPair", "HeaderStore", "is_whole_number", "matching"]
+__all__ = ["FARTHEST", "FoundHeader", "HeaderPair", "HeaderStore", "is_integer", "matching"]
 
 FARTHEST = 2**62
 """Upper bound of a run's position in a search; SQLite and MongoDB accept numbers up to it."""
@@ -29,12 +29,12 @@ FoundHeader = HeaderPair | BadRun
 """Result of a search: a run, or a placeholder for a run that cannot be read."""
 
 
-def matching(found: Iterable[FoundHeader], search: Search) -> Iterator[FoundHeader]:
+def matching(headers: Iterable[FoundHeader], search: Search) -> Iterator[FoundHeader]:
     """Yield the runs that match a search, and the placeholders of runs that cannot be read."""
-    return (one for one in found if isinstance(one, BadRun) or search.matches(*one))
+    return (one for one in headers if isinstance(one, BadRun) or search.matches(*one))
 
 
-def is_whole_number(key: Any) -> bool:
+def is_integer(key: Any) -> bool:
     """Return whether a key is an integer, NumPy integers included, and not a bool."""
     return isinstance(key, numbers.Integral) and not isinstance(key, bool)
 

@@ -67,13 +67,13 @@ class JournalledEventStore(EventStore):
     # -- sealing -----------------------------------------------------------------------------
 
     def _seal_each(
-        self, parts: Iterable[tuple[str, T]], seal: Callable[[T], int], *, one_run: bool
+        self, items: Iterable[tuple[str, T]], seal: Callable[[T], int], *, one_run: bool
     ) -> int:
         """Seal parts of runs; a part that cannot be read or stored does not stop the others.
 
         Parameters
         ----------
-        parts
+        items
             Pairs ``(uid of the run, part)``.
         seal
             Function that seals a part and returns the number of chunks it made.
@@ -93,7 +93,7 @@ class JournalledEventStore(EventStore):
         """
         made = 0
         failed: dict[str, Exception] = {}
-        for run, part in parts:
+        for run, part in items:
             try:
                 made += seal(part)
             except (StoreDamaged, BadDocument) as error:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..core.bad_runs import BadRun
 from ..core.chunks import ChunkPlan
-from ..core.documents import ALL, Document
+from ..core.documents import ALL, Document, StreamName
 from ..core.errors import StoreReadOnly
 from ..core.layouts import Layout
 from ..core.peeks import Peek
@@ -101,7 +101,7 @@ class PlannedEventStore(EventStore):
         return self.run if found else None
 
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         if self.run not in runs:
@@ -113,8 +113,8 @@ class PlannedEventStore(EventStore):
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventStore.plan_events`."""
-        places = {d["uid"]: place for place, d in enumerate(self.plan.descriptors)}
-        return self.plan.events.of_descriptors([places[d["uid"]] for d in descriptors])
+        positions = {d["uid"]: position for position, d in enumerate(self.plan.descriptors)}
+        return self.plan.events.of_descriptors([positions[d["uid"]] for d in descriptors])
 
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]

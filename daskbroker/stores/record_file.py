@@ -28,12 +28,12 @@ from ..core.errors import (
     DaskbrokerError,
     StoreError,
     StoreNotFound,
-    StoreReadOnly,
     file_error,
     seen_from,
 )
 from ..core.forking import in_each_process
 from ..core.formats import check_format
+from .usable import check_writable
 
 __all__ = ["RecordFile", "RecordReader", "Span"]
 
@@ -136,7 +136,7 @@ class RecordFile(ABC):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Take in the appended records; within the context, nobody else writes.
+        """Take in the appended records; within the context, no other process writes.
 
         Raises
         ------
@@ -145,8 +145,7 @@ class RecordFile(ABC):
         StoreFull
             If there is no room for an appended record.
         """
-        if self._read_only:
-            raise StoreReadOnly(f"{self.path} was opened to read only")
+        check_writable(str(self.path), read_only=self._read_only)
         try:
             with self._lock, open(self.path, "r+b", buffering=0) as self._file:
                 fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -179,7 +178,7 @@ class RecordFile(ABC):
         self._file.truncate(self._end)
         self._file.seek(self._end)
         if self._file.write(record) < len(record):
-            raise OSError(errno.ENOSPC, "no room for all of a record", self.path)
+            raise OSError(errno.ENOSPC, "not enough space for a whole record", self.path)
         if sync:
             self.sync()
         self._follow()
@@ -249,10 +248,10 @@ def _read_body(path: str, inode: int, span: Span) -> bytes:
         raise StoreNotFound(f"{path} does not exist{seen_from()}") from None
 
 
-def _check_inode(path: str, inode: int, found: os.stat_result) -> None:
-    """Raise StoreError if another file is in the place of the opened one.
+def _check_inode(path: str, inode: int, stat: os.stat_result) -> None:
+    """Raise StoreError if another file is in place of the opened one.
 
     What replaces the file, even a copy of it, may have other records.
     """
-    if found.st_ino != inode:
+    if stat.st_ino != inode:
         raise StoreError(f"{path} was replaced since it was opened; open the store anew")

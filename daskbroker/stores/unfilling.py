@@ -1,6 +1,6 @@
 """Unfilling: the form in which an event with external data in place of references is stored.
 
-An event that a broker has filled, and that nobody has changed, is stored in its unfilled form if
+An event that a broker has filled, and that was not changed, is stored in its unfilled form if
 the references are stored too; thus a run that is inserted as it is streamed gives an equal run.
 Any other event is stored as it is given, so values that somebody has edited are never replaced by
 those of the file.
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Unfilling", "prepared"]
 
-KINDS = (STREAM_RESOURCE, DATUM, STREAM_DATUM)
-RUNS = 4
+REWRITTEN = (STREAM_RESOURCE, DATUM, STREAM_DATUM)
+MAX_RUNS = 4
 """Maximum number of runs whose references are kept in memory; runs are inserted one by one."""
 LOOK_AGAIN_SECONDS = 1.0
 """Seconds until the references are read again if one was not found.
@@ -51,6 +51,7 @@ def prepared(name: str, doc: Any, store_of: Callable[[str], EventStore]) -> Mapp
     BadDocument
         If the document is not valid.
     """
+    # Filled here, so its references are known and may replace the values.
     if isinstance(doc, FilledDocument):
         doc = store_of(doc["descriptor"]).unfilling.stored_form(doc)
     plain = prepare(name, doc)
@@ -76,6 +77,7 @@ class Unfilling:
 
     def note(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
         """Note that a reference of a run was stored."""
+        # Only runs whose references are in memory need to be told.
         known = self._known.get(run)
         if known is not None:
             known.add(name, doc)
@@ -89,6 +91,7 @@ class Unfilling:
         descriptor = self._store.find_descriptor(doc["descriptor"])
         if descriptor is None:  # the insert that follows raises UnknownReference
             return doc
+        # The values are stored rather than references to nothing.
         given = [key for key in _filled_keys(doc) if not self._are_there(doc, descriptor, key)]
         if given:
             self._warn(descriptor, sorted(given), "their references are not in this store")
@@ -97,6 +100,7 @@ class Unfilling:
     def check_values(self, doc: Mapping[str, Any]) -> None:
         """Warn if an event or event_page to be stored as given has values for references."""
         keys = [key for key, state in doc["filled"].items() if _replaces(doc["data"], key, state)]
+        # Without a descriptor the insert is refused anyway.
         if keys and (descriptor := self._store.find_descriptor(doc["descriptor"])) is not None:
             self._warn(descriptor, keys, "the event is a plain dict, or was changed")
 
@@ -107,15 +111,17 @@ class Unfilling:
         known = self._known.get(run)
         if known is not None and known.have(wanted):
             return True
+        # Read a moment ago: each event of a run would else read all references again.
         if known is not None and time.monotonic() - known.read < LOOK_AGAIN_SECONDS:
             return False
-        while len(self._known) >= RUNS:
+        while len(self._known) >= MAX_RUNS:
             self._known.pop(next(iter(self._known)), None)
         self._known[run] = known = _References.of(self._store, run)
         return known.have(wanted)
 
     def _warn(self, descriptor: Mapping[str, Any], keys: Sequence[str], why: str) -> None:
         run = descriptor["run_start"]
+        # One warning per run: its events all have the same cause.
         if self._warned.get(run):
             return
         self._warned[run] = True
@@ -146,7 +152,7 @@ class _References:
     def of(cls, store: EventStore, run: str) -> _References:
         """Read the references of a run from a store."""
         found = cls()
-        plans = store.plan_references(KINDS, [run])
+        plans = store.plan_references(REWRITTEN, [run])
         for name, doc in resources_of(plans):
             found.add(name, doc)
         for table in plans[DATUM.kind].read_all([DATUM.uid]):
@@ -174,6 +180,7 @@ class _References:
 
     def _add_frames(self, resource: str, descriptor: str, start: int, stop: int) -> None:
         spans = self._frames.setdefault((descriptor, self._keys.get(resource, "")), [])
+        # Consecutive frames become one range, as a run has millions.
         if spans and spans[-1].stop == start:
             spans[-1] = range(spans[-1].start, stop)
         else:
@@ -184,6 +191,7 @@ class _References:
         return all(map(self._has, wanted))
 
     def _has(self, wanted: Wanted) -> bool:
+        # A datum is found by its id, a frame by its number.
         if len(wanted) == 1:
             return wanted[0] in self._datums
         descriptor, key, seq_num = wanted
@@ -222,6 +230,7 @@ def _replaced(doc: FilledDocument, descriptor: Mapping[str, Any], key: str) -> I
 def _with_values(doc: FilledDocument, keys: Sequence[str]) -> Mapping[str, Any]:
     """Return the unfilled form of a document, except for some keys, which stay filled."""
     before = unfilled_form(doc)
+    # The usual case: every reference is stored.
     if not keys:
         return before
     parts = {}

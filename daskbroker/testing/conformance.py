@@ -7,12 +7,14 @@ from .bad_runs import BadRunConformance
 from .checks import CheckConformance
 from .copies import CopyConformance
 from .datasets import DatasetConformance
+from .dimensions import DimensionConformance
 from .display import DisplayConformance
 from .event_pages import PageConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_extra import ExtraFrameConformance
 from .filling_rules import FillRuleConformance
+from .frames_again import FramesAgainConformance
 from .inserted_again import InsertedAgainConformance
 from .live import LiveConformance
 from .missing import MissingConformance
@@ -47,6 +49,8 @@ class BrokerConformance(
     FillClaimConformance,
     ExtraFrameConformance,
     MissingConformance,
+    FramesAgainConformance,
+    DimensionConformance,
     DisplayConformance,
 ):
     """All tests that a store must pass; they use only the general contracts.

@@ -54,7 +54,7 @@ GIVEN: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def nested_run(stop: bool = True) -> list[tuple[str, Any]]:
+def nested_run(*, stop: bool = True) -> list[tuple[str, Any]]:
     """Return a run with nested mappings and lists in each of its documents."""
     run = RunBuilder(sample={"name": "Si", "sizes": [1, [2, 3]]}, motors=["x"])
     configuration = {

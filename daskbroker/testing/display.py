@@ -13,7 +13,7 @@ from .runs import RunBuilder, make_run
 __all__ = ["DisplayConformance"]
 
 
-def _scan(stop: bool = True) -> list[tuple[str, dict[str, Any]]]:
+def _scan(*, stop: bool = True) -> list[tuple[str, dict[str, Any]]]:
     """Return a line scan with a configured detector and a baseline."""
     hints = {"dimensions": [[["m"], "primary"]]}
     run = RunBuilder(plan_name="scan", sample={"name": "Ag"}, num_points=4, hints=hints)

@@ -13,6 +13,7 @@ import pytest
 
 from ..core.errors import BadQuery, FieldNotFound, FillError, FrameMissing
 from .base import Conformance, Put, insert_all
+from .cell_views import assert_cells_equal, cells_of, header_of, views_of
 from .detector_runs import (
     SHAPE,
     FailsAtTwo,
@@ -20,10 +21,9 @@ from .detector_runs import (
     image_claim,
     squares_run,
     stacked,
-    stream_place,
 )
 from .files import frames, write_hdf5
-from .runs import Documents, RunBuilder
+from .runs import RunBuilder
 from .runs_with_gaps import (
     EVENTS,
     KINDS,
@@ -31,7 +31,6 @@ from .runs_with_gaps import (
     Forgetful,
     _of_old,
     aborted_run,
-    rewound_frames,
     short_run,
 )
 
@@ -52,7 +51,7 @@ class MissingConformance(Conformance):
     ) -> None:
         """The last event of an aborted run has no image."""
         docs, data = aborted_run(tmp_path, dtype)
-        image = _header(broker, docs).dataset()["img"]
+        image = header_of(broker, docs).dataset()["img"]
         assert image.dtype == np.dtype(shown)
         np.testing.assert_array_equal(image.values[:-1], data)
         assert np.isnan(image.values[-1]).all()
@@ -103,7 +102,7 @@ class MissingConformance(Conformance):
         """It says nothing of what the others have in common."""
         docs, data = datum_run(tmp_path, 3)
         old, _ = datum_run(tmp_path, 2, shape=[], place={"root": "/nowhere"})
-        headers = [_header(broker, run) for run in (docs, _of_old(old))]
+        headers = [header_of(broker, run) for run in (docs, _of_old(old))]
         results = broker(uid={"$in": [header.uid for header in headers]})
         with pytest.warns(UserWarning, match="tell neither shape nor dtype"):
             image = results.dataset()["img"]
@@ -132,27 +131,27 @@ class MissingConformance(Conformance):
     @pytest.mark.parametrize("kind", KINDS)
     def test_lost_frames(self, broker: Any, tmp_path: Path, kind: str) -> None:
         docs, data = short_run(tmp_path, kind)
-        header = _header(broker, docs, {"FORGETFUL": Forgetful})
-        for views in (_views(header), _views(broker(uid=header.uid))):
+        header = header_of(broker, docs, {"FORGETFUL": Forgetful})
+        for views in (views_of(header), views_of(broker(uid=header.uid))):
             for name, view in views.items():
-                self._check_views(name, view, data)
+                self._checkviews_of(name, view, data)
 
     @staticmethod
-    def _check_views(name: str, view: Callable[..., list[Any]], data: np.ndarray) -> None:
+    def _checkviews_of(name: str, view: Callable[..., list[Any]], data: np.ndarray) -> None:
         with pytest.raises(FillError, match="missing='drop'"):
             view()
         with pytest.raises(FrameMissing, match="missing='drop'"):
             view(missing="raise")
         dropped = view(missing="drop")
         assert len(dropped) == ON_DISK
-        _same(dropped, data)
+        assert_cells_equal(dropped, data)
         shown = view(missing="nan")
-        _same(shown[:ON_DISK], data)
+        assert_cells_equal(shown[:ON_DISK], data)
         for cell in shown[ON_DISK:]:
             assert cell is None or (np.isnan(cell).all() and "dataset" in name)
         for value in (9, {"img": 9}):
             filled = view(fill_value=value)
-            _same(filled, [*data, *np.full((EVENTS - ON_DISK, *data.shape[1:]), 9)])
+            assert_cells_equal(filled, [*data, *np.full((EVENTS - ON_DISK, *data.shape[1:]), 9)])
             assert {np.asarray(cell).dtype for cell in filled} == {data.dtype}
 
     @pytest.mark.parametrize("kind", ["AD_HDF5", "stream"])
@@ -165,30 +164,32 @@ class MissingConformance(Conformance):
             shown = header.dataset(missing="nan")["img"]
         assert dataset["x"].values.tolist() == [n * 0.5 for n in range(ON_DISK)]
         assert len(dataset["img"].chunks[0]) > 1
-        _same(dataset["img"].values, data)
+        assert_cells_equal(dataset["img"].values, data)
         assert shown.dtype == np.float32
         assert np.isnan(shown[ON_DISK:].values).all()
         assert table.npartitions > 1
         assert len(table) == ON_DISK
         assert table["x"].compute().tolist() == [n * 0.5 for n in range(ON_DISK)]
         assert table[table["x"] > 0.5]["x"].compute().tolist() == [1.0, 1.5]
-        _same(table[table["x"] > 0.5]["img"].compute(), data[2:])
-        _same(table.head(3, npartitions=-1)["img"], data[:3])
+        assert_cells_equal(table[table["x"] > 0.5]["img"].compute(), data[2:])
+        assert_cells_equal(table.head(3, npartitions=-1)["img"], data[:3])
         assert table.set_index("time")["x"].compute().tolist() == [0.0, 0.5, 1.0, 1.5]
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_parts_of_what_is_left(self, broker: Any, tmp_path: Path, kind: str) -> None:
         docs, data = short_run(tmp_path, kind)
-        header = _header(broker, docs, {"FORGETFUL": Forgetful})
+        header = header_of(broker, docs, {"FORGETFUL": Forgetful})
         dataset = header.dataset(missing="drop")
         assert len(dataset["time"]) == ON_DISK
-        _same(dataset["img"][1:3].values, data[1:3])
-        _same(header.dataset(missing="drop", chunks=None)["img"][-1:].values, data[-1:])
+        assert_cells_equal(dataset["img"][1:3].values, data[1:3])
+        assert_cells_equal(
+            header.dataset(missing="drop", chunks=None)["img"][-1:].values, data[-1:]
+        )
 
     def test_files_that_are_all_gone(self, broker: Any, tmp_path: Path) -> None:
         docs, _ = datum_run(tmp_path, 3)
         (tmp_path / "a.h5").unlink()
-        header = _header(broker, docs)
+        header = header_of(broker, docs)
         assert len(header.dataset(missing="drop")["img"]) == 0
         assert np.isnan(header.dataset(missing="nan")["img"].values).all()
         assert len(header.table(missing="drop").compute()) == 0
@@ -196,20 +197,20 @@ class MissingConformance(Conformance):
 
     def test_what_is_wrong_otherwise_is_an_error(self, broker: Any, tmp_path: Path) -> None:
         docs, _ = datum_run(tmp_path, 3, shape=(5, 5))
-        header = _header(broker, docs)
+        header = header_of(broker, docs)
         for missing in ("nan", "drop"):
             with pytest.raises(FillError, match="declares the shape"):
                 header.dataset(missing=missing)["img"].compute()
             with pytest.raises(FillError, match="declares the shape"):
                 header.table(missing=missing).compute()
-        failing = _header(broker, squares_run(spec="FAILING"), {"FAILING": FailsAtTwo})
+        failing = header_of(broker, squares_run(spec="FAILING"), {"FAILING": FailsAtTwo})
         with pytest.raises(FillError, match="no beam"):
             failing.table(missing="nan").compute()
 
     def test_documents_that_went_on_without_a_frame(self, broker: Any, tmp_path: Path) -> None:
         """Their reference is kept beside None."""
         docs, _ = short_run(tmp_path, "AD_HDF5")
-        header = _header(broker, docs)
+        header = header_of(broker, docs)
         recorded = [doc for name, doc in docs if name == "event"]
         events = [doc for name, doc in header.documents(missing="nan") if name == "event"]
         for event, doc in zip(events, recorded, strict=True):
@@ -227,7 +228,7 @@ class MissingConformance(Conformance):
             resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path=name)
             for number in range(3):
                 run.event(descriptor, {"img": run.datum(resource, point_number=number)})
-        header = _header(broker, run.stop())
+        header = header_of(broker, run.stop())
         for asked in ({"fill_value": 5}, {"fill_value": {"img": 5}}):
             tree = header.tree(**asked)
             assert tree["dark"]["img"].dtype == tree["primary"]["img"].dtype == np.uint16
@@ -248,7 +249,7 @@ class MissingConformance(Conformance):
             numbers = {"one": one, "two": two}
             data = {key: run.datum(resource, point_number=n) for key, n in numbers.items()}
             run.event(descriptor, data)
-        header = _header(broker, run.stop())
+        header = header_of(broker, run.stop())
         dataset = header.dataset(fill_value={"one": 0}, missing="nan")
         assert (dataset["one"].dtype, dataset["two"].dtype) == (np.uint16, np.float32)
         assert not dataset["one"].values[1].any()
@@ -282,7 +283,7 @@ class MissingConformance(Conformance):
         self, broker: Any, tmp_path: Path, asked: Mapping[str, Any], message: str
     ) -> None:
         docs, _ = datum_run(tmp_path, 2)
-        header = _header(broker, docs)
+        header = header_of(broker, docs)
         results = broker(uid=header.uid)
         views = [header.dataset, results.dataset]
         if "dtypes" not in asked:
@@ -302,24 +303,24 @@ class MissingConformance(Conformance):
         docs, data = short_run(tmp_path, kind)
         header = put(docs)
         table = header.table()
-        _same(table.head(2)["img"], data[:2])
-        _same(table["img"].head(4), data)
-        _same(table[["img", "x"]].head(3)["img"], data[:3])
-        _same(table.loc[1:2].compute()["img"], data[:2])
-        _same(table.loc[:4]["img"].compute(), data)
-        _same(table["img"].loc[2:3].compute(), data[1:3])
-        _same(table.loc[3].compute()["img"], data[2:3])
-        _same(table.loc[[1, 4]].compute()["img"], data[[0, 3]])
-        _same(table.loc[1:5].head(2)["img"], data[:2])
-        _same(header.db(uid=header.uid).table().head(2)["img"], data[:2])
+        assert_cells_equal(table.head(2)["img"], data[:2])
+        assert_cells_equal(table["img"].head(4), data)
+        assert_cells_equal(table[["img", "x"]].head(3)["img"], data[:3])
+        assert_cells_equal(table.loc[1:2].compute()["img"], data[:2])
+        assert_cells_equal(table.loc[:4]["img"].compute(), data)
+        assert_cells_equal(table["img"].loc[2:3].compute(), data[1:3])
+        assert_cells_equal(table.loc[3].compute()["img"], data[2:3])
+        assert_cells_equal(table.loc[[1, 4]].compute()["img"], data[[0, 3]])
+        assert_cells_equal(table.loc[1:5].head(2)["img"], data[:2])
+        assert_cells_equal(header.db(uid=header.uid).table().head(2)["img"], data[:2])
         with dask.config.set({"daskbroker.partition-size": 2 * data[0].nbytes}):
             parts = header.table()
-            _same(parts.loc[2:4].compute()["img"], data[1:])
-            _same(parts.loc[:4].compute()["img"], data)
+            assert_cells_equal(parts.loc[2:4].compute()["img"], data[1:])
+            assert_cells_equal(parts.loc[:4].compute()["img"], data)
         image = header.dataset()["img"]
-        _same(image[:ON_DISK].values, data)
+        assert_cells_equal(image[:ON_DISK].values, data)
         lazy = header.dataset(chunks=None)["img"]
-        _same(lazy.isel(time=[0, 3]).values, data[[0, 3]])
+        assert_cells_equal(lazy.isel(time=[0, 3]).values, data[[0, 3]])
         for choose in (lambda: table.head(5), lambda: table.tail(1), lambda: table.compute()):
             with pytest.raises(FillError, match="missing='drop'"):
                 choose()
@@ -334,168 +335,21 @@ class MissingConformance(Conformance):
         docs, data = short_run(tmp_path, kind)
         header = put(docs)
         for stream in (header.documents, header.stream):
-            _same(_until_error(stream()), data)
+            assert_cells_equal(_until_error(stream()), data)
 
     def test_documents_until_a_handler_fails(self, broker: Any) -> None:
-        header = _header(broker, squares_run(spec="FAILING"), {"FAILING": FailsAtTwo})
+        header = header_of(broker, squares_run(spec="FAILING"), {"FAILING": FailsAtTwo})
         assert len(_until_error(header.documents())) == 2
-
-    # -- frames of one number ----------------------------------------------------------------
-
-    @pytest.mark.parametrize("with_events", [True, False], ids=["events", "frames alone"])
-    @pytest.mark.parametrize("files", [1, 2])
-    def test_frames_that_claim_the_same_numbers(
-        self, put: Put, tmp_path: Path, files: int, with_events: bool
-    ) -> None:
-        """A scan went back to a checkpoint: the detector went on in its file, or began another."""
-        docs, first, second = rewound_frames(tmp_path, files, with_events)
-        header = put(docs)
-        latest = [first[0], *second]
-        every = [first[0], first[1], second[0], first[2], second[1], *second[2:]]
-        numbers = [1, 2, 2, 3, 3, 4, 5]
-        for runs in (header, header.db(uid=header.uid)):
-            for name, view in _views(runs).items():
-                if "document" not in name:
-                    _same(view(), latest)
-                    _same(view(duplicates="all"), every)
-            table = runs.table(duplicates="all")
-            assert len(table) == len(every)
-            assert table.compute().index.tolist() == numbers
-            dataset = runs.dataset(duplicates="all")
-            assert dataset["seq_num"].values.tolist() == numbers
-            _same(dataset["img"][[1, 2, 4]].values, [every[n] for n in (1, 2, 4)])
-            _same(dataset["img"][2:5, 0, 1:3].values, [cell[0, 1:3] for cell in every[2:5]])
-        with dask.config.set({"daskbroker.partition-size": 2 * first[0].nbytes}):
-            parts = header.table(duplicates="all")
-            blocks = header.dataset(duplicates="all")["img"]
-        assert parts.npartitions > 1
-        _same(parts["img"].compute(), every)
-        _same(blocks.values, every)
-        if with_events:
-            shown = header.table(duplicates="all").compute()
-            assert shown["x"].tolist() == [0.0, 0.5, 1.5, 1.0, 2.0, 2.5, 3.0]
-            _same(list(_cells(header.documents())), [*first, *second])
-
-    def test_files_that_claim_events_that_were_taken_once(self, put: Put, tmp_path: Path) -> None:
-        """Two files of one key: an event is there as often as its frames."""
-        data = frames(8, SHAPE)[:, None]
-        run = RunBuilder()
-        claim = image_claim((1, *SHAPE), external="STREAM:")
-        descriptor = run.descriptor({"img": claim, "x": 0.5, "w": [0.5, 0.5]})
-        for name, some, seq_nums in (("a", data[:4], (1, 5)), ("b", data[4:], (3, 7))):
-            place = stream_place(write_hdf5(tmp_path / f"{name}.h5", some[:, 0]))
-            resource = run.stream_resource("img", **place)
-            run.stream_datum(resource, descriptor, (0, 4), seq_nums)
-        for number in range(6):
-            run.event(descriptor, {"x": number * 0.5, "w": [number, 1.5]})
-        header = put(run.stop())
-        every = data[[0, 1, 2, 4, 3, 5, 6, 7]]
-        numbers = [1, 2, 3, 3, 4, 4, 5, 6]
-        for runs in (header, header.db(uid=header.uid)):
-            table = runs.table(duplicates="all").compute()
-            assert table.index.tolist() == numbers
-            assert table["x"].tolist() == [(n - 1) * 0.5 for n in numbers]
-            assert [cell[0] for cell in table["w"]] == [n - 1 for n in numbers]
-            _same(table["img"], every)
-            dataset = runs.dataset(duplicates="all")
-            _same(dataset["img"].values, every)
-            assert dataset["seq_num"].values.tolist() == numbers
-            _same(runs.dataset()["img"].values, data[[0, 1, 4, 5, 6, 7]])
-        assert len(header.table(duplicates="all", fill=False)) == 6
-        _same(list(_cells(header.documents())), data[[0, 1, 4, 5, 6, 7]])
-
-    # -- dimensions --------------------------------------------------------------------------
-
-    def test_cameras_of_other_sizes_with_dimensions_of_one_name(self, put: Put) -> None:
-        run = RunBuilder()
-        keys: dict[str, dict[str, Any]] = {
-            "one": {"shape": [4, 5], "dims": ["y", "x"]},
-            "two": {"shape": [2, 3], "dims": ["y", "x"]},
-            "three": {"shape": [4, 5], "dims": ["y", "x"]},
-            "four": {"shape": [4], "dims": ["seq_num"]},
-            "five": {"shape": [4], "dims": ["motor"]},
-            "six": {"shape": [6], "dims": ["six"]},
-            "seven": {"shape": [3, 3], "dims": ["y", "y"]},
-            "eight": {"shape": [2], "dims": ["time"]},
-        }
-        claims = {key: {"source": "x", "dtype": "array", **claim} for key, claim in keys.items()}
-        run.documents[0][1]["hints"] = {"dimensions": [[["motor"], "primary"]]}
-        descriptor = run.descriptor({**claims, "motor": 0.5})
-        for number in range(2):
-            data = {key: np.ones(claim["shape"]).tolist() for key, claim in keys.items()}
-            run.event(descriptor, {**data, "motor": float(number)})
-        header = put(run.stop())
-        expected = {
-            "one": ("y", "x"),
-            "two": ("two_dim_0", "two_dim_1"),
-            "three": ("y", "x"),
-            "four": ("four_dim_0",),
-            "five": ("five_dim_0",),
-            "six": ("six_dim_0",),
-            "seven": ("seven_dim_0", "seven_dim_1"),
-            "eight": ("eight_dim_0",),
-        }
-        runs = header.db(uid=header.uid)
-        for dataset in (
-            header.dataset(),
-            header.dataset(chunks=None),
-            header.dataset(chunks={"time": 1}),
-            header.tree()["primary"],
-            runs.dataset(),
-        ):
-            assert {key: dataset[key].dims[1:] for key in expected} == expected
-            assert float(dataset["two"].sum()) == 12
-        assert header.dataset(fields=["two"])["two"].dims == ("time", "y", "x")
-
-    def test_regions_of_cameras_with_dimensions_of_one_name(
-        self, broker: Any, tmp_path: Path
-    ) -> None:
-        run = RunBuilder()
-        write_hdf5(tmp_path / "a.h5", frames(2, SHAPE))
-        claim = image_claim((1, *SHAPE), dims=["n", "y", "x"])
-        descriptor = run.descriptor(dict.fromkeys(("one", "two"), claim))
-        resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path="a.h5")
-        for number in range(2):
-            datum = run.datum(resource, point_number=number)
-            run.event(descriptor, {"one": datum, "two": datum})
-        header = _header(broker, run.stop())
-        assert header.dataset()["two"].dims == ("time", "n", "y", "x")
-        dataset = header.dataset(roi={"one": np.s_[0, 1:3]})
-        assert dataset["one"].dims == ("time", "y", "x")
-        assert dataset["two"].dims == ("time", "two_dim_0", "two_dim_1", "two_dim_2")
-        assert dataset["two"].shape == (2, 1, *SHAPE)
 
 
 # -- what is asked ---------------------------------------------------------------------------
-
-
-def _header(broker: Any, docs: Documents, handlers: Mapping[str, Any] | None = None) -> Any:
-    for spec, handler in (handlers or {}).items():
-        broker.register_handler(spec, handler, overwrite=True)
-    insert_all(broker, docs)
-    return broker[docs[0][1]["uid"]]
-
-
-def _views(runs: Any) -> dict[str, Callable[..., list[Any]]]:
-    """Return all views of the images of a Header or Results, each as a list of cells."""
-    return {
-        "table": lambda **asked: list(runs.table(**asked).compute()["img"]),
-        "column": lambda **asked: list(runs.table(**asked)["img"].compute()),
-        "dataset": lambda **asked: list(runs.dataset(**asked)["img"].values),
-        "lazy dataset": lambda **asked: list(runs.dataset(chunks=None, **asked)["img"].values),
-        "documents": lambda **asked: list(_cells(runs.documents(**asked))),
-    }
-
-
-def _cells(stream: Iterator[tuple[str, Any]]) -> Iterator[Any]:
-    return (doc["data"]["img"] for name, doc in stream if name == "event")
 
 
 def _until_error(stream: Iterator[tuple[str, Any]]) -> list[Any]:
     """Return the cells that a stream gives before it fails."""
     found: list[Any] = []
     try:
-        for cell in _cells(stream):
+        for cell in cells_of(stream):
             found.append(cell)
     except FillError:
         return found
@@ -504,9 +358,3 @@ def _until_error(stream: Iterator[tuple[str, Any]]) -> list[Any]:
 
 def _given(stream: Callable[..., Iterator[Any]]) -> Callable[..., Any]:
     return lambda **asked: list(stream(**asked))
-
-
-def _same(cells: Any, expected: Any) -> None:
-    assert len(cells) == len(expected)
-    for cell, wanted in zip(cells, expected, strict=True):
-        np.testing.assert_array_equal(cell, wanted)

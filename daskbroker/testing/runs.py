@@ -266,7 +266,7 @@ def make_run(
     return builder.stop() if stop else builder.documents
 
 
-def rewound_run(stop: bool = True) -> Documents:
+def rewound_run(*, stop: bool = True) -> Documents:
     """Return a run with a rewind: ``E(1, x=1) E(2, x=2) E(2, x=20) E(3, x=3)``."""
     builder = RunBuilder()
     descriptor = builder.descriptor({"x": 1})
@@ -275,7 +275,7 @@ def rewound_run(stop: bool = True) -> Documents:
     return builder.stop() if stop else builder.documents
 
 
-def ragged_run(cells: Sequence[Any] | None = None, stop: bool = True) -> Documents:
+def ragged_run(cells: Sequence[Any] | None = None, *, stop: bool = True) -> Documents:
     """Return a run with a data key of declared shape ``[4]`` whose cells differ in length."""
     values = [[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0], []] if cells is None else cells
     builder = RunBuilder()
@@ -286,7 +286,7 @@ def ragged_run(cells: Sequence[Any] | None = None, stop: bool = True) -> Documen
     return builder.stop() if stop else builder.documents
 
 
-def baseline_run(keys: int = 500, stop: bool = True) -> Documents:
+def baseline_run(keys: int = 500, *, stop: bool = True) -> Documents:
     """Return a run with two readings of very many data keys, in the stream ``baseline``."""
     builder = RunBuilder()
     row = {f"motor_{number}_user_setpoint": number * 0.25 for number in range(keys)}
@@ -318,7 +318,7 @@ def paged_run(
     return builder.stop() if stop else builder.documents
 
 
-def stream_datum_run(frames: int = 6, step: int = 2, stop: bool = True) -> Documents:
+def stream_datum_run(frames: int = 6, step: int = 2, *, stop: bool = True) -> Documents:
     """Return a run without events, whose only data are frames of stream_datum documents."""
     builder = RunBuilder()
     spec = {"source": "x", "dtype": "array", "shape": [1, 4, 4], "external": "STREAM:"}
@@ -331,7 +331,7 @@ def stream_datum_run(frames: int = 6, step: int = 2, stop: bool = True) -> Docum
     return builder.stop(num_events={"primary": frames})
 
 
-def external_run(events: int = 3, stop: bool = True, *, late: bool = False) -> Documents:
+def external_run(events: int = 3, *, stop: bool = True, late: bool = False) -> Documents:
     """Return a run with two streams, whose external key refers to datums of one resource.
 
     Parameters

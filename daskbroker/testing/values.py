@@ -28,7 +28,7 @@ ROWS = [
 ]
 
 
-def run_of_bytes(stop: bool = True) -> list[tuple[str, Any]]:
+def run_of_bytes(*, stop: bool = True) -> list[tuple[str, Any]]:
     """Return a run with bytes and UUIDs in each of its documents."""
     run = RunBuilder(sample={"token": TOKEN, "key": b"\0\1"}, keys=[b"a", TOKEN])
     device = {"data": {"id": TOKEN}, "timestamps": {"id": 1.0}, "data_keys": {"id": CLAIM}}

@@ -17,7 +17,7 @@ __all__ = ["StreamArray", "is_array"]
 
 SERVED = "biufcmMSU"
 """Kinds of dtypes that Tiled's clients in any language can read."""
-ALL = NDSlice(...)
+FULL_SLICE = NDSlice(...)
 
 
 def is_array(variable: xr.Variable) -> bool:
@@ -42,11 +42,11 @@ class StreamArray(ArrayAdapter):
         super().__init__(blocks.data, structure)
         self._variable = variable
 
-    def read(self, slice: NDSlice = ALL) -> np.ndarray[Any, Any]:
+    def read(self, slice: NDSlice = FULL_SLICE) -> np.ndarray[Any, Any]:
         """Read a region of the array."""
         return _read(self._variable, slice)
 
-    def read_block(self, block: NDBlock, slice: NDSlice = ALL) -> np.ndarray[Any, Any]:
+    def read_block(self, block: NDBlock, slice: NDSlice = FULL_SLICE) -> np.ndarray[Any, Any]:
         """Read a block of the array, or a region of the block."""
         region = block.slice_from_chunks(self._structure.chunks)
         return _read(self._variable[tuple(region)], slice)

@@ -21,7 +21,7 @@ from ..core.json_text import json_form
 
 __all__ = ["Folder", "in_thread", "metadata_form", "refuse"]
 
-LARGEST = 2**63
+INTEGER_LIMIT = 2**63
 """Limit of whole numbers that MessagePack can represent; larger ones become floats."""
 
 
@@ -33,7 +33,7 @@ def metadata_form(value: Any) -> Any:
         return [metadata_form(item) for item in value]
     if isinstance(value, (bytes, uuid.UUID)):
         return json_form(value)
-    if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+    if isinstance(value, int) and not -INTEGER_LIMIT <= value < INTEGER_LIMIT:
         return float(value)
     return plain(value)
 
@@ -179,5 +179,5 @@ class Chosen(Folder):
         return self._folder.child(name) if name in self._chosen else None
 
 
-def _next(cursor: int | None, limit: int, found: list[Any]) -> int | None:
-    return (cursor or 0) + limit if len(found) > limit else None
+def _next(cursor: int | None, limit: int, items: list[Any]) -> int | None:
+    return (cursor or 0) + limit if len(items) > limit else None

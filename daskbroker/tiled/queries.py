@@ -41,9 +41,9 @@ def search_of(query: Any) -> Search:
     UnsupportedQueryType
         If this kind of query has no counterpart.
     """
-    translate = _KINDS.get(type(query))
+    translate = _CONVERT.get(type(query))
     if translate is None:
-        known = ", ".join(kind.__name__ for kind in _KINDS)
+        known = ", ".join(kind.__name__ for kind in _CONVERT)
         raise UnsupportedQueryType(
             f"{type(query).__name__} (of a catalogue that daskbroker serves; it takes {known})"
         )
@@ -141,7 +141,7 @@ def _family(query: Any) -> Search:
     return EVERY_RUN if query.value == StructureFamily.container else NO_RUN
 
 
-_KINDS: dict[type, Callable[[Any], Search]] = {
+_CONVERT: dict[type, Callable[[Any], Search]] = {
     tiled_queries.Eq: _eq,
     tiled_queries.NotEq: _not_eq,
     tiled_queries.Comparison: _comparison,

@@ -35,7 +35,7 @@ class Run(Folder):
     header
         The run.
     names
-        Names of its streams, if they are known. Those of a run in progress are looked up anew.
+        Names of its streams, if they are known. Those of a run in progress are looked up again.
     """
 
     def __init__(self, header: Header, names: list[str] | None = None) -> None:
@@ -70,7 +70,7 @@ class Stream(Folder):
         self._lock = threading.Lock()
 
     @cached_property
-    def _parts(self) -> dict[str, Any]:
+    def _entries(self) -> dict[str, Any]:
         """The table and the arrays by name; making them reads only what opening a Dataset reads."""
         table, blocks, whole = self.header.table_and_datasets(self.name)
         arrays = {
@@ -80,15 +80,15 @@ class Stream(Folder):
         }
         return {TABLE: StreamTable(table, leave_out=arrays), **arrays}
 
-    def _held(self) -> dict[str, Any]:
+    def _made_entries(self) -> dict[str, Any]:
         with self._lock:  # planned once, even if several requests arrive at the same time
-            return self._parts
+            return self._entries
 
     def names(self) -> list[str]:
-        return list(self._held())
+        return list(self._made_entries())
 
     def child(self, name: str) -> Any:
-        return self._held().get(name)
+        return self._made_entries().get(name)
 
 
 def _stream_metadata(descriptors: list[dict[str, Any]]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Server:
     def __init__(self, db: DataBroker, port: int = 8000) -> None:
         self.key = os.environ.get(KEY_VARIABLE) or secrets.token_hex(16)
         if not (self.key.isascii() and self.key.isalnum()):
-            raise ConfigError(f"{KEY_VARIABLE}: a key is of letters and digits only")
+            raise ConfigError(f"{KEY_VARIABLE}: a key may have only letters and digits")
         self._socket = _listening(port)
         self._app = _app(db, self.key)
         self.port: int = self._socket.getsockname()[1]

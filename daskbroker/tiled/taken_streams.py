@@ -103,18 +103,17 @@ class TakenStream:
         most = max([rows, *map(self._events_of, self._external)])
         if expected is not None and most < expected:
             raise BadRecording(
-                f"{self.where}: there are {most:,} rows, and the stop document says {expected:,}"
+                f"{self.where}: there are {most:,} rows, but the stop document "
+                f"declares {expected:,}"
             )
 
-    def _uneven(self, key: str, found: int, rows: int) -> BadRecording:
-        return BadRecording(f"{self.where}: key {key!r} has {found:,} rows, and the table {rows:,}")
+    def _uneven(self, key: str, count: int, rows: int) -> BadRecording:
+        return BadRecording(f"{self.where}: key {key!r} has {count:,} rows, and the table {rows:,}")
 
     @property
     def _length(self) -> int:
-        return len(self._numbers) if self._columns else self._array_rows
-
-    @property
-    def _array_rows(self) -> int:
+        if self._columns:
+            return len(self._numbers)
         return max((part.shape[0] for part in self._arrays.values()), default=0)
 
     @property
@@ -173,7 +172,7 @@ class TakenStream:
     def _references(self, key: str, descriptor: str) -> Iterator[tuple[str, dict[str, Any]]]:
         source = self._external[key].data_sources()[0]
         events, (_, _, stacked) = self._events_of(key), self._shapes(key)
-        uri, template, first = _place_of(self.where, key, _uris(source), events)
+        uri, template, first = _uri_of(self.where, key, _uris(source), events)
         parameters = dict(source.parameters)
         parameters.setdefault("join_method", "stack" if stacked else "concat")
         if template is not None:
@@ -274,8 +273,8 @@ def shared_files(streams: Sequence[TakenStream]) -> str | None:
         for part in stream._external.values():
             source = part.data_sources()[0]
             for uri in _uris(source):
-                place = (uri, str(source.parameters.get("dataset")))
-                if owners.setdefault(place, stream.name) != stream.name:
+                source_of = (uri, str(source.parameters.get("dataset")))
+                if owners.setdefault(source_of, stream.name) != stream.name:
                     return uri
     return None
 
@@ -285,9 +284,7 @@ def _uris(source: Any) -> list[str]:
     return [asset.data_uri for asset in assets if asset.parameter in ("data_uri", "data_uris")]
 
 
-def _place_of(
-    where: str, key: str, uris: Sequence[str], events: int
-) -> tuple[str, str | None, int]:
+def _uri_of(where: str, key: str, uris: Sequence[str], events: int) -> tuple[str, str | None, int]:
     """Return the URI of a stream resource, its template, and the number of the first file.
 
     The template is None, and the number 0, if there is a single file.
@@ -309,8 +306,8 @@ def _place_of(
             template = f"{_literal(before)}%0{width}d{_literal(after)}"
             return folder + "/", template, first
     raise BadRecording(
-        f"{where}: key {key!r} has {len(uris):,} files and {events:,} events; which frames are in "
-        "which file is not kept in Tiled"
+        f"{where}: key {key!r} has {len(uris):,} files and {events:,} events; Tiled does not store "
+        "which frames are in which file"
     )
 
 

@@ -40,12 +40,12 @@ def with_rows_for_frames(plan: ChunkPlan, filling: Filling, keys: Collection[str
         targets = [target for target in targets if filling.has_frames_again(target)]
         chunks = np.flatnonzero(plan.records["descriptor"] == owner).tolist()
         if targets and chunks and not isinstance(plan.keys[chunks[0]], range):
-            for place, copies in _copies(plan, filling, targets, chunks).items():
-                events = list(iter_rows(EVENT, plan.read(place), descriptor["uid"]))
+            for index, copies in _copies(plan, filling, targets, chunks).items():
+                events = list(iter_rows(EVENT, plan.read(index), descriptor["uid"]))
                 more = [events[row] for row in copies]
                 note = {"run": descriptor["run_start"]}
                 table = encode_rows(EVENT, more, note)
-                builder.add_table(owner, int(plan.records["first"][place]), table)
+                builder.add_table(owner, int(plan.records["first"][index]), table)
     more_rows = builder.plan()
     return with_chunks(plan, more_rows, before=True) if len(more_rows) else plan
 
@@ -54,7 +54,7 @@ def _copies(
     plan: ChunkPlan, filling: Filling, targets: Sequence[Target], chunks: Sequence[int]
 ) -> Mapping[int, list[int]]:
     """Return the rows to repeat, by chunk: a row occurs in the list once for each extra copy."""
-    read = [plan.read(place, ["seq_num"]).column(0).to_numpy() for place in chunks]
+    read = [plan.read(index, ["seq_num"]).column(0).to_numpy() for index in chunks]
     seq_nums = np.concatenate(read)
     frames = np.max([filling.count_frames(target, seq_nums) for target in targets], axis=0)
     _, first, rows = np.unique(seq_nums, return_index=True, return_counts=True)
@@ -62,6 +62,6 @@ def _copies(
     again[first] = np.maximum(0, frames[first] - rows)
     parts = np.split(again, np.cumsum([len(one) for one in read])[:-1])
     found = {
-        place: np.repeat(np.arange(len(part)), part).tolist() for place, part in zip(chunks, parts)
+        index: np.repeat(np.arange(len(part)), part).tolist() for index, part in zip(chunks, parts)
     }
-    return {place: copies for place, copies in found.items() if copies}
+    return {index: copies for index, copies in found.items() if copies}

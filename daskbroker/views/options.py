@@ -17,7 +17,7 @@ from .missing import check_asked, with_rules
 from .rows import Duplicates
 
 if TYPE_CHECKING:
-    from ..assets.access import FileAccess
+    from ..assets.access import FileAccess, Handlers, Overrides
     from ..assets.filling.filling import Filling
     from .table.lazy_table import Runs
 
@@ -49,8 +49,8 @@ class ViewOptions:
     timezone: str | None = None
     dtypes: Mapping[str, Any] | None = None
     roi: Mapping[str, Any] | None = None
-    handler_registry: Any = None
-    handler_overrides: Any = None
+    handler_registry: Handlers = None
+    handler_overrides: Overrides = None
     peek: PeekMode = None
     errors: Errors = "raise"
     missing: MissingMode | None = None
@@ -70,7 +70,10 @@ class ViewOptions:
         for name, example in (("dtypes", "'uint16'"), ("roi", "np.s_[10:20, :]")):
             asked = getattr(self, name)
             if asked is not None and not isinstance(asked, Mapping):
-                raise BadQuery(f"{name} goes by variable, {{'img': {example}}}, not {asked!r:.100}")
+                raise BadQuery(
+                    f"{name} must be a mapping by variable, such as {{'img': {example}}}, "
+                    f"not {asked!r:.100}"
+                )
         if self.grid and self.index is not None:
             raise BadQuery("grid=True and index= exclude each other; give one of them")
 

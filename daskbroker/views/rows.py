@@ -41,7 +41,7 @@ class RowGroup:
 
     Attributes
     ----------
-    places
+    indices
         Positions of the chunks in the plan, in the order in which they were stored.
     run
         Uid of the run that the events belong to.
@@ -64,7 +64,7 @@ class RowGroup:
         Extremes over the chunks; ``seq_min`` and ``seq_max`` of a piece are its own.
     """
 
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     run: str
     simple: bool
     rows: int | None
@@ -133,7 +133,7 @@ def group_rows(
     )
     return [
         RowGroup(
-            places=tuple(sorted(order[begin:end].tolist())),
+            indices=tuple(sorted(order[begin:end].tolist())),
             run=uids[run],
             simple=is_simple,
             rows=rows if is_known else None,
@@ -164,8 +164,8 @@ def _overlapping(plan: ChunkPlan, uids: Sequence[str]) -> tuple[np.ndarray, np.n
         Position, for each group, of the first descriptor of its run.
     """
     first_of: dict[str, int] = {}
-    for place, uid in enumerate(uids):
-        first_of.setdefault(uid, place)
+    for position, uid in enumerate(uids):
+        first_of.setdefault(uid, position)
     run_of = np.array([first_of[uid] for uid in uids], np.int64)[plan.records["descriptor"]]
     order = np.lexsort((plan.records["seq_min"], run_of))
     run_of = run_of[order]
@@ -217,33 +217,33 @@ def later_counts(owners: np.ndarray, seq: np.ndarray, times: np.ndarray) -> np.n
     if ends.all():
         return None
     last = np.flatnonzero(ends)
-    places = np.arange(len(seq))
+    indices = np.arange(len(seq))
     later = np.empty(len(seq), np.int64)
-    later[order] = last[np.searchsorted(last, places)] - places
+    later[order] = last[np.searchsorted(last, indices)] - indices
     return later
 
 
-def later_of(plan: ChunkPlan, places: Sequence[int]) -> dict[int, np.ndarray]:
+def later_of(plan: ChunkPlan, indices: Sequence[int]) -> dict[int, np.ndarray]:
     """Return the :func:`later_counts` of some chunks of one descriptor, by position in the plan.
 
     ``seq_num`` and ``time`` are read only if the plan does not exclude repeated values. The result
     is empty if no value is repeated.
     """
-    records = plan.records[list(places)]
+    records = plan.records[list(indices)]
     highest = np.maximum.accumulate(records["seq_max"])
     apart = (records["seq_min"][1:] > highest[:-1]).all()
     if apart and (records["distinct"] == records["rows"]).all():
         return {}
-    seq, times = seq_and_times(plan, places)
+    seq, times = seq_and_times(plan, indices)
     later = later_counts(np.zeros(len(seq), np.int64), seq, times)
     if later is None:
         return {}
-    return dict(zip(places, np.split(later, np.cumsum(records["rows"])[:-1])))
+    return dict(zip(indices, np.split(later, np.cumsum(records["rows"])[:-1])))
 
 
-def seq_and_times(plan: ChunkPlan, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def seq_and_times(plan: ChunkPlan, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Read ``seq_num`` and time of all rows of some chunks, in the order of the chunks."""
-    read = [plan.read(place, ["seq_num", "time"]) for place in places]
+    read = [plan.read(index, ["seq_num", "time"]) for index in indices]
     seq, times = (
         np.concatenate([table.column(name).to_numpy() for table in read])
         for name in ("seq_num", "time")
@@ -291,10 +291,10 @@ def coalesce(groups: Sequence[RowGroup], target: int) -> list[tuple[int, int]]:
     """
     ranges: list[tuple[int, int]] = []
     begin, size = 0, 0
-    for place, group in enumerate(groups):
-        if place > begin and size + group.bytes > target:
-            ranges.append((begin, place))
-            begin, size = place, 0
+    for position, group in enumerate(groups):
+        if position > begin and size + group.bytes > target:
+            ranges.append((begin, position))
+            begin, size = position, 0
         size += group.bytes
     if begin < len(groups):
         ranges.append((begin, len(groups)))

@@ -34,7 +34,7 @@ from ..event_source import EventSource
 from ..header import Header
 from ..results import Results
 from ..stores.checking import (
-    MOST,
+    MAX_DAMAGES,
     CheckedHeader,
     CheckedPlan,
     check_chunks,
@@ -79,7 +79,7 @@ def check(
     >>> for damage in daskbroker.check(db):  # doctest: +SKIP
     ...     print(damage.run, damage.stream, damage.key, damage.path, damage.problem)
     """
-    return Check(runs, files, progress)
+    return Check(runs, files=files, progress=progress)
 
 
 class Check(Iterator[Damage]):
@@ -95,16 +95,16 @@ class Check(Iterator[Damage]):
     """
 
     def __init__(
-        self, runs: ChosenRuns, files: bool, progress: Callable[[Check], None] | None = None
+        self, runs: ChosenRuns, *, files: bool, progress: Callable[[Check], None] | None = None
     ) -> None:
         self.runs = self.chunks = self.bytes = self.damages = 0
         self._files = files
         self._progress = progress
         self._seen: set[int] = set()
-        self._found = self._of_broker(runs) if isinstance(runs, DataBroker) else self._of_runs(runs)
+        self._runs = self._of_broker(runs) if isinstance(runs, DataBroker) else self._of_runs(runs)
 
     def __next__(self) -> Damage:
-        damage = next(self._found)
+        damage = next(self._runs)
         self.damages += 1
         return damage
 
@@ -126,6 +126,7 @@ class Check(Iterator[Damage]):
             yield from self._without_start(db, source)
 
     def _of_runs(self, runs: Results | Header | Iterable[Header]) -> Iterator[Damage]:
+        # Results also list runs that cannot be read, which a header cannot stand for.
         if isinstance(runs, Results):
             for checked in runs.checked():
                 yield from self._run(runs.db, checked)
@@ -137,6 +138,7 @@ class Check(Iterator[Damage]):
     def _without_start(self, db: DataBroker, source: EventSource) -> Iterator[Damage]:
         """Yield damage for runs that have descriptors, but no start document."""
         for run in source.store.list_runs():
+            # Hashes take less memory than uids, and a rare clash only hides this one damage.
             if hash(run) not in self._seen and not _has_start(db, run):
                 yield Damage("its start document is not stored, though descriptors are", run)
 
@@ -147,25 +149,29 @@ class Check(Iterator[Damage]):
         if checked.uid is not None:
             self._seen.add(hash(checked.uid))
             sources = db.event_sources
-            found = self._found_of(sources, checked, count=True)
+            found = self._damages_of(sources, checked, count=True)
             # Rows may have been sealed while they were read. Only what a second look finds in the
             # same place is damage.
             if found:
-                known = {_place(damage) for damage in found}
-                again = self._found_of(sources, checked, count=False)
-                yield from (damage for damage in again if _place(damage) in known)
+                known = {_where(damage) for damage in found}
+                again = self._damages_of(sources, checked, count=False)
+                yield from (damage for damage in again if _where(damage) in known)
         self.runs += 1
+        # Once a run, whether or not it is damaged.
         if self._progress is not None:
             self._progress(self)
 
-    def _found_of(
+    def _damages_of(
         self, sources: Iterable[EventSource], checked: CheckedHeader, *, count: bool
     ) -> list[Damage]:
-        """Return the damages of a run, up to :data:`MOST`, and a note if there are more."""
+        """Return the damages of a run, up to :data:`MAX_DAMAGES`, and a note if there are more."""
         with dask.config.set({"daskbroker.verify": "always"}):
-            found = list(islice(self._look(sources, checked, count=count), MOST + 1))
-        if len(found) > MOST:
-            found[MOST] = Damage(f"more than {MOST:,} things are damaged", checked.uid)
+            found = list(islice(self._look(sources, checked, count=count), MAX_DAMAGES + 1))
+        # A store that is damaged as a whole would else be reported row by row.
+        if len(found) > MAX_DAMAGES:
+            found[MAX_DAMAGES] = Damage(
+                f"more than {MAX_DAMAGES:,} things are damaged", checked.uid
+            )
         return found
 
     def _look(
@@ -183,6 +189,7 @@ class Check(Iterator[Damage]):
                     elif count:
                         self.chunks += 1
                         self.bytes += one
+            # It says nothing about the data; the check ends.
             except StoreUnavailable:
                 raise
             except StoreError as error:  # such as rows that were added while others were read
@@ -196,7 +203,7 @@ def _has_start(db: DataBroker, run: str) -> bool:
         return True
 
 
-def _place(damage: Damage) -> tuple[str | None, ...]:
+def _where(damage: Damage) -> tuple[str | None, ...]:
     return damage.run, damage.stream, damage.key, damage.path
 
 
@@ -245,32 +252,35 @@ class _References:
         owner = RESOURCE if layout is DATUM else STREAM_RESOURCE
         named = [(owner.kind, layout.owner)]
         if layout is STREAM_DATUM:
+            # These name two owners: the descriptor and the file.
             named.append(("descriptor", "descriptor"))
         for kind, column in named:
             for uid in table.column(column).unique().to_pylist():
                 if uid not in self._uids(kind):
                     yield Damage(f"{layout.kind}s refer to the {kind} {uid!r}, which is not stored")
 
-    def _uids(self, kind: str) -> set[str]:
-        if kind not in self._known:
-            if kind == "descriptor":
-                self._known[kind] = {doc["uid"] for doc in self._plan.descriptors}
+    def _uids(self, layout: str) -> set[str]:
+        if layout not in self._known:
+            if layout == "descriptor":
+                self._known[layout] = {doc["uid"] for doc in self._plan.descriptors}
             else:
-                plan = self._plan.references.get(kind)
+                plan = self._plan.references.get(layout)
                 tables = () if plan is None else plan.read_all(["uid"])
-                self._known[kind] = {u for t in tables for u in t.column("uid").to_pylist()}
-        return self._known[kind]
+                self._known[layout] = {u for t in tables for u in t.column("uid").to_pylist()}
+        return self._known[layout]
 
     # -- cells -------------------------------------------------------------------------------
 
     def _look_at_cells(
         self, target: Target, table: pa.Table, run_fraction: float
     ) -> Iterator[Damage]:
+        # The references could not be listed, which is reported already.
         if self._references is None:
             return
         if is_stream_key(target.claim) and not self._stopped:
             return  # a stream_datum may still come after the events that it describes
         rows = table.num_rows
+        # Files are read in blocks, as large cells of a whole chunk would not fit into memory.
         if self._filling is not None:
             size = max(1, Declared.of([target.claim]).cell_bytes)
             rows = max(1, min(rows, BLOCK_BYTES // size))
@@ -293,7 +303,7 @@ class _References:
         self,
         filling: Filling,
         target: Target,
-        found: CellsOfResource,
+        cells: CellsOfResource,
         contents: CellContents,
         run_fraction: float,
     ) -> Iterator[Damage]:
@@ -301,15 +311,16 @@ class _References:
         path = None
         try:
             path = resolve(
-                found.resource,
+                cells.resource,
                 root_map=filling.root_map,
                 readable_roots=filling.readable,
-                stream=found.indices is not None,
+                stream=cells.indices is not None,
                 where=target.where,
             ).path
             if (target.key, path) not in self._unreadable:
                 filling.cells(target, contents, run_fraction)
         except (FillError, OSError, MemoryError) as error:
+            # One bad file is reported once, not for each event in it.
             if (target.key, path) not in self._unreadable:
                 yield Damage(told(error), stream=target.stream, key=target.key, path=path)
             self._unreadable.add((target.key, path))
@@ -323,11 +334,12 @@ def _parts(
     empty = pa.array([], pa.string())
     if len(contents.references):
         for found in references.find(contents.references, run_fraction):
-            taken = contents.references.take(pa.array(found.places))
-            seq_nums = contents.seq_nums[contents.referring[found.places]]
+            taken = contents.references.take(pa.array(found.positions))
+            seq_nums = contents.seq_nums[contents.referring[found.positions]]
             yield found, CellContents(seq_nums, taken, np.arange(len(taken)), [], none, none)
+    # Cells without a reference of their own are found by seq_num.
     if len(contents.bare) and is_stream_key(target.claim):
         seq_nums = contents.seq_nums[contents.bare]
         for found in references.find_frames(target.descriptor, target.key, seq_nums):
-            some = seq_nums[found.places]
+            some = seq_nums[found.positions]
             yield found, CellContents(some, empty, none, [], none, np.arange(len(some)))

@@ -228,12 +228,12 @@ def _sizes(header: Header) -> dict[str, int]:
     return sizes
 
 
-def _compare(header: Header, given: _Digest, found: _Digest) -> None:
+def _compare(header: Header, given: _Digest, copied: _Digest) -> None:
     """Raise CopyMismatch if the copy of a run differs from the original."""
-    kinds = [k for k in {**given.sums, **found.sums} if given.of_kind(k) != found.of_kind(k)]
+    kinds = [k for k in {**given.sums, **copied.sums} if given.of_kind(k) != copied.of_kind(k)]
     if kinds:
         numbers = ", ".join(
-            f"{kind} ({given.of_kind(kind)[0]:,} here, {found.of_kind(kind)[0]:,} there)"
+            f"{kind} ({given.of_kind(kind)[0]:,} here, {copied.of_kind(kind)[0]:,} there)"
             for kind in kinds
         )
         raise CopyMismatch(

@@ -44,4 +44,4 @@ def check_broker(into: Any) -> None:
         return
     place = isinstance(into, (str, os.PathLike))
     opened = f"; daskbroker.connect({os.fspath(into)!r}) opens it" if place else ""
-    raise ConfigError(f"into= has to be a broker, not a {type(into).__name__}{opened}")
+    raise ConfigError(f"into must be a broker, not a {type(into).__name__}{opened}")

@@ -39,7 +39,7 @@ class Inbox:
         self._own = SpoolFile.new(folder, name)
         # Its own file is locked, so it is not among them.
         self._files = deque([*left_behind(folder, name), self._own])
-        self._place = self._files[0].begin()
+        self._offset = self._files[0].begin()
         self._first: bytes | None = None
         self.waiting = 0
 
@@ -74,13 +74,13 @@ class Inbox:
         """Remove the message that :meth:`first` has returned."""
         with self._changed:
             assert self._first is not None
-            self._place += self._own.length_of(self._first)
+            self._offset += self._own.length_of(self._first)
             self._first = None
             if self._files[0] is self._own:
                 self.waiting -= 1
-                if self._place >= self._own.size:
+                if self._offset >= self._own.size:
                     self._own.clear()
-                    self._place = 0
+                    self._offset = 0
 
     def close(self) -> list[Path]:
         """Close the queue and return the paths of files in which messages are still waiting.
@@ -99,15 +99,15 @@ class Inbox:
 
     def _next(self) -> None:
         """Read the first message of the first file that has any."""
-        self._first = self._files[0].record(self._place)
+        self._first = self._files[0].record(self._offset)
         while self._first is None and len(self._files) > 1:
             self._leave(self._files.popleft())
-            self._place = self._files[0].begin()
-            self._first = self._files[0].record(self._place)
+            self._offset = self._files[0].begin()
+            self._first = self._files[0].record(self._offset)
 
     def _leave(self, file: SpoolFile) -> None:
         """Close and remove the file of another process, or keep it if some of it is unreadable."""
-        unread = file.size - self._place
+        unread = file.size - self._offset
         if unread:
             kept = file.path.with_suffix(".refused")
             logger.error(

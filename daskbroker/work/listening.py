@@ -42,6 +42,7 @@ def endpoint_of(address: str) -> str:
         If the address has neither the form ``zmq://HOST:PORT`` (or ``tcp://``) nor ``ipc://PATH``.
     """
     scheme, sign, rest = address.partition("://")
+    # A bare HOST:PORT means zmq://
     if not sign:
         scheme, rest = "zmq", address
     host, _, port = rest.rpartition(":")
@@ -129,6 +130,7 @@ class Listener:
         """
         try:
             socket = self._connected()
+        # The address was wrong; the inbox is left to the next listener.
         except ConfigError:
             self._inbox.close()
             raise
@@ -143,6 +145,7 @@ class Listener:
         self._inserter.count_events(at_once=not waiting)
         for path in waiting:
             self._warn(f"documents wait in {path}; run daskbroker listen again to insert them")
+        # The first one was reported when it came.
         if self._malformed > 1:
             self._warn(f"{self._malformed:,} messages held no document and are lost")
         for uid in self._inserter.open_runs:
@@ -189,6 +192,7 @@ class Listener:
                 found = dict(poller.poll(0 if ended else 1000 * LOOK_SECONDS))
                 if self._monitor in found:
                     self._tell_connection()
+                # All of it is read before the listener ends, so that received messages are kept.
                 if socket in found:
                     self._put(b" ".join(socket.recv_multipart()))
                 elif ended:
@@ -219,9 +223,11 @@ class Listener:
                 self._inbox.put(record)
                 return
             except DaskbrokerError as error:
+                # Once, however long the disk is full.
                 if not told:
                     self._warn(f"the spool cannot be written, and messages wait in memory: {error}")
                 told = True
+                # The listener is ended while the disk refuses the message.
                 if self._ended.wait(1.0):
                     self._warn(f"a message of {len(message):,} bytes is lost: {error}")
                     return
@@ -239,6 +245,7 @@ class Listener:
                 except StoreError:
                     return  # without drop(), so that the message stays for the next listener
                 self._inbox.drop()
+            # Everything that was received is inserted.
             elif received:
                 return
             self._inserter.count_events()
@@ -249,16 +256,19 @@ class Listener:
             found = self._document(message, serializer.decode())
         except BadMessage as error:
             self._malformed += 1
+            # One broken publisher must not fill the log.
             if self._malformed == 1:
                 self._warn(
                     "a message holds no document and is lost; further ones are only "
                     f"counted: {error}"
                 )
             return
+        # A document that was refused is in the file of refused ones.
         if found is not None and self._inserter.insert(*found):
             self._taken(*found)
 
     def _document(self, message: bytes, serializer: str) -> Message | None:
+        # Written by a newer version.
         if serializer not in SERIALIZERS:
             raise BadMessage(f"the spool has a message by an unknown serializer {serializer!r}")
         return decoded(message, serializer, self._prefix)

@@ -63,14 +63,16 @@ def decoded(
         If the message does not hold a document, or a pickle names a type that documents lack.
     """
     parts = message.split(b" ", 2)
+    # A message of another program at this address.
     if len(parts) != 3:
         raise BadMessage(f"it is not a prefix, a name and a document: {message[:40]!r}")
     given, label, body = parts
+    # Another publisher's messages may arrive at the same address.
     if prefix and given != prefix:
         return None
     name = label.decode("utf8", "replace")
     if name not in NAMES:
-        raise BadMessage(f"no kind of document is called {name[:40]!r}")
+        raise BadMessage(f"{name[:40]!r} is not the name of a document")
     try:
         doc = SERIALIZERS[serializer](body)
     except BadMessage as error:
@@ -112,8 +114,10 @@ class _Unpickler(pickle.Unpickler):
     has_arrays = False
 
     def find_class(self, module: str, name: str) -> Any:
+        # Names of both NumPy 1 and 2 occur, by the version of the publisher.
         if module in ("numpy._core.multiarray", "numpy.core.multiarray"):
             if name == "_reconstruct":
+                # Arrays are made only after the pickle is read, as their parts come one by one.
                 self.has_arrays = True
                 return lambda *_: _Array()
             if name == "scalar":
@@ -124,6 +128,7 @@ class _Unpickler(pickle.Unpickler):
             return _Dtype if name == "dtype" else None
         elif (module, name) in _TYPES:
             return _TYPES[module, name]
+        # ophyd's enumerations are subclasses of text or numbers; only their value is taken.
         elif module.partition(".")[0] not in _NO_ENUMERATIONS:
             return _member_of(f"{module}.{name}")
         raise BadMessage(f"{module}.{name} is not a type of documents; it is not called")
@@ -142,16 +147,17 @@ _TYPES: Mapping[tuple[str, str], Any] = {
 }
 
 
-def _member_of(kind: str) -> Callable[..., Any]:
+def _member_of(enumeration: str) -> Callable[..., Any]:
     """Return a substitute for an enumeration that gives the value of a member, not the member.
 
     Events of ophyd-async hold members of enumerations.
     """
 
     def value_of(*given: Any) -> Any:
+        # A member is made from its value alone.
         if len(given) == 1 and isinstance(given[0], (str, int, float)):
             return given[0]
-        raise BadMessage(f"{kind} is not a type of documents; it is not called")
+        raise BadMessage(f"{enumeration} is not a type of documents; it is not called")
 
     return value_of
 
@@ -166,10 +172,12 @@ class _Dtype:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self._order = state[1]
+        # A structured dtype has its fields in the state.
         if state[3] is not None:
             self._fields = state[3], state[4], state[5]
 
     def made(self) -> np.dtype:
+        # A plain dtype is its code with a byte order.
         if self._fields is None:
             order = self._order if self._order in ("<", ">") else ""
             return plain_dtype(f"{order}{self._code}")
@@ -191,6 +199,7 @@ class _Array:
 
 
 def _array_of(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    # An array of objects would need further pickles.
     if not isinstance(data, (bytes, bytearray)):
         raise BadMessage("an array of objects")
     return np.frombuffer(data, dtype.made()).reshape(shape, order="F" if order == "F" else "C")

@@ -38,17 +38,17 @@ from .saved import is_ours, is_saved, is_zarr, read_saved
 
 __all__ = ["Recorded", "find_recordings", "msgpack_array", "read_recording"]
 
-LARGEST = 64 * 2**20
+FREE_BYTES = 64 * 2**20
 """Bytes that any compressed file may unpack to, whatever its size."""
 
 RATIO = 250
-"""Maximum ratio of the unpacked size to the size of the file, above :data:`LARGEST`."""
+"""Maximum ratio of the unpacked size to the size of the file, above :data:`FREE_BYTES`."""
 
-DEEPEST = 8
+MAX_WRAPPINGS = 8
 """Maximum levels of lists and labels around documents."""
 
 MOST_GZIP = 4
-"""Maximum times that a file may be compressed by gzip; a file can unpack to itself for ever."""
+"""Maximum times that a file may be compressed by gzip; a file can unpack to itself forever."""
 
 MOST_EMPTY = 2**16
 """Maximum number of empty lists that an array without values may stand for."""
@@ -88,7 +88,7 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
     Hidden files, READMEs, manifests, catalog files and folders of external files are skipped, and
     so are files without a suffix of recordings. NetCDF files and Zarr groups are skipped unless
     they were saved from Datasets of daskbroker. Folders that cannot be listed are among the paths,
-    as nobody knows what is in them; reading them says why.
+    as their content is not known; reading them says why.
 
     Parameters
     ----------
@@ -112,16 +112,20 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
     found: list[Path] = []
     closed: list[OSError] = []
     for folder, folders, files in os.walk(root, onerror=closed.append):
+        # Hidden folders are of other programs; external_files are of suitcase, which copies
+        # detector files there.
         folders[:] = [f for f in folders if not f.startswith(".") and f != "external_files"]
         found += [Path(folder, f) for f in files if _may_be_recording(f)]
         groups = [f for f in folders if is_zarr(Path(folder, f))]
         found += [path for f in (*files, *groups) if is_ours(path := Path(folder, f))]
+        # A Zarr group is one recording; its chunks are no files of documents.
         folders[:] = [f for f in folders if f not in groups]
     return sorted([*found, *(Path(error.filename) for error in closed)])
 
 
 def _may_be_recording(file: str) -> bool:
     name = file.lower()
+    # Names that accompany recordings: read-me files, catalogues of intake, and lists of files.
     if name.startswith((".", "readme", "catalog.")) or "manifest" in name:
         return False
     return name.endswith(".zip") or name.removesuffix(".gz").endswith(_SUFFIXES)
@@ -175,7 +179,7 @@ def read_recording(
                 yield Recorded(run, name, doc, where)
     except MemoryError:
         raise BadRecording(
-            f"{path}: there is not enough memory for what it says it holds"
+            f"{path}: there is not enough memory for the sizes that it declares"
         ) from None
     except (*_UNREADABLE, *_BAD_ZIP) as error:
         reason = getattr(error, "strerror", None) or error
@@ -185,15 +189,18 @@ def read_recording(
 def _named(value: Any, where: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the documents in a value: a document, a list of them, or a list or mapping of runs."""
     pair = [value.get("name"), value.get("doc")] if isinstance(value, dict) else value
+    # A list of two documents looks like a pair, but its first item is no text.
     if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str):
         if isinstance(pair[1], dict):
             yield pair[0], pair[1]
             return
-    elif isinstance(value, (list, dict)) and depth < DEEPEST:
+    elif isinstance(value, (list, dict)) and depth < MAX_WRAPPINGS:
         for item in value.values() if isinstance(value, dict) else value:
             yield from _named(item, where, depth + 1)
         return
-    raise BadRecording(f'{where}: no document, neither [name, document] nor {{"name", "doc"}}')
+    raise BadRecording(
+        f'{where}: is not a document, neither [name, document] nor {{"name", "doc"}}'
+    )
 
 
 def _values(path: Path, define: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
@@ -203,6 +210,8 @@ def _values(path: Path, define: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         packed = os.fstat(file.fileno()).st_size
         if packed == 0:  # files of /proc have this size, too, and may have no end
             raise BadRecording(f"{path}: the file is empty")
+        # A zip file is known by its first bytes, whatever its name; an empty one has other first
+        # bytes.
         if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
             file.seek(0)
             yield from _stream_values(str(path), file, packed, packed, template)
@@ -217,7 +226,7 @@ def _zip_values(
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if _is_member(info)]
         if not members:
-            raise BadRecording(f"{path}: no recording in this zip file")
+            raise BadRecording(f"{path}: the zip file contains no recording")
         for info in members:
             name = f"{path}!{info.filename}"
             with archive.open(info) as member:
@@ -230,6 +239,7 @@ def _is_member(info: zipfile.ZipInfo) -> bool:
     *folders, name = info.filename.split("/")
     if info.is_dir() or any(f.startswith((".", "__MACOSX", "external_files")) for f in folders):
         return False
+    # Zip files have documents as plain .txt too; such files in a folder may hold anything.
     return _may_be_recording(name) or (
         name.lower().endswith(".txt") and not name.lower().startswith("readme")
     )
@@ -240,6 +250,7 @@ def _stream_values(
 ) -> Iterator[tuple[str, Any]]:
     """Yield the values in a file of ``packed`` bytes that may unpack to at most ``most`` bytes."""
     head = file.peek(16)[:16]
+    # Formats are told by the first bytes, as suffixes of recordings are often wrong or missing.
     if head[:2] == b"\x1f\x8b":
         if depth == MOST_GZIP:
             raise BadRecording(f"{name}: compressed by gzip more than {MOST_GZIP} times")
@@ -257,7 +268,7 @@ def _stream_values(
 
 def _most(packed: int) -> int:
     """Return the maximum bytes that a compressed file of a size may unpack to."""
-    return max(LARGEST, RATIO * packed)
+    return max(FREE_BYTES, RATIO * packed)
 
 
 class _Bounded(io.RawIOBase):
@@ -290,6 +301,7 @@ class _Template:
 
     def fill(self, text: str) -> str:
         """Return the text with known placeholders replaced by values escaped for JSON strings."""
+        # Without a placeholder the text need not be hashed.
         if "{{" not in text:
             return text
         digest = hashlib.sha256(text.encode("utf8", "surrogatepass")).hexdigest()
@@ -324,6 +336,7 @@ def _text_values(name: str, file: BinaryIO, template: _Template) -> Iterator[tup
         return
     yield f"{name}, line {begin}", value
     for number, line in enumerate(file, begin + 1):
+        # Blank lines between documents do no harm.
         if line.strip():
             yield f"{name}, line {number}", _line_value(name, number, line, template)
 
@@ -343,8 +356,8 @@ def _decoded(name: str, line: int, data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        place = line + data.count(b"\n", 0, error.start)
-        raise BadRecording(f"{name}, line {place}: no UTF-8 text: {error.reason}") from None
+        position = line + data.count(b"\n", 0, error.start)
+        raise BadRecording(f"{name}, line {position}: is not UTF-8 text: {error.reason}") from None
 
 
 def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any:
@@ -376,15 +389,16 @@ def _whole_text(name: str, text: str) -> Iterator[tuple[str, Any]]:
 
 
 def _elements(text: str) -> Iterator[Any]:
-    place = len(text) - len(text.lstrip()) + 1
+    position = len(text) - len(text.lstrip()) + 1
+    # After the value of a list: its items before the damage can still be read.
     while text.lstrip().startswith("["):
         try:
-            place = len(text) - len(text[place:].lstrip())
-            value, place = _DECODER.raw_decode(text, place)
+            position = len(text) - len(text[position:].lstrip())
+            value, position = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError):
             return
         yield value
-        place = text.find(",", place) + 1 or len(text)
+        position = text.find(",", position) + 1 or len(text)
 
 
 # -- msgpack ---------------------------------------------------------------------------------
@@ -417,8 +431,10 @@ def _msgpack_values(name: str, file: BinaryIO, most: int) -> Iterator[tuple[str,
             for value in unpacker:
                 number, end = number + 1, unpacker.tell()
                 yield f"{name}, item {number}", value
+        # The items before it were yielded, so what is read is kept.
         except (ValueError, UnpackException, RecursionError, TypeError) as error:
             raise BadRecording(f"{name}, item {number + 1}: damaged msgpack: {error}") from None
+        # The file is at its end, or what is left of it is not readable.
         if not data:
             break
     if damage is None and end != read:  # at the end, tell() counts half an item too
@@ -438,6 +454,7 @@ def msgpack_array(mapping: dict[Any, Any]) -> Any:
         If the mapping does not describe a valid array.
     """
     marks = {key.decode() if isinstance(key, bytes) else key: key for key in mapping}
+    # Any mapping without all three keys is a mapping of the document.
     if not {"nd", "type", "data"} <= marks.keys():
         return mapping
     is_array, kind, data = (mapping[marks[key]] for key in ("nd", "type", "data"))
@@ -447,6 +464,8 @@ def msgpack_array(mapping: dict[Any, Any]) -> Any:
     values = np.frombuffer(data, dtype)
     if is_array and "shape" in marks:
         shape = mapping[marks["shape"]]
+        # Without values the product of the lengths is 0, however long the others are: bounded
+        # here.
         if not len(values) and prod(shape[: list(shape).index(0)]) > MOST_EMPTY:
             raise ValueError(f"an array of the shape {shape} without values")
         return values.reshape(shape)

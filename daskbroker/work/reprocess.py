@@ -149,7 +149,7 @@ def reprocess(
     with (
         into.batch(),
         open_pool(client) as pool,
-        progress_bar(results, " runs", progress) as bar,
+        progress_bar(results, " runs", show=progress) as bar,
     ):
         inserting = pool.remote and all(
             source.store.opens_on_workers for source in into.event_sources
@@ -174,6 +174,7 @@ def reprocess(
 def _note(report: ReprocessReport, job: _Job, future: Any, into: DataBroker | None) -> None:
     """Note the result of a task in the report; if ``into`` is given, insert its runs first."""
     uid = job.run.uid
+    # It has no result to ask for.
     if future.cancelled():
         report.failed[uid] = ConnectionError(f"run {uid!r}: its call was cancelled")
         return
@@ -232,8 +233,10 @@ def _jobs(
         run = found_run.as_now()  # the uid of the stop is part of what results are identified by
         first = recipe.uid_of(run)
         found = into.header_source.store.find_uid(first)
+        # It may get more events, and what is made of it another uid.
         if run.stop is None and not unfinished:
             reason = "it has not stopped"
+        # Results in the same store would be processed without end.
         elif recipe.made(run):
             reason = "this job made it"
         elif is_derived(run.start) and not derived:
@@ -241,6 +244,7 @@ def _jobs(
         elif found is not None and found[1] is not None:
             reason = f"done before, as {first}"
         else:
+            # Begun before and cut off: the same versions are noted again.
             yield _Job(run, first, time.time()) if found is None else _Job.again(run, found[0])
             continue
         report.skipped[run.uid] = reason
@@ -266,13 +270,15 @@ class _Recipe:
         dataset: str | None,
     ) -> _Recipe:
         if not callable(func):
-            raise ConfigError(f"func has to be a function of a header, not a {type(func).__name__}")
+            raise ConfigError(f"func must be a function of a header, not a {type(func).__name__}")
         given = normalize(dict(parameters or {}), "parameters")
         note: dict[str, Any] = {"function": _function_name(func)}
+        # A name given by the user stands for the source.
         if name is not None:
             note["name"] = name
         else:
             note["source"] = _digest_of_source(func)
+        # Only if given, so that the identity of other jobs stays as it was.
         if dataset is not None:
             note["dataset"] = dataset
         note["parameters"] = given
@@ -320,6 +326,7 @@ def _digest_of_source(func: Callable[..., Any]) -> str:
         If it is a lambda, a closure, or not a plain function.
     """
     shown = _function_name(func)
+    # Such functions have the same source in different calls, or none.
     if not inspect.isfunction(func) or func.__name__ == "<lambda>" or func.__closure__:
         raise ConfigError(
             f"{shown} cannot be identified by its source (a lambda, a closure, or not a plain "
@@ -327,6 +334,7 @@ def _digest_of_source(func: Callable[..., Any]) -> str:
         )
     try:
         text = inspect.getsource(func).encode()
+    # Functions typed into an interpreter have no file with their source.
     except (OSError, TypeError):
         text = func.__code__.co_code + repr(func.__code__.co_consts).encode()
     return hashlib.blake2b(text, digest_size=16).hexdigest()
@@ -339,6 +347,7 @@ def _versions(func: Callable[..., Any]) -> dict[str, str]:
         with suppress(PackageNotFoundError, ValueError):
             found[package] = version(package)
     module = sys.modules.get(own)
+    # Packages without metadata of an installation often have a version all the same.
     if own not in found and isinstance(getattr(module, "__version__", None), str):
         found[own] = str(module.__version__)  # type: ignore[union-attr]
     return found
@@ -403,11 +412,13 @@ def _products(result: Any) -> Iterator[Any]:
     documents: list[Any] = []
     for item in result:
         pair = isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], str)
+        # A second start begins another run.
         if documents and (not pair or item[0] == "start"):
             yield documents
             documents = []
         if pair:
             documents.append(item)
+        # A function may yield None for what it makes nothing of.
         elif item is not None:
             yield from _products(item)
     if documents:

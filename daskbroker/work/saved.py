@@ -31,10 +31,10 @@ MAGIC = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _SUFFIXES = (".nc", ".nc4", ".netcdf")
 _ZARR_ATTRS = ("zarr.json", ".zattrs", ".zmetadata")
 
-LARGEST = 64 * 2**20
+FREE_BYTES = 64 * 2**20
 """Bytes that any Dataset may have in memory, whatever the size of its file."""
 RATIO = 250
-"""Maximum ratio of a Dataset's bytes in memory to the size of its file, above :data:`LARGEST`."""
+"""Maximum ratio of a Dataset's size in memory to that of its file, above :data:`FREE_BYTES`."""
 
 
 def is_ours(path: Path) -> bool:
@@ -44,6 +44,7 @@ def is_ours(path: Path) -> bool:
     recordings. A file that the user names is read in any case.
     """
     if path.is_dir():
+        # A folder that must not be read cannot be recognized.
         with suppress(PermissionError):
             texts = [file for file in map(path.joinpath, _ZARR_ATTRS) if file.is_file()]
             return is_zarr(path) and any(SOFTWARE.encode() in file.read_bytes() for file in texts)
@@ -92,6 +93,8 @@ def read_saved(path: Path) -> Iterator[tuple[str, Document]]:
         options: dict[str, Any] = by_zarr if path.is_dir() else {"engine": _engine(path)}
         with xr.open_datatree(path, **options) as tree:
             _check_size(path, tree, size)
+            # Each Dataset becomes a run; its uid follows from the content, so a second ingest
+            # finds it.
             for number, product in enumerate(_products(tree)):
                 yield from _documents(product, derived_uid(digest, f"saved {number}"))
     except BadRecording:
@@ -116,6 +119,7 @@ def _digest(path: Path) -> tuple[str, int]:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     digest, size = hashlib.blake2b(digest_size=16), 0
     for file in files:
+        # Zarr keeps chunks in folders, too.
         if file.is_file():
             name = file.relative_to(path).as_posix() if path.is_dir() else ""
             digest.update(repr((name, file.stat().st_size)).encode())
@@ -128,9 +132,10 @@ def _digest(path: Path) -> tuple[str, int]:
 
 def _check_size(path: Path, tree: xr.DataTree, size: int) -> None:
     held = sum(node.dataset.nbytes for node in tree.subtree)
-    if held > max(LARGEST, RATIO * size):
+    # A small file may declare arrays of any size, which would be allocated.
+    if held > max(FREE_BYTES, RATIO * size):
         raise BadRecording(
-            f"{path}: says that it holds {held:,} bytes, more than {RATIO} times its size"
+            f"{path}: declares {held:,} bytes of data, more than {RATIO} times its size"
         )
 
 
@@ -158,6 +163,7 @@ def _time_of(product: Any) -> float:
     It is always the same for the same content, as the documents of a run must be.
     """
     start = attrs(product).get("start")
+    # A Dataset of daskbroker names the run that it is from.
     if start is not None:
         return seconds_of(start, 0.0)
     datasets = [product] if isinstance(product, xr.Dataset) else [*product.children.values()]

@@ -109,11 +109,13 @@ class TolerantInserter:
             except StoreDamaged:
                 raise
             except StoreError as error:
+                # Not at each try, which would fill the log.
                 if tries % REMIND == 0:
                     self._warn(
                         f"the store accepts no inserts, and documents wait until it does: {error}"
                     )
                 tries += 1
+                # The caller ends, and the document stays where it waits.
                 if not self._wait(pause):
                     raise
                 pause = min(2 * pause, LONGEST_WAIT)
@@ -129,6 +131,7 @@ class TolerantInserter:
             # With a spool the error may be about an earlier event, and this one was not tried.
             # Then the error has notes.
             notes = getattr(error, "__notes__", None)
+            # The error is about this document.
             if not notes:
                 raise
             self._broker.insert(name, doc)
@@ -172,6 +175,7 @@ class TolerantInserter:
         documents, and among the stored descriptors.
         """
         run = doc.get("uid") if name == "start" else doc.get("run_start")
+        # Rows and descriptors name their run only by way of another document.
         if run is None:
             parents = (doc.get(key) for key in ("descriptor", "resource", "stream_resource"))
             parent = next((found for found in parents if found is not None), None)
@@ -211,6 +215,7 @@ class TolerantInserter:
         """
         now = time.monotonic()
         due = [doc for when, doc in self._uncounted if at_once or when <= now]
+        # Runs that have just stopped are counted later.
         self._uncounted = [] if at_once else [pair for pair in self._uncounted if pair[0] > now]
         for stop in due:
             try:
@@ -220,6 +225,7 @@ class TolerantInserter:
 
     def _count(self, stop: Doc) -> None:
         taken = stop.get("num_events")
+        # Old or foreign stops do not say how many events there were.
         if not isinstance(taken, Mapping):
             return
         stored = counted_rows(self._broker[stop["run_start"]])
@@ -228,6 +234,7 @@ class TolerantInserter:
             for stream, number in taken.items()
             if isinstance(number, int) and stored.get(stream, 0) < number
         ]
+        # A stop that is sent again would warn again.
         if short and self._is_new("short", stop["run_start"]):
             self._warn(
                 f"run {stop['run_start']} is incomplete: {', '.join(short)} are stored. The others "

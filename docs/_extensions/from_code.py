@@ -20,7 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from daskbroker.assets.handlers.registry import OWN
 from daskbroker.core import errors
-from daskbroker.core.settings import KINDS, SETTINGS, Setting
+from daskbroker.core.settings import SETTINGS, VALUE_TYPES, Setting
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 DIRECTIVES: dict[str, type[SphinxDirective]] = {}
@@ -76,7 +76,7 @@ class Settings(FromCode):
 
 
 def _setting_row(name: str, known: Setting) -> tuple[str, ...]:
-    kind = KINDS.get(known.kind) or ", ".join(f"`{x}`" for x in known.kind)
+    kind = VALUE_TYPES.get(known.value_type) or ", ".join(f"`{x}`" for x in known.value_type)
     default = "none" if known.default is None else f"`{known.default}`"
     return f"`daskbroker.{name}`", default, kind, known.help
 

@@ -8,7 +8,7 @@ import suitcase.mongo_normalized
 
 import daskbroker
 from daskbroker.core.errors import ClaimWarning
-from daskbroker.stores.mongodb.sealed_rows import MARKS
+from daskbroker.stores.mongodb.sealed_rows import SEALED_MARK
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.claim_runs import LEGACY, claim_run
 
@@ -161,7 +161,7 @@ def old_database(mongo_database):
 def journalled(uri):
     with pymongo.MongoClient(uri) as client:
         events = client.get_default_database()["event"]
-        return events.count_documents({"descriptor": {"$ne": MARKS}})
+        return events.count_documents({"descriptor": {"$ne": SEALED_MARK}})
 
 
 def test_seal_makes_an_old_database_columnar(run, old_database, store, tmp_path):

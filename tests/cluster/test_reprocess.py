@@ -219,13 +219,13 @@ def test_what_is_given_is_runs_a_function_and_a_broker(runs, into, tmp_path):
     assert len(daskbroker.reprocess(db, functions.doubled, into).done) == 9
     with pytest.raises(ConfigError, match="function of a header, not a str"):
         daskbroker.reprocess(runs, "functions:doubled", into, name="doubled")
-    opens = r"has to be a broker, not a \w+; daskbroker.connect\(.*other'\) opens it"
+    opens = r"into must be a broker, not a \w+; daskbroker.connect\(.*other'\) opens it"
     for place in (tmp_path / "other", str(tmp_path / "other")):
         with pytest.raises(ConfigError, match=opens):
             daskbroker.reprocess(runs, functions.doubled, place)
         with pytest.raises(ConfigError, match=opens):
             daskbroker.copy(runs, place)
-    with pytest.raises(ConfigError, match="has to be a broker, not a NoneType"):
+    with pytest.raises(ConfigError, match="into must be a broker, not a NoneType"):
         daskbroker.copy(runs, None)
     with pytest.raises(BadDocument, match="a str is not a table"):
         list(daskbroker.table_to_stream("table", db[-1]))

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from daskbroker.core.chunk_statistics import statistics
 from daskbroker.core.chunks import (
     CHUNK_RECORD,
     ChunkPlan,
@@ -19,7 +20,6 @@ from daskbroker.core.chunks import (
     column_kinds,
     from_ipc,
     ranges_table,
-    statistics,
     to_ipc,
 )
 from daskbroker.core.documents import Document, plain
@@ -281,8 +281,7 @@ def plan_of(
     records = []
     for number, table in enumerate(tables):
         s = statistics(EVENT, table)
-        extent = (s.seq_min, s.seq_max, s.time_min, s.time_max, s.distinct, s.ordered)
-        records.append((0, number, number * 10, s.rows, s.bytes, *extent))
+        records.append((0, number, number * 10, *s))
     return ChunkPlan(
         reader=Reader(),
         descriptors=tuple(Document(uid=uid, run_start="r") for uid in uids),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daskbroker.core.bad_runs import BadRun
-from daskbroker.core.chunks import Statistics
+from daskbroker.core.chunk_statistics import Statistics
 from daskbroker.core.column_kinds import Kind
 from daskbroker.core.documents import Document
 from daskbroker.core.errors import StoreDamaged

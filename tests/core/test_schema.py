@@ -11,7 +11,7 @@ from daskbroker.core.codec import encode
 from daskbroker.core.column_kinds import MISSING, Kind
 from daskbroker.core.fields import Field, select
 from daskbroker.core.schema import (
-    TIME,
+    TIME_DTYPE,
     claimed_dtype,
     constant,
     datetime_to_posix,
@@ -157,7 +157,7 @@ def _null(value):
     )
 
 
-@pytest.mark.parametrize("dtype", ["float64", "Int64", "boolean", "str", "object", TIME])
+@pytest.mark.parametrize("dtype", ["float64", "Int64", "boolean", "str", "object", TIME_DTYPE])
 def test_a_column_that_a_chunk_lacks_is_null(dtype):
     found = pd.Series(to_pandas(column([1, 2]), "data:absent", dtype), dtype=dtype)
     assert len(found) == 2
@@ -176,7 +176,7 @@ def test_times_are_rounded_to_microseconds():
     assert found[1] is pd.NaT
     assert found[2] == pd.Timestamp("1969-12-31 23:59:59.5", tz="UTC")
     assert found[3] is found[4] is pd.NaT
-    assert str(found.dtype) == TIME == "datetime64[us, UTC]"
+    assert str(found.dtype) == TIME_DTYPE == "datetime64[us, UTC]"
 
 
 @pytest.mark.parametrize("unit", ["us", "ns", "s", "m", "D", "25us"])
@@ -195,10 +195,13 @@ def test_a_time_of_whole_microseconds_comes_back_exactly():
 
 
 @pytest.mark.parametrize(
-    "dtype", ["int64", "uint64", "bool", "float64", "Int64", "str", "object", TIME]
+    "dtype", ["int64", "uint64", "bool", "float64", "Int64", "str", "object", TIME_DTYPE]
 )
 def test_constants_have_the_dtype(dtype):
-    for value, rows in ((None, 0), (None, 3) if dtype in ("str", "object", TIME) else (None, 0)):
+    for value, rows in (
+        (None, 0),
+        (None, 3) if dtype in ("str", "object", TIME_DTYPE) else (None, 0),
+    ):
         found = pd.Series(constant(value, rows, dtype), dtype=dtype)
         assert len(found) == rows
         assert found.isna().all()
@@ -233,7 +236,7 @@ def test_columns_of_a_table(plan):
     ]
     columns = {c.name: c for c in table_columns(plan, fields, runs)}
     assert {name: c.dtype for name, c in columns.items()} == {
-        "time": TIME,
+        "time": TIME_DTYPE,
         "x": "float64",
         "img": "object",
         "y": "float64",

@@ -108,7 +108,7 @@ def test_values_of_settings(tmp_path):
             with dask.config.set({f"daskbroker.{name}": value}):
                 assert setting(name) == expected
     for name, values in WRONG.items():
-        allowed = "one of" if isinstance(SETTINGS[name].kind, tuple) else ""
+        allowed = "one of" if isinstance(SETTINGS[name].value_type, tuple) else ""
         for value in values:
             with (
                 dask.config.set({f"daskbroker.{name}": value}),

@@ -50,7 +50,7 @@ from bson import json_util
 from bson.raw_bson import RawBSONDocument
 
 import daskbroker
-from daskbroker.stores.embedded import database as embedded_database
+from daskbroker.stores.embedded import format as embedded_format
 from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.stores.mongodb import database as mongo_database
 from daskbroker.stores.mongodb import sealing
@@ -481,7 +481,7 @@ def folder_of(name: str, suffix: str = "") -> Path:
     if name.endswith("-spool"):
         number = spool.FORMAT_VERSION
     else:
-        number = (embedded_database if name in EMBEDDED else mongo_database).FORMAT_VERSION
+        number = (embedded_format if name in EMBEDDED else mongo_database).FORMAT_VERSION
     return HERE / f"format-{number}" / (f"{name}-{suffix}" if suffix else name)
 
 

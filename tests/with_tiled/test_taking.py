@@ -273,7 +273,7 @@ def test_what_cannot_be_right_is_refused(both, client, url, tmp_path, folder, mo
     with daskbroker.connect(tmp_path / "refused") as db:
         report = take(db, url)
         assert set(report.failed) == {short[0][1]["uid"], shared.uid}
-        assert "4 rows, and the stop document says 9" in report.failed[short[0][1]["uid"]]
+        assert "4 rows, but the stop document declares 9" in report.failed[short[0][1]["uid"]]
         assert "same file" in report.failed[shared.uid]
         assert shared.uid not in db
         legacy = db[documents[0][1]["uid"]]

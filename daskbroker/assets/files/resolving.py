@@ -107,7 +107,7 @@ def resolve(
     name = "parameters" if stream and resource.get("parameters") else "resource_kwargs"
     kwargs = resource.get(name) or {}
     if not isinstance(kwargs, Mapping):
-        raise FillError(f"{label}: {name} is no mapping but {kwargs!r:.100}")
+        raise FillError(f"{label}: {name} must be a mapping, not {kwargs!r:.100}")
     roots = {key: _from_here(os.fspath(folder)) for key, folder in (root_map or {}).items()}
     if resource.get("uri"):
         paths = _paths_of_uri(str(resource["uri"]), roots, label)
@@ -208,21 +208,21 @@ def _mapped(path: str, roots: Mapping[str, str], *, windows: bool = False) -> st
         return _posix(path, windows=windows)
     if path in roots:
         return roots[path]
-    parts = _parts(path, windows=windows)
+    parts = _names(path, windows=windows)
     for key in sorted(roots, key=len, reverse=True):
-        head = _parts(key, windows=windows)
+        head = _names(key, windows=windows)
         if head and _alike(parts[: len(head)], windows=windows) == _alike(head, windows=windows):
             last = "/" if _posix(path, windows=windows).endswith("/") else ""
             return os.path.join(roots[key], "/".join(parts[len(head) :]) + last)
     return _posix(path, windows=windows)
 
 
-def _parts(path: str, *, windows: bool) -> tuple[str, ...]:
+def _names(path: str, *, windows: bool) -> tuple[str, ...]:
     return (PureWindowsPath if windows else PurePosixPath)(path).parts
 
 
-def _alike(parts: tuple[str, ...], *, windows: bool) -> tuple[str, ...]:
-    return tuple(part.casefold() for part in parts) if windows else parts
+def _alike(names: tuple[str, ...], *, windows: bool) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in names) if windows else names
 
 
 def _here(path: str, original: str, label: str) -> str:
@@ -235,8 +235,8 @@ def _here(path: str, original: str, label: str) -> str:
     """
     if os.name != "nt" and PureWindowsPath(path).drive and not path.startswith("/"):
         raise FillError(
-            f"{label}: {original!r} is a Windows path; set root_map={{{original!r}: folder}} would "
-            "say where that is here"
+            f"{label}: {original!r} is a Windows path; set root_map={{{original!r}: folder}} to "
+            "the folder on this machine"
         )
     return _from_here(path)
 

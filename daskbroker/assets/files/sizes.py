@@ -44,8 +44,8 @@ def check_cell(shape: Iterable[int], itemsize: int, stored: int | None) -> None:
     shape = tuple(map(int, shape))
     if not is_believable(prod(shape) * itemsize, stored):
         raise FillError(
-            f"cells of {shape}, {_shown(prod(shape) * itemsize)}, are claimed of a file of "
-            f"{_shown(stored or 0)}, which cannot hold that"
+            f"cells of {shape}, {_shown(prod(shape) * itemsize)}, are declared, but the file has "
+            f"only {_shown(stored or 0)}"
         )
 
 
@@ -66,8 +66,8 @@ def check_block(claimed: int, stored: int | None) -> None:
     """
     if not is_believable(claimed, stored, SMALL_BLOCK):
         raise FillError(
-            f"{_shown(claimed)} at once are asked of a file of {_shown(stored or 0)}, which "
-            "cannot hold that; what was never written can be read in smaller parts"
+            f"{_shown(claimed)} are requested at once from a file of {_shown(stored or 0)}; "
+            "request smaller regions if parts of the file were never written"
         )
 
 

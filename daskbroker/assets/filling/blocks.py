@@ -238,8 +238,8 @@ def _frames_there(handler: BlockHandler, datums: Datums) -> FramesThere | None:
 
 def _cells(handler: BlockHandler, datums: Datums, data_key: Mapping[str, Any] | None) -> list[Cell]:
     cells = []
-    for place in range(len(datums)):
-        one = datums.take(slice(place, place + 1))
+    for position in range(len(datums)):
+        one = datums.take(slice(position, position + 1))
         shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
         if shape is None or dtype is None:
             cells.append(_read_cell(handler, one))

@@ -21,29 +21,29 @@ from ...core.column_kinds import MISSING, field_kind
 from ...core.documents import from_json
 from ...core.layouts import as_one_chunk, cells
 
-__all__ = ["COLUMNS", "CellContents", "FilledBlock", "contents_table"]
+__all__ = ["CELL_COLUMNS", "CellContents", "FilledBlock", "contents_table"]
 
 FilledBlock = tuple[np.ndarray, Any]
 """Places of events, and their cells: an array, or a list if the cells have no common shape."""
 
-COLUMNS = ("seq_num", "filled")
+CELL_COLUMNS = ("seq_num", "filled")
 """Physical columns that are read besides ``data:<key>``."""
 
 
-KEPT = 4
+MAX_CACHED = 4
 """Maximum number of chunks whose references stay in memory: blocks of one chunk are often read in
 turn."""
 
 
-@lru_cache(KEPT)
+@lru_cache(MAX_CACHED)
 def contents_table(store: str, reader: ChunkReader, chunk: Any, key: str) -> pa.Table:
     """Read the columns of a chunk that :meth:`CellContents.of_table` needs for a data key."""
-    return reader.read(chunk, [f"data:{key}", *COLUMNS])
+    return reader.read(chunk, [f"data:{key}", *CELL_COLUMNS])
 
 
 @dataclass(frozen=True, eq=False)
 class CellContents:
-    """What some events of one descriptor hold of one external key.
+    """Content of one external key in some events of one descriptor.
 
     Attributes
     ----------
@@ -80,18 +80,18 @@ class CellContents:
         *,
         external: bool = True,
     ) -> CellContents:
-        """Build from rows of a chunk that was read with ``data:<key>`` and :data:`COLUMNS`.
+        """Build from rows of a chunk that was read with ``data:<key>`` and :data:`CELL_COLUMNS`.
 
         ``external`` is whether the descriptor declares the key as external; if False, even text is
         a value.
         """
         seq_nums = table.column("seq_num").to_numpy()[rows]
-        place = table.schema.get_field_index(f"data:{key}")
+        position = table.schema.get_field_index(f"data:{key}")
         none, every = np.zeros(0, np.int64), np.arange(len(seq_nums))
-        if place < 0:
+        if position < 0:
             return cls(seq_nums, _text([]), none, [], none, every)
-        kind, _ = field_kind(table.schema.field(place))
-        column = as_one_chunk(table.column(place))
+        kind, _ = field_kind(table.schema.field(position))
+        column = as_one_chunk(table.column(position))
         # An array cannot be a reference, whatever ``filled`` says.
         if kind.name == "array" and kind.dtype != "<U" and not kind.nulls:
             return cls(seq_nums, _text([]), none, block(column, kind)[rows], every, none)
@@ -175,14 +175,14 @@ class CellContents:
 
     @classmethod
     def _of_cells(cls, seq_nums: np.ndarray, values: list[Any], states: list[Any]) -> CellContents:
-        kinds = np.fromiter(map(_kind, values, states), np.int64, len(values))
+        kinds = np.fromiter(map(_content_of, values, states), np.int64, len(values))
         referring, valued, bare = (np.flatnonzero(kinds == kind) for kind in range(3))
         references = _text([values[row] for row in referring.tolist()])
         there = [values[row] for row in valued.tolist()]
         return cls(seq_nums, references, referring, there, valued, bare)
 
 
-def _kind(value: Any, state: Any) -> int:
+def _content_of(value: Any, state: Any) -> int:
     """Return 0 for a reference, 1 for a value, 2 for nothing."""
     if value is None or value is MISSING:
         return 2

@@ -108,7 +108,7 @@ def _filled_block(
 def with_cells(
     filling: Filling,
     events: Iterable[Mapping[str, Any]],
-    found: Sequence[tuple[Target, CellContents, Sequence[FilledBlock]]],
+    read: Sequence[tuple[Target, CellContents, Sequence[FilledBlock]]],
 ) -> Iterator[Document]:
     """Yield events with cells in place of references, as :func:`fill_events` does.
 
@@ -118,11 +118,11 @@ def with_cells(
         Filling whose rules treat missing cells; events may be left out because of them.
     events
         Events of one descriptor.
-    found
+    read
         For each key its target, what the events hold, and the blocks that were read for them.
     """
-    keys = [target.key for target, *_ in found]
-    changes = [_changes(filling, *one) for one in found]
+    keys = [target.key for target, *_ in read]
+    changes = [_changes(filling, *one) for one in read]
     for event, *values in zip(events, *changes, strict=True):
         if not any(value is LEFT_OUT for value in values):
             yield _changed(event, dict(zip(keys, values, strict=True)))
@@ -141,15 +141,15 @@ def _changes(
     rule = filling.rule(target)
     cells, missing = filling.cells_of(target, contents, blocks)
     changes: list[Any] = [None] * len(contents)
-    for place, reference in zip(
+    for position, reference in zip(
         contents.referring.tolist(), contents.references.to_pylist(), strict=True
     ):
-        changes[place] = read_only(cells[place]), reference
+        changes[position] = read_only(cells[position]), reference
     if is_stream_key(target.claim) or rule.gap == "fill":
-        for place in contents.bare.tolist():
-            changes[place] = read_only(cells[place]), True
-    for place in missing.tolist() if rule.drops else ():
-        changes[place] = LEFT_OUT
+        for position in contents.bare.tolist():
+            changes[position] = read_only(cells[position]), True
+    for position in missing.tolist() if rule.drops else ():
+        changes[position] = LEFT_OUT
     return changes
 
 

@@ -62,23 +62,23 @@ def extra_frames(
         return None
     # Only that column: datums may have others, such as the channel of a spectrum.
     column = {name: cells for name, cells in datums.columns.items() if name == frames.name}
-    place = int(np.max(Datums(column, datums.count).integers(frames.name)))
-    if frames.frames > frames.up_to(place):
-        place = max(place, _last_place(target, references, resource, frames.name))
-    told = frames.up_to(place)
+    position = int(np.max(Datums(column, datums.count).integers(frames.name)))
+    if frames.frames > frames.up_to(position):
+        position = max(position, _last_frame(target, references, resource, frames.name))
+    told = frames.up_to(position)
     if frames.frames <= told:
         return None
-    of_each, rest = divmod(frames.frames, place + 1 - frames.first)
+    of_each, rest = divmod(frames.frames, position + 1 - frames.first)
     fits = frames.option and not rest
     return ExtraFrames(resource.path, frames.frames, told, frames.option, of_each if fits else 0)
 
 
-def _last_place(
+def _last_frame(
     target: Target, references: References, resource: ResolvedResource, name: str
 ) -> int:
     """Return the place of the event that has the last of the frames, in any stream."""
     if not resource.stream:
-        return references.last_place(resource.uid, name)
+        return references.last_frame(resource.uid, name)
     document = references.documents(STREAM_RESOURCE, [resource.uid])[resource.uid]
     return references.last_index(target.descriptor, target.key, document)
 

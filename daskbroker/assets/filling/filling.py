@@ -15,7 +15,6 @@ import numpy as np
 
 from ...core.errors import FillError, FrameMissing
 from ...core.external import is_stream_key
-from ...core.peeks import Cell
 from ..files.readable import ANYWHERE, ReadableRoots
 from ..files.resolving import ResolvedResource, normal_spec, resolve
 from ..handlers.contract import Datums
@@ -38,22 +37,24 @@ from .fitting import (
     in_shape_if_it_fits,
     meet_block,
     naming_cells,
+    place_text,
     stack_cells,
     values_of_events,
 )
-from .knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
+from .knowledge import Differs, Known, KnownOfRun
+from .lost import read_there
 from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
 from .target import Target
 
 __all__ = ["Filling", "Target"]
 
-_FOUND_BY_THEMSELVES = HandlerRegistry()
+_DEFAULT_HANDLERS = HandlerRegistry()
 """Built-in handlers and those of installed packages, which every process finds without help."""
 
 
 @dataclass(frozen=True, eq=False)
 class Filling:
-    """All that is needed to fill the external cells of some runs, in any process.
+    """Everything needed to fill the external cells of some runs, in any process.
 
     Attributes
     ----------
@@ -158,13 +159,13 @@ class Filling:
         there = np.zeros(len(contents), bool)
         there[contents.valued] = True
 
-        def touch(found: CellsOfResource) -> bool:
-            resource, factory = self.handler(target, found)
-            touch_block(resource, factory, found.datums, data_key=target.claim, where=target.where)
+        def touch(cells: CellsOfResource) -> bool:
+            resource, factory = self.handler(target, cells)
+            touch_block(resource, factory, cells.datums, data_key=target.claim, where=target.where)
             return True
 
-        for places, _ in self._there(target, contents, run_fraction, touch, strict=False):
-            there[places] = True
+        for positions, _ in self._there(target, contents, run_fraction, touch, strict=False):
+            there[positions] = True
         return there
 
     def frames(
@@ -190,7 +191,7 @@ class Filling:
         for found in self._find(target, contents, run_fraction, strict=True):
             resource, factory = self.handler(target, found)
             more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
-            parts.append((found.places, locate_block(resource, factory, found.datums, **more)))
+            parts.append((found.positions, locate_block(resource, factory, found.datums, **more)))
             self._tell_extra(target, resource, factory, found.datums)
         return CellFrames.joined(len(contents), parts)
 
@@ -245,11 +246,11 @@ class Filling:
     ) -> Iterator[FilledBlock]:
         """Yield the cells of :meth:`cells` file by file, without values that events hold."""
 
-        def read(found: CellsOfResource) -> Any:
-            resource, factory = self.handler(target, found)
+        def read(cells: CellsOfResource) -> Any:
+            resource, factory = self.handler(target, cells)
             with naming_cells(target.where, resource):
-                block = self._as_shown(target, resource, factory, found.datums)
-            self._tell_extra(target, resource, factory, found.datums)
+                block = self._as_shown(target, resource, factory, cells.datums)
+            self._tell_extra(target, resource, factory, cells.datums)
             return block
 
         yield from self._there(target, contents, run_fraction, read)
@@ -259,17 +260,17 @@ class Filling:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what :meth:`cells` does, from blocks already read, and places of missing cells."""
         out = np.empty(len(contents), dtype=object)
-        for place, value in zip(contents.valued.tolist(), contents.values, strict=True):
-            out[place] = value
+        for position, value in zip(contents.valued.tolist(), contents.values, strict=True):
+            out[position] = value
         gathered = Gathered(contents, streamed=is_stream_key(target.claim))
-        for places, block in blocks:
-            gathered.note(places)
-            for place, cell in zip(places.tolist(), block, strict=True):
-                out[place] = cell
+        for positions, block in blocks:
+            gathered.note(positions)
+            for position, cell in zip(positions.tolist(), block, strict=True):
+                out[position] = cell
         rule = self.rule(target)
         missing = gathered.missing(rule, target.where)
-        for place in missing.tolist() if rule.gap == "fill" else ():
-            out[place] = rule.cell()
+        for position in missing.tolist() if rule.gap == "fill" else ():
+            out[position] = rule.cell()
         return out, missing
 
     def _as_shown(
@@ -279,7 +280,7 @@ class Filling:
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
         known = self.known_of(target)
         if known is not None and known.refused:
-            raise self._refused(target, resource, known)
+            raise known.refusal(place_text(target.where, resource))
         if self.mismatch == "keep" or is_open(target.claim):
             return read_block(resource, factory, datums, **more)
         if known is not None:
@@ -327,8 +328,8 @@ class Filling:
             no NaN.
         """
 
-        def read(found: CellsOfResource) -> np.ndarray:
-            return self._region(target, found, declared, roi)
+        def read(cells: CellsOfResource) -> np.ndarray:
+            return self._region(target, cells, declared, roi)
 
         parts = list(self._there(target, contents, run_fraction, read))
         if len(contents.valued):
@@ -341,16 +342,16 @@ class Filling:
             return gathered.array(self.rule(target), target.where, declared, roi, parts)
 
     def _region(
-        self, target: Target, found: CellsOfResource, declared: Declared, roi: Roi
+        self, target: Target, cells: CellsOfResource, declared: Declared, roi: Roi
     ) -> np.ndarray:
         assert declared.shape is not None
-        resource, factory = self.handler(target, found)
+        resource, factory = self.handler(target, cells)
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
         known = self.known_of(target)
 
-        def read(part: Roi) -> np.ndarray:
+        def read(roi: Roi) -> np.ndarray:
             block = read_block(
-                resource, factory, found.datums, part, declared=declared.shape, **more
+                resource, factory, cells.datums, roi, declared=declared.shape, **more
             )
             if known is not None:
                 meet_block(known, block, given)
@@ -358,23 +359,26 @@ class Filling:
 
         with naming_cells(target.where, resource):
             if known is not None and known.refused:
-                raise self._refused(target, resource, known)
-            given = cell_shape(resource, factory, found.datums, **more)
+                raise known.refusal(place_text(target.where, resource))
+            given = cell_shape(resource, factory, cells.datums, **more)
             try:
                 # The shape differs; the error needs the dtype too, for the next opening.
                 if known is not None and given is not None and not known.has_shape(given):
-                    first = found.datums.take(slice(0, 1))
+                    first = cells.datums.take(slice(0, 1))
                     known.meet(*look_at_cells(resource, factory, first, **more))
                 block = cast(fit(read, given, declared.shape, roi), declared.dtype)
             except Differs as differs:
-                raise self._unforeseen(target, resource, differs.cell) from None
-        self._tell_extra(target, resource, factory, found.datums)
+                assert known is not None
+                group = (self.references[target.run].store, target.descriptor, target.key)
+                where = place_text(target.where, resource)
+                raise known.unforeseen(where, group, differs.cell) from None
+        self._tell_extra(target, resource, factory, cells.datums)
         return block
 
     def _tell_extra(
         self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
     ) -> None:
-        """Warn of frames in no event in a file that was just read and nobody peeked into."""
+        """Warn of frames in no event in a file that was just read without a look into it before."""
         known = self.known_of(target)
         peeked = known is not None and not known.guessed
         # A peek has reported them already. Files of open runs may be ahead of their documents.
@@ -382,32 +386,6 @@ class Filling:
             return
         references, strict = self.references[target.run], self.mismatch == "raise"
         tell_extra_frames(target, references, resource, factory, datums, strict=strict)
-
-    @staticmethod
-    def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
-        return FillError(
-            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}. "
-            "Set daskbroker.shape-mismatch to 'warn' to read the cells of the file"
-        )
-
-    def _unforeseen(
-        self, target: Target, resource: ResolvedResource, cell: Cell
-    ) -> UnforeseenCells:
-        known = self.known_of(target)
-        assert known is not None
-        if known.guessed:
-            why = (
-                "its cells were guessed from the files of similar runs, which hold "
-                f"{cells_text(known.cells)}; peek='each' looks into those of each run"
-            )
-        else:
-            why = f"the first and the last resource of this run hold {cells_text(known.cells)}"
-        return UnforeseenCells(
-            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: the file holds "
-            f"{cell}; {why}. This is noted: open the run again to read it",
-            (self.references[target.run].store, target.descriptor, target.key),
-            cell,
-        )
 
     # -- common ------------------------------------------------------------------------------
 
@@ -427,7 +405,7 @@ class Filling:
         if strict is None:
             strict = self.rule(target).lost == "raise"
         for found in self._find(target, contents, run_fraction, strict=strict):
-            yield from _read_there(found, read, strict=strict)
+            yield from read_there(found, read, strict=strict)
 
     def _find(
         self, target: Target, contents: CellContents, run_fraction: float, *, strict: bool
@@ -437,7 +415,7 @@ class Filling:
             if len(contents.references):
                 references = self.references_of(target)
                 for found in references.find(contents.references, run_fraction, strict=strict):
-                    yield found._replace(places=contents.referring[found.places])
+                    yield found._replace(positions=contents.referring[found.positions])
             if len(contents.bare) and is_stream_key(target.claim):
                 references = self.references_of(target)
                 later = None if contents.later is None else contents.later[contents.bare]
@@ -449,7 +427,7 @@ class Filling:
                     strict=strict,
                 )
                 for found in frames:
-                    yield found._replace(places=contents.bare[found.places])
+                    yield found._replace(positions=contents.bare[found.positions])
         except ReferenceMissing as error:
             raise FrameMissing(
                 f"{target.where}: {error}; fill=False leaves references as they are, {GO_ON}"
@@ -468,7 +446,7 @@ class Filling:
         except KeyError:
             raise ReferenceMissing("the references of this run were not loaded") from None
 
-    def handler(self, target: Target, found: CellsOfResource) -> tuple[ResolvedResource, Factory]:
+    def handler(self, target: Target, cells: CellsOfResource) -> tuple[ResolvedResource, Factory]:
         """Return the resolved resource of some cells, and the handler that reads it.
 
         Raises
@@ -477,40 +455,18 @@ class Filling:
             If the resource's document cannot be resolved or there is no handler for its spec.
         """
         resource = resolve(
-            found.resource,
+            cells.resource,
             root_map=self.root_map,
             readable_roots=self.readable,
-            stream=found.indices is not None,
+            stream=cells.indices is not None,
             where=target.where,
         )
-        if found.indices is not None and found.indices[0] > 0:  # its file may begin there
-            resource = replace(resource, kwargs={**resource.kwargs, "indices": found.indices})
+        if cells.indices is not None and cells.indices[0] > 0:  # its file may begin there
+            resource = replace(resource, kwargs={**resource.kwargs, "indices": cells.indices})
         return resource, self._factory(resource.spec, target.key, target.where)
 
     def _factory(self, spec: str, key: str, where: str) -> Factory:
         factory = self.overrides.get(key) or self.factories.get(normal_spec(spec))
         if factory is None:
-            factory = _FOUND_BY_THEMSELVES.find(spec, where=where)
+            factory = _DEFAULT_HANDLERS.find(spec, where=where)
         return factory
-
-
-def _read_there(
-    found: CellsOfResource, read: Callable[[CellsOfResource], Any], *, strict: bool
-) -> Iterator[tuple[np.ndarray, Any]]:
-    """Read some cells; unless ``strict``, skip those that are lost.
-
-    Handlers do not tell which cells are lost, so the datums are bisected.
-    """
-    try:
-        block = read(found)
-    except FrameMissing as error:
-        if strict:
-            raise FrameMissing(f"{error}; {GO_ON}") from error
-    else:
-        yield found.places, block
-        return
-    # A single lost cell has no halves: it is left out.
-    middle = len(found.places) // 2
-    for some in (slice(0, middle), slice(middle, None)) if middle else ():
-        half = found._replace(datums=found.datums.take(some), places=found.places[some])
-        yield from _read_there(half, read, strict=strict)

@@ -19,13 +19,14 @@ __all__ = [
     "in_shape_if_it_fits",
     "meet_block",
     "naming_cells",
+    "place_text",
     "stack_cells",
     "values_of_events",
 ]
 
 
 class naming_cells:
-    """Context that turns a :class:`Mismatch` or a lack of memory into an error that says where."""
+    """Return a context that adds run, stream and key to a :class:`Mismatch` or a lack of memory."""
 
     def __init__(self, where: str, resource: ResolvedResource | None = None) -> None:
         self._where = where
@@ -34,12 +35,10 @@ class naming_cells:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, exc_type: Any, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, (Mismatch, MemoryError)):
             return
-        label = self._where
-        if self._resource is not None:
-            label += f", spec {self._resource.spec!r}, path {self._resource.path!r}"
+        label = self._where if self._resource is None else place_text(self._where, self._resource)
         if isinstance(error, MemoryError):
             raise FillError(
                 f"{label}: there is not enough memory for the requested cells: "
@@ -50,6 +49,11 @@ class naming_cells:
             "daskbroker.shape-mismatch 'keep' makes tables hold the cells as they are, and "
             "h.dataset(dtypes={key: dtype}) replaces the declared dtype"
         ) from None
+
+
+def place_text(where: str, resource: ResolvedResource) -> str:
+    """Return run, stream, key, spec and path, as the beginning of error messages."""
+    return f"{where}, spec {resource.spec!r}, path {resource.path!r}"
 
 
 def as_declared(block: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:

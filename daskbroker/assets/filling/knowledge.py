@@ -17,7 +17,7 @@ from ..shapes import Declared, contradicts, is_open, long_axes
 
 __all__ = [
     "Differs",
-    "GroupPlace",
+    "GroupId",
     "Known",
     "KnownOfRun",
     "UnforeseenCells",
@@ -58,12 +58,12 @@ class Known:
 
     @property
     def complaint(self) -> str:
-        """Reason for which it is refused."""
+        """Reason why the file is refused, as text."""
         return self.wrong or self.extra
 
     @cached_property
     def token(self) -> str:
-        """Text that changes with what a variable gets from it, but not with how it is known."""
+        """Text that depends on the cells of the variable, and not on how they became known."""
         return repr((self.cells, self.declared, self.refused))
 
     def meet(self, cell: Cell) -> None:
@@ -80,6 +80,28 @@ class Known:
     def has_shape(self, shape: tuple[int, ...]) -> bool:
         """Return whether one of the cells has this shape."""
         return any(cell.shape == shape for cell in self.cells)
+
+    def refusal(self, where: str) -> FillError:
+        """Return the error of reading a file that is :attr:`refused`."""
+        return FillError(
+            f"{where}: {self.complaint}. "
+            "Set daskbroker.shape-mismatch to 'warn' to read the cells of the file"
+        )
+
+    def unforeseen(self, where: str, group: GroupId, cell: Cell) -> UnforeseenCells:
+        """Return the error of a cell that differs from all known ones, which notes it."""
+        if self.guessed:
+            why = (
+                "its cells were guessed from the files of similar runs, which hold "
+                f"{cells_text(self.cells)}; peek='each' looks into those of each run"
+            )
+        else:
+            why = f"the first and the last resource of this run hold {cells_text(self.cells)}"
+        return UnforeseenCells(
+            f"{where}: the file holds {cell}; {why}. This is noted: open the run again to read it",
+            group,
+            cell,
+        )
 
 
 KnownOfRun = Mapping[tuple[str, str], Known]
@@ -186,15 +208,15 @@ class Differs(Exception):
         self.cell = cell
 
 
-GroupPlace = tuple[str, str, str]
-"""Place of a resource group over all stores: store, descriptor and data key."""
+GroupId = tuple[str, str, str]
+"""Identity of a group of resources over all stores: store, descriptor and data key."""
 
-_noted: BoundedDict[GroupPlace, tuple[Cell, ...]] = BoundedDict()
+_noted: BoundedDict[GroupId, tuple[Cell, ...]] = BoundedDict()
 
 
-def cells_noted(place: GroupPlace) -> tuple[Cell, ...]:
+def cells_noted(group: GroupId) -> tuple[Cell, ...]:
     """Return cells that were found to differ when computing, here or on a worker that reported."""
-    return _noted.get(place, ())
+    return _noted.get(group, ())
 
 
 class UnforeseenCells(FillError):
@@ -206,15 +228,15 @@ class UnforeseenCells(FillError):
     ----------
     message
         Message of the error.
-    place, cell
-        Place of the resource group, and the cell that is noted for it.
+    group, cell
+        Identity of the resource group, and the cell that is noted for it.
     """
 
-    def __init__(self, message: str, place: GroupPlace, cell: Cell) -> None:
+    def __init__(self, message: str, group: GroupId, cell: Cell) -> None:
         super().__init__(message)
-        self._place, self._cell = place, cell
-        if cell not in cells_noted(place):
-            _noted[place] = (*cells_noted(place), cell)
+        self._group, self._cell = group, cell
+        if cell not in cells_noted(group):
+            _noted[group] = (*cells_noted(group), cell)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.args[0], self._place, self._cell))
+        return (type(self), (self.args[0], self._group, self._cell))

@@ -141,9 +141,9 @@ class Gathered:
         if not streamed:
             self._gap[contents.bare] = True
 
-    def note(self, places: np.ndarray) -> None:
-        """Note that the cells at these places exist."""
-        self._missing[places] = False
+    def note(self, positions: np.ndarray) -> None:
+        """Note that the cells at these positions exist."""
+        self._missing[positions] = False
 
     def missing(self, rule: Rule, where: str) -> np.ndarray:
         """Return the places of the missing cells.
@@ -167,9 +167,9 @@ class Gathered:
         where: str,
         declared: Declared,
         roi: Roi,
-        parts: Sequence[tuple[np.ndarray, np.ndarray]],
+        blocks: Sequence[tuple[np.ndarray, np.ndarray]],
     ) -> np.ndarray:
-        """Return the parts in the order of the events, with missing cells treated by the rule.
+        """Return the blocks in the order of the events, with missing cells treated by the rule.
 
         Raises
         ------
@@ -181,15 +181,15 @@ class Gathered:
         cell = shape_of(axes_of(roi, declared.shape))
         size = len(self._contents) * prod(cell) * declared.dtype.itemsize
         # No file confirms the declared shape here, and it must not allocate any amount of memory.
-        if not parts and not is_believable(size, 0, SMALL_BLOCK):
+        if not blocks and not is_believable(size, 0, SMALL_BLOCK):
             raise FillError(
                 f"{where}: the descriptor declares cells of {declared.shape}, {size:,} bytes "
                 f"for {len(self._contents)} events of which none has a value"
             )
         out = np.empty((len(self._contents), *cell), declared.dtype)
-        for places, block in parts:
-            out[places] = block
-            self.note(places)
+        for positions, block in blocks:
+            out[positions] = block
+            self.note(positions)
         missing = self.missing(rule, where)
         if rule.drops:
             none_missing(self._contents, missing, where)

@@ -26,9 +26,9 @@ def fill_stream(
     stream: Iterable[Named],
     filling_of: FillingOf,
     find_descriptor: Callable[[str], Mapping[str, Any] | None],
-    in_place: bool = False,
     fields: Collection[str] | None = None,
     *,
+    in_place: bool = False,
     waits: bool = True,
 ) -> Iterator[tuple[str, Any]]:
     """Yield the same ``(name, doc)`` pairs lazily, with events and event_pages filled.
@@ -42,10 +42,10 @@ def fill_stream(
     find_descriptor
         Function that returns a descriptor by its uid, for events whose descriptor is not in the
         stream.
-    in_place
-        If True, change the given documents (plain dicts) rather than make new ones.
     fields
         Data keys to fill; all external keys if None.
+    in_place
+        If True, change the given documents (plain dicts) rather than make new ones.
     waits
         If True, the stream may wait for the source of its documents, so each document is passed
         on before the next is requested. If False, events are filled block by block.
@@ -62,15 +62,15 @@ def fill_stream(
     owners = _Owners(filling_of, find_descriptor, fields)
     for block in ([pair] for pair in stream) if waits else _blocks(stream, owners):
         filled = _filled(block, owners)
-        for place, (name, doc) in enumerate(block):
-            if place not in filled:
+        for position, (name, doc) in enumerate(block):
+            if position not in filled:
                 yield name, doc
-            elif isinstance(filled[place], FillError):
-                raise filled[place]
+            elif isinstance(filled[position], FillError):
+                raise filled[position]
             else:
                 yield (
                     name,
-                    _put_into(doc, filled[place]) if in_place else as_document(filled[place]),
+                    _put_into(doc, filled[position]) if in_place else as_document(filled[position]),
                 )
 
 
@@ -96,7 +96,7 @@ class _Owners:
 
     def note(self, descriptor: Mapping[str, Any]) -> None:
         """Note a descriptor that comes in the stream."""
-        if _parts_of("descriptor", descriptor, "uid", "data_keys")["uid"] not in self.known:
+        if _texts_of("descriptor", descriptor, "uid", "data_keys")["uid"] not in self.known:
             keys = wanted_keys(descriptor, self.fields)
             self.known[descriptor["uid"]] = _Owner(descriptor, keys)
 
@@ -119,7 +119,7 @@ class _Owners:
         return owner
 
 
-def _parts_of(name: str, doc: Any, uid: str, content: str) -> Mapping[str, Any]:
+def _texts_of(name: str, doc: Any, uid: str, content: str) -> Mapping[str, Any]:
     """Return a document if it has text and a mapping under these keys.
 
     Raises
@@ -144,7 +144,7 @@ def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
         if name == "descriptor":
             owners.note(doc)
         elif name == "event":
-            share += owners.of(_parts_of(name, doc, "descriptor", "data")).share
+            share += owners.of(_texts_of(name, doc, "descriptor", "data")).share
         # No more events wait than are filled at a time, which bounds the memory.
         if share >= 1 or name == "event_page" or len(block) == MOST_WAITING:
             yield block
@@ -157,18 +157,18 @@ def _filled(block: Sequence[Named], owners: _Owners) -> dict[int, Any]:
     """Return filled events and pages, or the error that prevents it, by place in the block."""
     events: dict[str, list[int]] = {}
     filled: dict[int, Any] = {}
-    for place, (name, doc) in enumerate(block):
+    for position, (name, doc) in enumerate(block):
         if name == "descriptor":
             owners.note(doc)
         elif name == "event":
-            _parts_of(name, doc, "descriptor", "data")
-            events.setdefault(doc["descriptor"], []).append(place)
+            _texts_of(name, doc, "descriptor", "data")
+            events.setdefault(doc["descriptor"], []).append(position)
         elif name == "event_page":
-            owner = owners.of(_parts_of(name, doc, "descriptor", "data"))
-            filled[place] = doc if owner.filling is None else _page(doc, owner)
-    for places in events.values():
-        docs = [block[place][1] for place in places]
-        filled.update(zip(places, _events(docs, owners.of(docs[0])), strict=True))
+            owner = owners.of(_texts_of(name, doc, "descriptor", "data"))
+            filled[position] = doc if owner.filling is None else _page(doc, owner)
+    for positions in events.values():
+        docs = [block[position][1] for position in positions]
+        filled.update(zip(positions, _events(docs, owners.of(docs[0])), strict=True))
     return filled
 
 

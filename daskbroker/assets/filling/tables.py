@@ -19,8 +19,9 @@ def fill_frame(
     table: pd.DataFrame,
     filling: Filling,
     descriptors: Sequence[Mapping[str, Any]],
-    in_place: bool = False,
     fields: Collection[str] | None = None,
+    *,
+    in_place: bool = False,
 ) -> pd.DataFrame:
     """Return a table with its external columns filled.
 
@@ -33,10 +34,10 @@ def fill_frame(
         Filling of the runs of the descriptors.
     descriptors
         Descriptors whose events the table may have.
-    in_place
-        If True, change the table rather than a copy.
     fields
         Columns to fill; all external columns if None.
+    in_place
+        If True, change the table rather than a copy.
 
     Raises
     ------

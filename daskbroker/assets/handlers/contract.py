@@ -79,9 +79,9 @@ class Datums:
         for row in zip(*lists, strict=True):
             yield {k: v for k, v in zip(self.columns, row, strict=True) if v is not MISSING}
 
-    def take(self, places: np.ndarray | slice) -> Datums:
-        """Return the datums at the given places, in the given order."""
-        chosen = np.arange(self.count)[places]
+    def take(self, positions: np.ndarray | slice) -> Datums:
+        """Return the datums at the given positions, in the given order."""
+        chosen = np.arange(self.count)[positions]
         columns = {
             name: c[chosen] if isinstance(c, np.ndarray) else [c[i] for i in chosen]
             for name, c in self.columns.items()
@@ -109,8 +109,8 @@ class Datums:
         except (TypeError, ValueError, OverflowError):
             whole = None
         if whole is None or values.ndim != 1 or (whole != values).any() or (whole < 0).any():
-            bad = next(v for v in values.tolist() if not _is_place(v))
-            raise FillError(f"{found!r} of a datum must be a whole number from 0, not {bad!r}")
+            bad = next(v for v in values.tolist() if not _is_position(v))
+            raise FillError(f"{found!r} of a datum must be an integer of 0 or more, not {bad!r}")
         return whole
 
 
@@ -118,7 +118,7 @@ def _also(unknown: Sequence[str]) -> str:
     return f"; they have {listed(map(repr, unknown))}" if unknown else ""
 
 
-def _is_place(value: Any) -> bool:
+def _is_position(value: Any) -> bool:
     try:
         return 0 <= int(value) == value < 2**63
     except (TypeError, ValueError, OverflowError):
@@ -148,9 +148,9 @@ class FramesThere(NamedTuple):
     first: int = 0
     option: str = ""
 
-    def up_to(self, place: int) -> int:
-        """Return the number of frames up to and including those of the event at ``place``."""
-        return (place + 1 - self.first) * self.per_event
+    def up_to(self, event: int) -> int:
+        """Return the number of frames up to and including those of the event at ``event``."""
+        return (event + 1 - self.first) * self.per_event
 
 
 class BlockHandler(ABC):
@@ -233,5 +233,5 @@ class BlockHandler(ABC):
         raise NoReference(f"{type(self).__name__} cannot locate frames in its files")
 
     def refresh(self) -> bool:
-        """See that the file changed in place; return False if a new handler must be built."""
+        """Adapt to a file that changed in place; return False if a new handler must be made."""
         return False

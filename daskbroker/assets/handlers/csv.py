@@ -61,14 +61,14 @@ class StreamCSV(StreamRows):
             )
         except pa.ArrowInvalid as error:
             raise FillError(f"the file is not a table of numbers: {error}") from None
-        columns = [_numbers_of(column, place) for place, column in enumerate(table.columns)]
+        columns = [_numbers_of(column, position) for position, column in enumerate(table.columns)]
         return np.column_stack(columns)
 
 
-def _numbers_of(column: pa.ChunkedArray, place: int) -> np.ndarray:
+def _numbers_of(column: pa.ChunkedArray, position: int) -> np.ndarray:
     values: np.ndarray = column.to_numpy()
     if values.dtype.kind not in "biuf":
-        raise FillError(f"column {place} of the file contains values that are not numbers")
+        raise FillError(f"column {position} of the file contains values that are not numbers")
     return values
 
 

@@ -54,7 +54,7 @@ def _look_in_cbf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         raise FillError("it is not a CBF image, or its header has no size")
     size, fast, slow = (int(match[1]) for match in found.values() if match)
     there = os.fstat(file.fileno()).st_size
-    _check_is_whole(start + len(_CBF_START), size, there)
+    _check_is_complete(start + len(_CBF_START), size, there)
     kind = re.search(rb'Element-Type:\s*"?(un)?signed (\d+-bit)', head, re.I)
     width = _CBF_TYPES.get(kind[2].lower(), 4) if kind else 4
     check_cell((slow, fast), width, there)
@@ -70,11 +70,11 @@ def _look_in_edf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         raise FillError("it is not an uncompressed EDF image, or its header has no size")
     shape = (int(items.get(b"Dim_2", b"1")), int(items[b"Dim_1"]))
     there, size = os.fstat(file.fileno()).st_size, prod(shape) * np.dtype(dtype).itemsize
-    _check_is_whole(end + 1, size, there)
+    _check_is_complete(end + 1, size, there)
     return shape, np.dtype(dtype)
 
 
-def _check_is_whole(begin: int, size: int, there: int) -> None:
+def _check_is_complete(begin: int, size: int, there: int) -> None:
     if begin + size > there:
         raise FillError(f"the image of {size:,} bytes is cut off: the file has {there:,}")
 

@@ -29,17 +29,17 @@ def gather(cells: Iterable[Any], count: int, declared: tuple[int, ...] | None = 
     """
     out: np.ndarray | None = None
     listed: list[Any] = []
-    for place, cell in enumerate(cells):
-        if place == 0 and _is_plain(cell):
+    for position, cell in enumerate(cells):
+        if position == 0 and _is_plain(cell):
             if declared is not None and long_axes(cell.shape) != long_axes(declared):
                 return np.broadcast_to(cell, (count, *cell.shape))
             out = np.empty((count, *cell.shape), cell.dtype)
         if out is None:
             listed.append(cell)
         elif _is_plain(cell) and cell.shape == out.shape[1:] and cell.dtype == out.dtype:
-            out[place] = cell
+            out[position] = cell
         else:
-            listed, out = [*out[:place], cell], None
+            listed, out = [*out[:position], cell], None
     return listed if out is None else out
 
 

@@ -18,7 +18,7 @@ _ITEM = re.compile(r"(-?\d+)?(:)?(-?\d+)?(:)?(-?\d+)?")
 
 @dataclass(frozen=True)
 class EventLayout:
-    """How frames make events, from a descriptor's entry and a stream resource's parameters.
+    """Division of frames into events, from a descriptor's entry and a stream resource's parameters.
 
     The rule is that of Bluesky's consolidators. With ``concat`` the data key's shape begins with
     the number m of frames of an event, and event i has frames i*m to (i+1)*m - 1 along an axis
@@ -49,10 +49,10 @@ class EventLayout:
             If ``join_method`` is unknown or the data key's shape is not a valid shape.
         """
         if join_method not in JOINS:
-            raise FillError(f"join_method {join_method!r} is none of {', '.join(JOINS)}")
+            raise FillError(f"join_method must be one of {', '.join(JOINS)}, not {join_method!r}")
         shape = tuple((data_key or {}).get("shape") or ())
         if not all(size is None or isinstance(size, int) for size in shape):
-            raise FillError(f"the data key's shape {shape!r} is none")
+            raise FillError(f"the data key's shape {shape!r} is not valid")
         if 0 in shape[1:]:
             shape = ()  # as [width, height, 0] of old, whose first length counts no frames
         shape = tuple(size if size is not None and size > 0 else None for size in shape)
@@ -107,15 +107,15 @@ def parse_slice(text: str | Sequence[str]) -> Roi:
     return tuple(_item(str(item).strip(), text) for item in items)
 
 
-def _item(text: str, whole: Any) -> slice | int:
+def _item(text: str, item: Any) -> slice | int:
     match = _ITEM.fullmatch(text)
     if match is None or not text or (match[1] is None and match[2] is None):
         raise FillError(
-            f"the parameter 'slice' {whole!r} is not valid; write for example ':, 5, ::2'"
+            f"the parameter 'slice' {item!r} is not valid; write for example ':, 5, ::2'"
         )
     if match[2] is None:
         return int(match[1])
     start, stop, step = (None if part is None else int(part) for part in match.group(1, 3, 5))
     if step == 0:
-        raise FillError(f"the parameter 'slice' {whole!r} has a step of 0")
+        raise FillError(f"the parameter 'slice' {item!r} has a step of 0")
     return slice(start, stop, step)

@@ -73,7 +73,7 @@ def _check_braces(template: str) -> str:
             (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template)
         ]
     except (ValueError, TypeError):
-        raise FillError(f"the template {template!r} is none") from None
+        raise FillError(f"the template {template!r} is not valid") from None
     for name, spec, conversion in fields:
         if name is None or (name == "" and spec == "s"):
             continue

@@ -104,16 +104,16 @@ class SequenceNPY(_NPY):
         return None if number is None else self.shape_of_number(number)
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
-        places = datums.integers("index")
-        files = self.count_files(int(places.max())) if len(places) else 0
+        positions = datums.integers("index")
+        files = self.count_files(int(positions.max())) if len(positions) else 0
         return FramesThere(files, "index")
 
     def frames_of(self, datums: Datums) -> CellFrames:
         return self.whole_files(datums.integers("index"))
 
     def first_file(self, datums: Datums) -> int | None:
-        places = datums.integers("index")
-        return int(places[0]) if len(places) else None
+        positions = datums.integers("index")
+        return int(positions[0]) if len(positions) else None
 
 
 class SingleNPY(_NPY):
@@ -170,11 +170,11 @@ class FrameNPY(SingleNPY):
         return FramesThere(self.shape_of_number(0)[0], "frame_no")
 
     def frames_of(self, datums: Datums) -> CellFrames:
-        places = datums.integers("frame_no")
+        positions = datums.integers("frame_no")
         stored, _, _ = self.stored_files(np.zeros(1, np.int64))
-        if len(places) and places.max() >= stored[0].shape[0]:
-            raise NoReference(f"there is no frame {places.max()} among {stored[0].shape[0]}")
-        return cell_frames(stored, np.zeros_like(places), places, 1, has_axis=False)
+        if len(positions) and positions.max() >= stored[0].shape[0]:
+            raise NoReference(f"there is no frame {positions.max()} among {stored[0].shape[0]}")
+        return cell_frames(stored, np.zeros_like(positions), positions, 1, has_axis=False)
 
 
 class StreamNPY(StreamSequence, _NPY):

@@ -169,7 +169,7 @@ class HandlerRegistry:
     def _begin(self) -> None:
         self._lock = threading.Lock()
 
-    def register(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
+    def register(self, spec: str, handler: HandlerType, *, overwrite: bool = False) -> None:
         """Register the handler of a spec.
 
         Parameters

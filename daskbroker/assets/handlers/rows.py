@@ -25,7 +25,7 @@ __all__ = [
     "read_cell",
     "read_events",
     "rows_of",
-    "whole",
+    "whole_region",
 ]
 
 MOST_PICKED = 2**22
@@ -163,8 +163,8 @@ class OneFrame:
     def locate(self, rows: np.ndarray) -> Located:
         """Return where the row lies; raise ``NoReference`` if it has parts of several datasets."""
         lines = np.arange(self._frame.shape[0])
-        stored, _, places = self._frame.locate(lines)
-        if len(stored) != 1 or stored[0].shape != self._frame.shape or (places != lines).any():
+        stored, _, positions = self._frame.locate(lines)
+        if len(stored) != 1 or stored[0].shape != self._frame.shape or (positions != lines).any():
             raise NoReference(f"{self.name!r} has its values in parts of other datasets")
         return one_dataset(stored[0].as_one_row(), rows)
 
@@ -174,8 +174,8 @@ def one_dataset(stored: StoredRows, rows: np.ndarray) -> Located:
     return [stored], np.zeros(len(rows), np.int64), rows
 
 
-def whole(shape: Sequence[int]) -> tuple[Axis, ...]:
-    """Select all places along each dimension."""
+def whole_region(shape: Sequence[int]) -> tuple[Axis, ...]:
+    """Select all positions along each dimension."""
     return tuple(map(range, shape))
 
 
@@ -190,12 +190,12 @@ def read_cell(source: Rows, roi: Roi) -> np.ndarray:
     """Read a region of a dataset that is one cell with all its rows."""
     axes = axes_of(roi, source.shape)
     rows = source.shape[0]
-    return read_events(source, np.zeros(1, np.int64), rows, axes, whole(source.shape))[0]
+    return read_events(source, np.zeros(1, np.int64), rows, axes, whole_region(source.shape))[0]
 
 
 def read_events(
     source: Rows,
-    places: np.ndarray,
+    events: np.ndarray,
     per_event: int,
     axes: Sequence[Axis],
     view: Sequence[Axis],
@@ -206,7 +206,7 @@ def read_events(
     ----------
     source
         Dataset to read.
-    places
+    events
         Numbers of the events: event i has rows i*per_event to (i+1)*per_event - 1 of the view.
     per_event
         Number of rows of an event.
@@ -218,7 +218,7 @@ def read_events(
     Returns
     -------
     numpy.ndarray
-        Shape ``(len(places), *shape_of(axes))``.
+        Shape ``(len(events), *shape_of(axes))``.
 
     Raises
     ------
@@ -228,24 +228,24 @@ def read_events(
         If a cell or the result is larger than its files can hold.
     """
     rows = rows_of(view)
-    _check_rows(source, places, per_event, len(rows))
+    _check_rows(source, events, per_event, len(rows))
     picked = axes[0] if not isinstance(axes[0], int) else [axes[0]]
     # A claimed number of frames must not take memory before the file is known to hold so many.
-    few = len(places) * len(picked) <= MOST_PICKED
-    frames = _frames(places, per_event, picked) if few else None
+    few = len(events) * len(picked) <= MOST_PICKED
+    frames = _frames(events, per_event, picked) if few else None
     stored = source.stored(None if frames is None else rows.start + frames * rows.step)
     check_cell((per_event, *source.shape[1:]), source.dtype.itemsize, stored)
-    check_block(len(places) * prod(shape_of(axes)) * source.dtype.itemsize, stored)
+    check_block(len(events) * prod(shape_of(axes)) * source.dtype.itemsize, stored)
     if frames is None:
-        frames = _frames(places, per_event, picked)
+        frames = _frames(events, per_event, picked)
     chosen = iter(axes[1:])
     inner = [a if isinstance(a, int) else compose(a, next(chosen)) for a in view[1:]]
     values = source.read(rows.start + frames * rows.step, inner)
-    return values.reshape(len(places), *shape_of(axes[:1]), *values.shape[1:])
+    return values.reshape(len(events), *shape_of(axes[:1]), *values.shape[1:])
 
 
 def locate_events(
-    source: Rows, places: np.ndarray, per_event: int | None, view: Sequence[Axis]
+    source: Rows, events: np.ndarray, per_event: int | None, view: Sequence[Axis]
 ) -> CellFrames:
     """Return where events lie that have ``per_event`` rows of a view each.
 
@@ -259,12 +259,12 @@ def locate_events(
         If the view has too few rows for an event.
     """
     rows, count = rows_of(view), 1 if per_event is None else per_event
-    _check_rows(source, places, count, len(rows))
+    _check_rows(source, events, count, len(rows))
     dropped = [axis for axis, part in enumerate(view) if isinstance(part, int)]
     kept = [(part, size) for part, size in zip(view, source.shape) if not isinstance(part, int)]
     if any(not np.array_equal(part, range(size)) for part, size in kept[1:]):
-        raise NoReference(f"only some of the frames of {source.name!r} is shown")
-    frames = rows.start + _frames(places, count, range(count)) * rows.step
+        raise NoReference(f"only a part of the frames of {source.name!r} is shown")
+    frames = rows.start + _frames(events, count, range(count)) * rows.step
     stored, numbers, inside = source.locate(frames)
     return cell_frames(
         [one.without(dropped) for one in stored],
@@ -290,13 +290,13 @@ def cell_frames(
     return CellFrames(stored, numbers.reshape(shape), rows.reshape(shape), has_axis)
 
 
-def _check_rows(source: Rows, places: np.ndarray, per_event: int, count: int) -> None:
+def _check_rows(source: Rows, events: np.ndarray, per_event: int, count: int) -> None:
     """Raise ``FrameMissing`` if the dataset's ``count`` frames are too few for some events.
 
     Unless a writer is still at work, the missing frames will never appear.
     """
     whole = count // per_event if per_event else np.iinfo(np.int64).max
-    outside = places[(places < 0) | (places >= whole)]  # no product, which might be too large
+    outside = events[(events < 0) | (events >= whole)]  # no product, which might be too large
     if len(outside):
         first = int(outside[0])
         raise FrameMissing(
@@ -305,5 +305,5 @@ def _check_rows(source: Rows, places: np.ndarray, per_event: int, count: int) ->
         )
 
 
-def _frames(places: np.ndarray, per_event: int, picked: Sequence[int] | np.ndarray) -> np.ndarray:
-    return (places[:, None] * per_event + np.asarray(picked, dtype=np.int64)).ravel()
+def _frames(events: np.ndarray, per_event: int, picked: Sequence[int] | np.ndarray) -> np.ndarray:
+    return (events[:, None] * per_event + np.asarray(picked, dtype=np.int64)).ravel()

@@ -62,6 +62,7 @@ class FileSequence(BlockHandler):
         """
         path = self.name(number)
         known = path, self.readable, identity(path)
+        # The same file as before, unchanged: cells of one file are asked for one after the other.
         if self._looked is not None and self._looked[0] == known and known[2] is not None:
             return self._looked[1]
         with self.readable.open(path) as file:
@@ -90,14 +91,14 @@ class FileSequence(BlockHandler):
         """Read cells that are one file each."""
         return gather((self.load_number(n, roi) for n in numbers.tolist()), len(numbers))
 
-    def read_frames(self, places: np.ndarray, per_event: int, roi: Roi, *, pages: int = 0) -> Block:
+    def read_frames(self, events: np.ndarray, per_event: int, roi: Roi, *, pages: int = 0) -> Block:
         """Read cells of ``per_event`` frames each, along an axis of their own.
 
         Only the files that the region needs are opened.
 
         Parameters
         ----------
-        places
+        events
             Numbers of the events: event i has the frames from i*per_event on.
         per_event
             Number of frames of an event.
@@ -109,14 +110,14 @@ class FileSequence(BlockHandler):
         """
         picked = axes_of(roi[:1], (per_event,))[0]
         if isinstance(picked, int):
-            cells = (next(self._frames(p, per_event, [picked], roi[1:], pages))[0] for p in places)
-            return gather(cells, len(places))
-        if not len(places):
+            cells = (next(self._frames(p, per_event, [picked], roi[1:], pages))[0] for p in events)
+            return gather(cells, len(events))
+        if not len(events):
             return []
         if not len(picked):
-            return self._no_frames(places, per_event, roi[1:], pages)
-        cells = (_joined(self._frames(p, per_event, picked, roi[1:], pages)) for p in places)
-        return gather(cells, len(places))
+            return self._no_frames(events, per_event, roi[1:], pages)
+        cells = (_joined(self._frames(p, per_event, picked, roi[1:], pages)) for p in events)
+        return gather(cells, len(events))
 
     # -- where they lie ----------------------------------------------------------------------
 
@@ -136,9 +137,9 @@ class FileSequence(BlockHandler):
         frames = [one.as_one_row() for one in stored]
         return cell_frames(frames, which, rows, per_event or 1, has_axis=per_event is not None)
 
-    def locate_frames(self, places: np.ndarray, per_event: int, pages: int = 0) -> CellFrames:
+    def locate_frames(self, events: np.ndarray, per_event: int, pages: int = 0) -> CellFrames:
         """Return where the cells lie that :meth:`read_frames` reads."""
-        frames = (places[:, None] * per_event + np.arange(per_event)).ravel()
+        frames = (events[:, None] * per_event + np.arange(per_event)).ravel()
         if not pages:
             return self.whole_files(frames, per_event)
         stored, which, _ = self.stored_files(frames // pages)
@@ -147,10 +148,10 @@ class FileSequence(BlockHandler):
         return cell_frames(stored, which, frames % pages, per_event, has_axis=True)
 
     def _frames(
-        self, place: int, per_event: int, picked: Sequence[int] | np.ndarray, roi: Roi, pages: int
+        self, event: int, per_event: int, picked: Sequence[int] | np.ndarray, roi: Roi, pages: int
     ) -> Iterator[np.ndarray]:
         """Yield the picked frames of an event; consecutive ones of one file come together."""
-        first = int(place) * per_event
+        first = int(event) * per_event
         if not pages:  # one by one, as documents may claim more frames than fit into an array
             yield from (self.load_number(first + int(n), roi)[None] for n in picked)
             return
@@ -163,11 +164,11 @@ class FileSequence(BlockHandler):
             whole = np.array_equal(inside, np.arange(pages))
             yield self.load_number(number, (slice(None) if whole else inside, *roi))
 
-    def _no_frames(self, places: np.ndarray, per_event: int, roi: Roi, pages: int) -> np.ndarray:
+    def _no_frames(self, events: np.ndarray, per_event: int, roi: Roi, pages: int) -> np.ndarray:
         """Return a region of no frames of some events, with the shape and dtype of their frames."""
-        frame, dtype = self.look(int(places[0]) * per_event // (pages or 1))
+        frame, dtype = self.look(int(events[0]) * per_event // (pages or 1))
         inner = shape_of(axes_of(roi, frame[1:] if pages else frame))
-        return np.empty((len(places), 0, *inner), dtype)
+        return np.empty((len(events), 0, *inner), dtype)
 
 
 def _joined(parts: Iterator[np.ndarray]) -> np.ndarray:
@@ -210,18 +211,18 @@ class PointSequence(FileSequence):
         return None if number is None else (self._per_point, *self.shape_of_number(number))
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
-        places = datums.integers("point_number")
-        if not len(places) or not self._per_point:
+        positions = datums.integers("point_number")
+        if not len(positions) or not self._per_point:
             return None
-        files = self.count_files((int(places.max()) + 1) * self._per_point - 1)
+        files = self.count_files((int(positions.max()) + 1) * self._per_point - 1)
         return FramesThere(files, "point_number", self._per_point, option="frame_per_point")
 
     def frames_of(self, datums: Datums) -> CellFrames:
         return self.locate_frames(datums.integers("point_number"), self._per_point)
 
     def first_file(self, datums: Datums) -> int | None:
-        places = datums.integers("point_number")
-        return int(places[0]) * self._per_point if len(places) and self._per_point else None
+        positions = datums.integers("point_number")
+        return int(positions[0]) * self._per_point if len(positions) and self._per_point else None
 
 
 class StreamSequence(FileSequence):
@@ -285,11 +286,11 @@ class StreamSequence(FileSequence):
         return f"{self._folder.rstrip('/')}/{name.lstrip('/')}"
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        places = self._places(datums)
+        positions = self._event_numbers(datums)
         if self._per_event is None:
-            return self.read_whole_files(places, roi)
-        pages = self._pages if len(places) and self._has_pages(int(places[0])) else 0
-        return self.read_frames(places, self._per_event, roi, pages=pages)
+            return self.read_whole_files(positions, roi)
+        pages = self._pages if len(positions) and self._has_pages(int(positions[0])) else 0
+        return self.read_frames(positions, self._per_event, roi, pages=pages)
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
         number = self.first_file(datums)
@@ -298,36 +299,36 @@ class StreamSequence(FileSequence):
         shape = self.shape_of_number(number)
         if self._per_event is None:
             return shape
-        place = number // self._files_per_event
-        return (self._per_event, *(shape[1:] if self._has_pages(place) else shape))
+        position = number // self._files_per_event
+        return (self._per_event, *(shape[1:] if self._has_pages(position) else shape))
 
     def first_file(self, datums: Datums) -> int | None:
-        places = self._places(datums)
-        return int(places[0]) * self._files_per_event if len(places) else None
+        positions = self._event_numbers(datums)
+        return int(positions[0]) * self._files_per_event if len(positions) else None
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
-        places = self._places(datums)
-        if not len(places):
+        positions = self._event_numbers(datums)
+        if not len(positions):
             return None
-        first = int(datums.integers("index")[0]) - int(places[0])
-        files = self.count_files((int(places.max()) + 1) * self._files_per_event - 1)
+        first = int(datums.integers("index")[0]) - int(positions[0])
+        files = self.count_files((int(positions.max()) + 1) * self._files_per_event - 1)
         if self._per_event is None:
             return FramesThere(files, "index", 1, first)
         frames = files * self._pages
         return FramesThere(frames, "index", self._per_event, first, "multiplier")
 
     def frames_of(self, datums: Datums) -> CellFrames:
-        places = self._places(datums)
+        positions = self._event_numbers(datums)
         if self._per_event is None:
-            return self.whole_files(places)
-        pages = self._pages if len(places) and self._has_pages(int(places[0])) else 0
-        return self.locate_frames(places, self._per_event, pages)
+            return self.whole_files(positions)
+        pages = self._pages if len(positions) and self._has_pages(int(positions[0])) else 0
+        return self.locate_frames(positions, self._per_event, pages)
 
     @property
     def _files_per_event(self) -> int:
         return 1 if self._per_event is None else self._per_event // self._pages
 
-    def _places(self, datums: Datums) -> np.ndarray:
+    def _event_numbers(self, datums: Datums) -> np.ndarray:
         """Return the numbers of the events, counted from the first one in the folder.
 
         A resource that continues another one counts its events on from it, but its files may be
@@ -339,9 +340,9 @@ class StreamSequence(FileSequence):
             return datums.integers("index") - first
         return datums.integers("index")
 
-    def _has_pages(self, place: int) -> bool:
+    def _has_pages(self, event: int) -> bool:
         """Return whether a file's array has an axis of frames; with a single frame it may not."""
         if self._pages > 1:
             return True
-        shape = self.shape_of_number(place * self._files_per_event)
+        shape = self.shape_of_number(event * self._files_per_event)
         return len(shape) == self._dimensions and shape[0] == 1

@@ -94,7 +94,7 @@ class StoredRows:
         """
         lengths = [(self.shape[a], 1 if self.chunk is None else self.chunk[a]) for a in axes]
         if any(pair != (1, 1) for pair in lengths):
-            raise NoReference(f"only some of the frames of {self.path!r} is shown")
+            raise NoReference(f"only a part of the frames of {self.path!r} is shown")
         kept = [axis for axis in range(len(self.shape)) if axis not in axes]
         table = self.table
         if table is not None:
@@ -210,10 +210,10 @@ class CellFrames:
         numbers = np.full((count, width), -1, np.int64)
         rows = np.zeros((count, width), np.int64)
         stored: list[StoredRows] = []
-        for places, part in parts:
+        for positions, part in parts:
             if part.has_axis != first.has_axis or part.numbers.shape[1] != width:
                 raise NoReference("events have differing numbers of frames")
-            numbers[places], rows[places] = part.numbers + len(stored), part.rows
+            numbers[positions], rows[positions] = part.numbers + len(stored), part.rows
             stored.extend(part.stored)
         if (numbers < 0).any():
             raise NoReference(f"{int((numbers < 0).any(axis=1).sum()):,} events have no frames")

@@ -61,12 +61,12 @@ class StreamRows(BlockHandler):
         frame = shape_of(view[1:])
         per_event = self._layout.frames_per_event(1 + len(frame))
         first = self._layout.first_index(self._indices, len(rows_of(view)), per_event)
-        places = datums.integers("index") - first
+        positions = datums.integers("index") - first
         if per_event is None:
             axes = (0, *axes_of(roi, frame))
-            return read_events(source, places, 1, axes, view)
+            return read_events(source, positions, 1, axes, view)
         axes = axes_of(roi, (per_event, *frame))
-        return read_events(source, places, per_event, axes, view)
+        return read_events(source, positions, per_event, axes, view)
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         frame = shape_of(self._view()[1][1:])

@@ -76,7 +76,7 @@ def check_pages(tiff: tifffile.TiffFile, pages: Iterable[Any]) -> None:
             continue
         if page.compression not in BOUNDED and page.compression not in INFLATED:
             name = getattr(page.compression, "name", page.compression)
-            raise FillError(f"the image is compressed by {name}, which is not read")
+            raise FillError(f"the image is compressed by {name}, which is not supported")
         check_cell(page.shape, page.dtype.itemsize, tiff.filehandle.size)
         if page.compression in INFLATED:
             _check_segments(tiff, page)

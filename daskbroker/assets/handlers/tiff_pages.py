@@ -37,14 +37,14 @@ class StreamPages(StreamRows):
     def __init__(self, file: str, /, **others: Any) -> None:
         super().__init__(**others)
         self._path = file
-        self._found: tuple[Identity, Rows] | None = None
+        self._last: tuple[Identity, Rows] | None = None
 
     def source(self) -> Rows:
         """Return the pages as rows; the file is opened again if it changed."""
-        found, state = self._found, identity(self.readable.check(self._path))
+        found, state = self._last, identity(self.readable.check(self._path))
         if found is None or found[0] != state:
             found = state, _rows_of(self._path, self.readable)
-            self._found = found
+            self._last = found
         return found[1]
 
 
@@ -88,12 +88,12 @@ class _Pages:
         out = np.empty((len(rows), *shape_of(axes)), self.dtype.newbyteorder("="))
         with self._open() as file, opened_tiff(file, self._readable) as tiff:
             pages = tiff.series[0].pages
-            for place, number in enumerate(rows.tolist()):
+            for position, number in enumerate(rows.tolist()):
                 page = pages[number]
                 if page is None or tuple(page.shape) != self.shape[1:]:
                     raise FillError(f"page {number} of the file is missing or of another shape")
                 check_pages(tiff, [page])
-                out[place] = take_region(page.asarray(), axes)
+                out[position] = take_region(page.asarray(), axes)
         return out
 
     def locate(self, rows: np.ndarray) -> Located:

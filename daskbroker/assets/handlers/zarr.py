@@ -48,15 +48,15 @@ class StreamZarr(StreamRows):
         if ".." in name.split("/"):
             raise FillError(f"the name {name!r} leads out of the folder")
         self._folder, self._name = folder, name
-        self._found: tuple[list[Identity], Rows] | None = None
+        self._last: tuple[list[Identity], Rows] | None = None
 
     def source(self) -> Rows:
         """Return the array, which is opened again if its metadata changed."""
         files = [os.path.join(self._folder, self._name, name) for name in METADATA]
         state = [identity(self.readable.check(path)) for path in files]
-        if self._found is None or self._found[0] != state:
-            self._found = state, _ZarrRows(self._folder, self._name, self.readable)
-        return self._found[1]
+        if self._last is None or self._last[0] != state:
+            self._last = state, _ZarrRows(self._folder, self._name, self.readable)
+        return self._last[1]
 
     def refresh(self) -> bool:
         return True
@@ -84,7 +84,7 @@ class _ZarrRows:
         if chunk > max(SMALL_CHUNK, 2 * row):
             raise FillError(f"the array {self.name!r} has chunks of {chunk:,} bytes")
         self._array, self._readable = array, readable
-        self._place = os.path.join(folder, name)
+        self._path = os.path.join(folder, name)
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Return None: it is not known how many bytes a Zarr array takes."""
@@ -100,7 +100,7 @@ class _ZarrRows:
 
     def locate(self, rows: np.ndarray) -> Located:
         """Return where some rows lie: in the files of chunks."""
-        return one_dataset(stored_chunks(self._array, self._place, self._readable), rows)
+        return one_dataset(stored_chunks(self._array, self._path, self._readable), rows)
 
     def refresh(self) -> None:
         """Do nothing: the owner builds a new object when the array changed."""
@@ -112,10 +112,10 @@ def _box(axis: Axis) -> tuple[slice | np.ndarray, Axis]:
         return slice(axis, axis + 1), 0
     if isinstance(axis, range) and axis.step > 0:
         return slice(axis.start, axis.stop, axis.step), range(len(axis))
-    places, back = np.unique(np.asarray(axis, np.int64), return_inverse=True)
-    if places[-1] - places[0] == len(places) - 1:
-        return slice(int(places[0]), int(places[-1]) + 1), back
-    return places, back
+    positions, back = np.unique(np.asarray(axis, np.int64), return_inverse=True)
+    if positions[-1] - positions[0] == len(positions) - 1:
+        return slice(int(positions[0]), int(positions[-1]) + 1), back
+    return positions, back
 
 
 def _package() -> Any:

@@ -41,21 +41,21 @@ def stored_chunks(array: Any, folder: str, readable: ReadableRoots) -> StoredRow
     dtype = np.dtype(array.dtype)
     if metadata.zarr_format == 2:
         if metadata.order != "C":
-            raise NoReference(f"{folder!r} has its elements in the order of Fortran")
+            raise NoReference(f"{folder!r} is in Fortran order")
         applied = [*(metadata.filters or ()), metadata.compressor]
         codecs = [codec.get_config() for codec in applied if codec is not None]
     else:
         dtype, codecs = _of_version_3([codec.to_dict() for codec in metadata.codecs], dtype, folder)
     unknown = [codec["id"] for codec in codecs if codec["id"] not in KNOWN]
     if unknown:
-        raise NoReference(f"{folder!r} is coded by {unknown[0]}, which references cannot name")
+        raise NoReference(f"{folder!r} is encoded by {unknown[0]}, which references cannot name")
     grid = tuple(-(-size // side) for size, side in zip(array.shape, array.chunks))
     table = np.zeros((*grid, 4), np.int64)
     files: list[StoredFile] = []
-    for place in itertools.product(*map(range, grid)):
-        path = readable.check(os.path.join(folder, metadata.encode_chunk_key(place)))
+    for position in itertools.product(*map(range, grid)):
+        path = readable.check(os.path.join(folder, metadata.encode_chunk_key(position)))
         found = identity(path)
-        table[place] = (-1, -1, -1, 0) if found is None else (0, found[2], 0, len(files))
+        table[position] = (-1, -1, -1, 0) if found is None else (0, found[2], 0, len(files))
         if found is not None:
             files.append(StoredFile(path, found))
     shape, chunk = tuple(array.shape), tuple(array.chunks)

@@ -96,7 +96,7 @@ class BackgroundPeeker:
             if run is None:
                 self._woken.wait(pause)
                 continue
-            with _barrier().held():
+            with _barrier().lock():
                 try:
                     self._peek(run)
                 except Exception as error:

@@ -16,15 +16,15 @@ from ...core.external import external_keys, is_stream_key
 from ...core.layouts import DATUM
 from ...core.peeks import Peek
 from ...core.run_plan import RunPlan
-from ..filling.contents import COLUMNS, CellContents
+from ..filling.contents import CELL_COLUMNS, CellContents
 from ..filling.extra import extra_frames
 from ..filling.filling import Filling, Target
-from ..filling.knowledge import GroupPlace, cells_noted
+from ..filling.knowledge import GroupId, cells_noted
 from ..handlers.contract import Datums
 from ..references.locating import CellsOfResource, ReferenceMissing
 from .looks import Look, Looked
 
-__all__ = ["Group", "groups_of", "looks_of", "peek_of", "place_of"]
+__all__ = ["Group", "group_id", "groups_of", "looks_of", "peek_of"]
 
 MOST_CHUNKS = 4
 """Maximum number of chunks that are read from each end to find an event with a reference."""
@@ -38,18 +38,18 @@ class Group:
     ----------
     target
         Descriptor and data key.
-    plan, places
-        Plan of chunks of events, and the places of the descriptor's chunks in it, at least one.
+    plan, chunks
+        Plan of chunks of events, and the indices of the descriptor's chunks in it, at least one.
     """
 
     target: Target
     plan: ChunkPlan
-    places: np.ndarray
+    chunks: np.ndarray
 
     @property
     def rows(self) -> int:
         """Number of events."""
-        return int(self.plan.records["rows"][self.places].sum())
+        return int(self.plan.records["rows"][self.chunks].sum())
 
     @property
     def label(self) -> tuple[str, str]:
@@ -63,15 +63,15 @@ def groups_of(plan: RunPlan) -> list[Group]:
     order = np.argsort(owners, kind="stable")
     descriptors, begins = np.unique(owners[order], return_index=True)
     groups = []
-    for number, places in zip(descriptors.tolist(), np.split(order, begins[1:])):
+    for number, chunks in zip(descriptors.tolist(), np.split(order, begins[1:])):
         descriptor = plan.descriptors[number]
         for key in external_keys(descriptor):
-            groups.append(Group(Target.of(descriptor, key), plan.events, places))
+            groups.append(Group(Target.of(descriptor, key), plan.events, chunks))
     return groups
 
 
-def place_of(group: Group, filling: Filling) -> GroupPlace | None:
-    """Return the place of a group over all stores; None if its run has no references."""
+def group_id(group: Group, filling: Filling) -> GroupId | None:
+    """Return the identity of a group over all stores; None if its run has no references."""
     references = filling.references.get(group.target.run)
     return None if references is None else (references.store, *group.label)
 
@@ -106,10 +106,10 @@ def _ends(group: Group, filling: Filling) -> Iterator[CellsOfResource]:
 
     What both need is read once, as most runs have one chunk of events and one of datums.
     """
-    target, places = group.target, group.places.tolist()
+    target, chunks = group.target, group.chunks.tolist()
     references = filling.references_of(target)
     contents = cache(partial(_contents, group))
-    ends = (_end(target, map(contents, places), 0), _end(target, map(contents, places[::-1]), -1))
+    ends = (_end(target, map(contents, chunks), 0), _end(target, map(contents, chunks[::-1]), -1))
     asked = list(dict.fromkeys(end for end in ends if end is not None))
     datums = [end for end in asked if isinstance(end, str)]
     apart = len(references.keys.get(DATUM.kind, ())) > 1
@@ -132,8 +132,8 @@ def _end(target: Target, chunks: Iterable[CellContents], row: int) -> str | int 
     return None
 
 
-def _contents(group: Group, place: int) -> CellContents:
-    table = group.plan.read(place, [f"data:{group.target.key}", *COLUMNS])
+def _contents(group: Group, chunk: int) -> CellContents:
+    table = group.plan.read(chunk, [f"data:{group.target.key}", *CELL_COLUMNS])
     return CellContents.of_table(table, group.target.key, external=group.target.external)
 
 
@@ -142,8 +142,8 @@ def peek_of(
 ) -> Peek:
     """Return what was found in a group's files, with cells that computing found before."""
     spec = looks[0].resource.spec
-    place = place_of(group, filling)
-    noted = () if place is None else cells_noted(place)
+    known = group_id(group, filling)
+    noted = () if known is None else cells_noted(known)
     cells = (*(cell for one in looked for cell in one.cells), *noted)
     references = filling.references[group.target.run]
     extra = [

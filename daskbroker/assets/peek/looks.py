@@ -43,7 +43,7 @@ class Looked(NamedTuple):
     frames: FramesThere | None
 
 
-def look(one: Look, keep_open: bool = True) -> Looked:
+def look(one: Look, *, keep_open: bool = True) -> Looked:
     """Look into a file, without reading pixels if its handler can tell shape and dtype.
 
     Raises

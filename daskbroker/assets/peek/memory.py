@@ -12,7 +12,7 @@ __all__ = ["Memory", "file_state", "is_unchanged"]
 
 
 class Memory(Protocol):
-    """Protocol of what remembers peeks: see :class:`daskbroker.stores.contract.EventStore`."""
+    """Protocol of a store of peeks: see :class:`daskbroker.stores.contract.EventStore`."""
 
     def find_peeks(self, sorts: Sequence[str]) -> Iterable[Peek]:
         """Return one peek of each sort."""

@@ -22,7 +22,7 @@ from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
 from ..filling.knowledge import Known, cells_noted, extra_text, known_of
 from ..shapes import is_open
-from .groups import Group, groups_of, looks_of, peek_of, place_of
+from .groups import Group, group_id, groups_of, looks_of, peek_of
 from .looks import Look, look
 from .memory import Memory, is_unchanged
 from .on_workers import look_on_workers
@@ -73,6 +73,7 @@ def peeked(
     groups = [group for group in groups_of(plan) if keys is None or group.target.key in keys]
     opening = _Opening(filling, memory, mode, frozenset(dtypes), stopped)
     wanted = opening.recognize(groups, plan.peeks)
+    # Usually nothing: full claims are believed, and peeks are remembered.
     if wanted:
         most = len(wanted) if mode == "each" else MOST_LOOKS
         opening.find_out(wanted, sorts_of(plan, wanted, most))
@@ -89,6 +90,7 @@ def with_stored_peeks(
     peek_of_label = {(peek.descriptor, peek.key): peek for peek in peeks}
     for target in targets:
         peek = peek_of_label.get((target.descriptor, target.key))
+        # Another handler might read other cells than those that were found.
         if peek is not None and _has_handler(peek, filling):
             opening.know(target, peek.cells, peek.sort, peek=peek)
     return replace(filling, known=opening.known)
@@ -142,11 +144,13 @@ def look_into(
         looks: list[Look] = []
         try:
             looks = looks_of(group, filling)
-            looked = [look(one, keep_open) for one in looks]
+            looked = [look(one, keep_open=keep_open) for one in looks]
+        # The caller decides whether workers may see the file.
         except (FillError, StoreDamaged) as error:
             reason = str(error).removeprefix(f"{group.target.where}, ")
             unseen[group.label] = Unseen(group, looks, reason)
             continue
+        # A group whose events hold no reference has no look.
         if looks:
             found[group.label] = peek_of(group, filling, sorts[group.label], looks, looked)
     return found, unseen
@@ -172,7 +176,7 @@ def _has_handler(peek: Peek, filling: Filling) -> bool:
 
 @dataclass(eq=False)
 class _Opening:
-    """State of one opening of runs: what is known, and what there is to warn of."""
+    """State of one opening of runs: the known cells, and the warnings to give."""
 
     filling: Filling
     memory: Memory | None
@@ -188,7 +192,7 @@ class _Opening:
     # -- what is remembered ------------------------------------------------------------------
 
     def recognize(self, groups: Sequence[Group], peeks: Iterable[Peek]) -> list[Group]:
-        """Know what is remembered of groups; return the others that are to be looked into."""
+        """Take in the stored peeks of groups; return the groups to look into."""
         there = {(peek.descriptor, peek.key): peek for peek in peeks}
         few = len(groups) <= MOST_CHECKED
         wanted = []
@@ -197,6 +201,7 @@ class _Opening:
             if peek is not None and self._holds(peek, group, few=few):
                 self.know(group.target, peek.cells, peek.sort, peek=peek)
                 self._note_alike(peek)
+            # Only now, as a remembered peek needs no file at all.
             elif self._is_wanted(group):
                 wanted.append(group)
         return wanted
@@ -206,17 +211,20 @@ class _Opening:
             peek.rows == group.rows
             and _has_handler(peek, self.filling)
             and set(self._noted(group)) <= set(peek.cells)
+            # With many groups, a stat of each file would take longer than opening.
             and not (few and self.mode is not False and not is_unchanged(peek))
         )
 
     def _noted(self, group: Group) -> tuple[Cell, ...]:
-        place = place_of(group, self.filling)
-        return () if place is None else cells_noted(place)
+        known = group_id(group, self.filling)
+        return () if known is None else cells_noted(known)
 
     def _is_wanted(self, group: Group) -> bool:
+        # The user has decided.
         if self.mode is not None:
             return bool(self.mode)
         claim = group.target.claim
+        # The dtype is given, so only an open shape needs a look.
         if group.target.key in self.dtypes:
             claim = {**claim, "dtype_numpy": "float64"}
         return is_open(claim) or bool(self._noted(group))
@@ -228,6 +236,7 @@ class _Opening:
         found, unseen = look_into(self._chosen(wanted, sorts), self.filling, sorts)
         for peek in found.values():
             self._note_alike(peek)
+        # Workers may see files that this process does not.
         if unseen:
             found |= self._seen_by_others(unseen, sorts)
         final = [peek for peek in found.values() if _is_final(peek, self.stopped)]
@@ -239,6 +248,7 @@ class _Opening:
                 peek = found[group.label]
                 told = peek if _is_final(peek, self.stopped) else None
                 self.know(group.target, peek.cells, sort, peek=told)
+            # Other runs of the same sort tell what this one most probably has.
             elif sort in self._alike:
                 cells = dict.fromkeys((*self._alike[sort], *self._noted(group)))
                 self.know(group.target, cells, sort, guessed=True)
@@ -253,6 +263,7 @@ class _Opening:
         who opens them gets the same guess. Groups in which computing found other cells always
         are, up to ``MOST_LOOKS``.
         """
+        # Few enough to open them all.
         if self.mode == "each" or len(wanted) <= MOST_LOOKS:
             return list(wanted)
         noted = [group for group in wanted if self._noted(group)][:MOST_LOOKS]
@@ -276,6 +287,7 @@ class _Opening:
         blind = [one for one in blind if one.looks]
         found = {}
         for one, looked in zip(blind, look_on_workers([one.looks for one in blind])):
+            # A worker could not read the files either.
             if looked:
                 label = one.group.label
                 found[label] = peek_of(one.group, self.filling, sorts[label], one.looks, looked)
@@ -286,6 +298,7 @@ class _Opening:
         self._alike.setdefault(peek.sort, {}).update(dict.fromkeys(peek.cells))
 
     def _remember(self, peeks: Sequence[Peek]) -> None:
+        # A read-only store keeps nothing.
         if self.memory is None or not peeks:
             return
         try:
@@ -306,9 +319,11 @@ class _Opening:
     ) -> None:
         """Record what the files of a target hold, and frames in no event that its peek has."""
         extra = ""
+        # With "keep", tables and documents show what the file has, and nothing is reported.
         if peek is not None and self.filling.mismatch != "keep":
             extra = extra_text(target.key, peek.handler, peek.extra)
         key = sort, tuple(cells), guessed, extra
+        # Thousands of runs share what is known; it is made once.
         if key not in self._made:
             self._made[key] = known_of(
                 target.claim,
@@ -321,6 +336,7 @@ class _Opening:
         known = self._made[key]
         self.known.setdefault(target.run, {})[target.descriptor, target.key] = known
         for said, noted in ((known.wrong, self._wrong), (known.extra, self._extra)):
+            # A refused file is an error already.
             if said and not known.refused:
                 noted.setdefault(target.key, {}).setdefault(target.run, target)
 
@@ -347,6 +363,7 @@ def _warn_of_unseen(missing: Sequence[Group], unseen: Mapping[Label, Unseen]) ->
         by_key.setdefault(group.target.key, {}).setdefault(group.target.run, group)
     for key, groups in by_key.items():
         tried = [group for group in groups.values() if group.label in unseen]
+        # Nothing was looked into for this key, as none of its groups was chosen.
         if not tried:
             continue
         group = tried[0]

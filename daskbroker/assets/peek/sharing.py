@@ -68,8 +68,8 @@ def _specs(plan: RunPlan, runs: Collection[str]) -> dict[tuple[str, str], set[st
             continue
         owners = [owner["run_start"] for owner in planned.descriptors]
         wanted = planned.of_descriptors([n for n, run in enumerate(owners) if run in runs])
-        for place, table in _tables(wanted):
-            run = wanted.descriptors[place]["run_start"]
+        for index, table in _tables(wanted):
+            run = wanted.descriptors[index]["run_start"]
             for doc in decode_rows(layout, table, ""):
                 key = str(doc.get("data_key", "")) if layout is STREAM_RESOURCE else ""
                 found.setdefault((run, key), set()).add(spec_of(doc))
@@ -84,9 +84,9 @@ def _tables(plan: ChunkPlan) -> Iterator[tuple[int, pa.Table]]:
         for table in plan.read_all():
             yield owners[done], table
             done += 1
-    for place in range(done, len(plan)):
+    for index in range(done, len(plan)):
         with suppress(StoreDamaged):
-            yield owners[place], plan.read(place)
+            yield owners[index], plan.read(index)
 
 
 def samples_of(groups: Sequence[Group], sorts: Labels, most: int) -> list[Group]:
@@ -99,8 +99,8 @@ def samples_of(groups: Sequence[Group], sorts: Labels, most: int) -> list[Group]
         by_sort.setdefault(sorts[group.label], []).append(group)
     largest = sorted(by_sort.values(), key=len, reverse=True)[:most]
     chosen: list[Group] = []
-    for place, alike in enumerate(largest):
-        count = min(len(alike), (most - len(chosen)) // (len(largest) - place))
-        places = np.unique(np.linspace(0, len(alike) - 1, count).round().astype(int))
-        chosen.extend(alike[number] for number in places.tolist())
+    for position, alike in enumerate(largest):
+        count = min(len(alike), (most - len(chosen)) // (len(largest) - position))
+        positions = np.unique(np.linspace(0, len(alike) - 1, count).round().astype(int))
+        chosen.extend(alike[number] for number in positions.tolist())
     return chosen

@@ -18,7 +18,7 @@ from .reference_chunks import documents, reference_table
 
 __all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
 
-KEPT = 64
+MAX_CACHED = 64
 """Maximum number of tables that stay in memory."""
 
 
@@ -49,10 +49,10 @@ class Intervals:
         """Return the number of each event's resource (-1 if there is none) and the index in it."""
         if not len(self.starts):
             return np.full(len(seq_nums), -1), np.zeros(len(seq_nums), np.int64)
-        place = np.searchsorted(self.starts, seq_nums, side="right") - 1
-        inside = (place >= 0) & (seq_nums < self.stops[place])
-        numbers = np.where(inside, self.numbers[place], -1)
-        return numbers, self.indices[place] + (seq_nums - self.starts[place])
+        position = np.searchsorted(self.starts, seq_nums, side="right") - 1
+        inside = (position >= 0) & (seq_nums < self.stops[position])
+        numbers = np.where(inside, self.numbers[position], -1)
+        return numbers, self.indices[position] + (seq_nums - self.starts[position])
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class FrameTable:
         return numbers, indices
 
 
-@lru_cache(KEPT)
+@lru_cache(MAX_CACHED)
 def read_frame_table(
     store: str,
     reader: ChunkReader,

@@ -22,8 +22,8 @@ from ...core.documents import Document
 from ...core.layouts import DATUM, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layout
 from ..handlers.contract import Datums
 from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
-from .last_places import file_of, last_places
-from .reference_chunks import DatumChunk, datum_chunk, documents, places_among
+from .last_frames import file_of, last_frames
+from .reference_chunks import DatumChunk, datum_chunk, documents, positions_among
 
 __all__ = ["CellsOfResource", "ReferenceMissing", "References"]
 
@@ -41,7 +41,7 @@ class CellsOfResource(NamedTuple):
         The resource or stream_resource document.
     datums
         Datums to read from the resource, one per cell.
-    places
+    positions
         Places of these cells among the requested ones.
     indices
         First index of a stream_resource and the one after its last; None for a resource.
@@ -49,7 +49,7 @@ class CellsOfResource(NamedTuple):
 
     resource: Document
     datums: Datums
-    places: np.ndarray
+    positions: np.ndarray
     indices: tuple[int, int] | None
 
 
@@ -83,8 +83,8 @@ class References:
             for uid in uids:
                 keys.setdefault(uid, {})
             _, stored = plan.reader.stored(plan.keys)
-            for place, key in zip(plan.records["descriptor"].tolist(), stored, strict=True):
-                keys[uids[place]].setdefault(kind, []).append(key)
+            for position, key in zip(plan.records["descriptor"].tolist(), stored, strict=True):
+                keys[uids[position]].setdefault(kind, []).append(key)
         any_plan = next(iter(plans.values()), None)
         if any_plan is None:
             return {}
@@ -136,21 +136,21 @@ class References:
         self, datum_ids: pa.Array, run_fraction: float, *, strict: bool
     ) -> Iterator[CellsOfResource]:
         """Yield what :meth:`find` does, separately for each chunk of datums."""
-        places = np.arange(len(datum_ids))
+        positions = np.arange(len(datum_ids))
         for key in self._from(run_fraction):
-            if not len(places):
+            if not len(positions):
                 return
             with self._named():
                 chunk = datum_chunk(self.store, self.reader, key)
-            asked = datum_ids if len(places) == len(datum_ids) else datum_ids.take(places)
-            hits = places_among(asked, chunk.uids)
+            asked = datum_ids if len(positions) == len(datum_ids) else datum_ids.take(positions)
+            hits = positions_among(asked, chunk.uids)
             there = hits >= 0
             if there.any():
-                yield from self._by_resource(chunk, hits[there], places[there], strict=strict)
-            places = places[~there]
-        if len(places) and strict:
+                yield from self._by_resource(chunk, hits[there], positions[there], strict=strict)
+            positions = positions[~there]
+        if len(positions) and strict:
             raise ReferenceMissing(
-                f"the datum {datum_ids[int(places[0])].as_py()!r} is not stored with this run"
+                f"the datum {datum_ids[int(positions[0])].as_py()!r} is not stored with this run"
             )
 
     def _from(self, run_fraction: float) -> list[Any]:
@@ -159,7 +159,7 @@ class References:
         return [keys[n] for n in sorted(range(len(keys)), key=lambda n: abs(n - center))]
 
     def _by_resource(
-        self, chunk: DatumChunk, rows: np.ndarray, places: np.ndarray, *, strict: bool
+        self, chunk: DatumChunk, rows: np.ndarray, positions: np.ndarray, *, strict: bool
     ) -> Iterator[CellsOfResource]:
         groups = chunk.groups[rows]
         wanted = np.unique(groups).tolist()
@@ -172,21 +172,21 @@ class References:
                     continue
                 raise ReferenceMissing(f"the resource {owner!r} is not stored with this run")
             datums = chunk.datums(rows[chosen], group)
-            yield CellsOfResource(documents[owner], datums, places[chosen], None)
+            yield CellsOfResource(documents[owner], datums, positions[chosen], None)
 
     def documents(self, layout: Layout, uids: Sequence[str] | None = None) -> dict[str, Document]:
         """Return resources or stream_resources by uid: all, or those of ``uids`` that exist."""
         with self._named():
             return documents(self.store, self.reader, self.keys.get(layout.kind, ()), layout, uids)
 
-    def last_place(self, resource: str, name: str) -> int:
+    def last_frame(self, resource: str, name: str) -> int:
         """Return the highest value of a keyword among the datums of a resource; -1 without any.
 
         Datums of other resources of the same file count too.
         """
         chunks = (self.keys.get(kind, ()) for kind in (RESOURCE.kind, DATUM.kind))
         with self._named():
-            return last_places(self.store, self.reader, *chunks, name).get(resource, -1)
+            return last_frames(self.store, self.reader, *chunks, name).get(resource, -1)
 
     # -- frames of streams -------------------------------------------------------------------
 
@@ -224,9 +224,9 @@ class References:
                 f"no stream_datum of this run contains event {int(seq_nums[numbers < 0][0])}"
             )
         for number in np.unique(numbers[numbers >= 0]).tolist():
-            places = np.flatnonzero(numbers == number)
-            datums = Datums({"index": indices[places]}, len(places))
-            yield CellsOfResource(table.resources[number], datums, places, table.spans[number])
+            positions = np.flatnonzero(numbers == number)
+            datums = Datums({"index": indices[positions]}, len(positions))
+            yield CellsOfResource(table.resources[number], datums, positions, table.spans[number])
 
     def last_index(self, descriptor: str, key: str, resource: Document) -> int:
         """Return the last index of a stream_resource or of others of the key in the same file."""
@@ -259,20 +259,20 @@ class References:
         return damage_of(chunk_label({"run_start": self.run}))
 
 
-def _by_file(parts: Iterable[CellsOfResource]) -> Iterator[CellsOfResource]:
+def _by_file(cells: Iterable[CellsOfResource]) -> Iterator[CellsOfResource]:
     """Join the parts of each resource, so that its file is read in one call.
 
     Datums with different keywords are kept apart, as their columns differ.
     """
     found: dict[tuple[str, tuple[str, ...]], list[CellsOfResource]] = {}
-    for part in parts:
+    for part in cells:
         names = tuple(sorted(part.datums.columns))
         found.setdefault((part.resource["uid"], names), []).append(part)
     for some in found.values():
         if len(some) == 1:
             yield some[0]
             continue
-        places = np.concatenate([part.places for part in some])
-        order = np.argsort(places, kind="stable")
+        positions = np.concatenate([part.positions for part in some])
+        order = np.argsort(positions, kind="stable")
         datums = Datums.joined([part.datums for part in some]).take(order)
-        yield CellsOfResource(some[0].resource, datums, places[order], some[0].indices)
+        yield CellsOfResource(some[0].resource, datums, positions[order], some[0].indices)

@@ -17,16 +17,16 @@ from ...core.documents import Document
 from ...core.layouts import DATUM, Layout, as_one_chunk, cells, decode_rows
 from ..handlers.contract import Datums
 
-__all__ = ["DatumChunk", "datum_chunk", "documents", "places_among", "reference_table"]
+__all__ = ["DatumChunk", "datum_chunk", "documents", "positions_among", "reference_table"]
 
-KEPT = 64
+MAX_CACHED = 64
 """Maximum number of chunks of references that stay in memory, as stored and as datums each."""
 FEW = 8
 """Maximum number of texts that are searched one by one: the hash table of all known texts, which is
-made anew each time, takes as long as 16 searches."""
+made again each time, takes as long as 16 searches."""
 
 
-@lru_cache(KEPT)
+@lru_cache(MAX_CACHED)
 def reference_table(store: str, reader: ChunkReader, key: Any) -> pa.Table:
     """Read one chunk of references with all columns."""
     return reader.read(key)
@@ -45,13 +45,13 @@ def documents(
         table = reference_table(store, reader, key)
         if uids is not None:
             known = as_one_chunk(table.column(layout.uid))
-            hits = places_among(pa.array(uids, known.type), known)
+            hits = positions_among(pa.array(uids, known.type), known)
             table = table.take(hits[hits >= 0])
         found.update((doc["uid"], doc) for doc in decode_rows(layout, table, ""))
     return found
 
 
-def places_among(asked: pa.Array, known: pa.Array) -> np.ndarray:
+def positions_among(asked: pa.Array, known: pa.Array) -> np.ndarray:
     """Return the first place of each text among known ones, as int64; -1 if it is not there."""
     if len(asked) <= FEW:
         return np.array([pc.index(known, text).as_py() for text in asked], np.int64)
@@ -100,15 +100,17 @@ class DatumChunk:
         if column is None:
             return {}
         if isinstance(column, np.ndarray):
-            places = column.astype(np.int64)
+            positions = column.astype(np.int64)
         else:
-            places = np.array([v if isinstance(v, int) else -1 for v in column], np.int64)
+            positions = np.array([v if isinstance(v, int) else -1 for v in column], np.int64)
         last = np.full(len(self.owners), -1, np.int64)
-        np.maximum.at(last, np.array(self.group_owner)[self.groups], places)
-        return {owner: place for owner, place in zip(self.owners, last.tolist()) if place >= 0}
+        np.maximum.at(last, np.array(self.group_owner)[self.groups], positions)
+        return {
+            owner: position for owner, position in zip(self.owners, last.tolist()) if position >= 0
+        }
 
 
-@lru_cache(KEPT)
+@lru_cache(MAX_CACHED)
 def datum_chunk(store: str, reader: ChunkReader, key: Any) -> DatumChunk:
     """Read one chunk of datums; ``store`` distinguishes chunks of equal keys in the cache."""
     table = reader.read(key)

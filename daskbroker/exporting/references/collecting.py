@@ -111,11 +111,11 @@ def _compared(variable: xr.Variable, frames: CellFrames | FillError) -> FrameGri
     grid = frame_grid(frames, variable.shape)
     if grid.dtype.newbyteorder("=") != variable.dtype.newbyteorder("="):
         raise NoReference(f"files have dtype {grid.dtype.name}, the variable has {variable.dtype}")
-    for place in sorted({0, variable.shape[0] - 1}):
-        here, there = read_grid_cell(grid, place), variable[place].values
+    for position in sorted({0, variable.shape[0] - 1}):
+        here, there = read_grid_cell(grid, position), variable[position].values
         if not np.array_equal(here, there, equal_nan=here.dtype.kind in "fc"):
             raise NoReference(
-                f"event {place} has different values when read through the references; please "
+                f"event {position} has different values when read through the references; please "
                 "report this"
             )
     return grid

@@ -19,14 +19,14 @@ __all__ = ["read_grid_cell"]
 ChunkDecoder = Callable[[bytes, Codec, int], Any]
 
 
-def read_grid_cell(grid: FrameGrid, place: int) -> np.ndarray:
+def read_grid_cell(grid: FrameGrid, index: int) -> np.ndarray:
     """Read one cell of a grid. All chunks that it is in are decoded as a whole.
 
     Parameters
     ----------
     grid
         Grid of the array.
-    place
+    index
         Index of the cell along the first axis.
 
     Returns
@@ -42,7 +42,7 @@ def read_grid_cell(grid: FrameGrid, place: int) -> np.ndarray:
         If a file cannot be read.
     """
     out = np.empty(grid.shape[1:], grid.dtype)
-    row, inside = divmod(place, grid.chunk[0])
+    row, inside = divmod(index, grid.chunk[0])
     for where in itertools.product(*map(range, grid.numbers.shape[1:])):
         chunk = _read_chunk(grid, (row, *where))[inside]
         corner = [at * side for at, side in zip(where, grid.chunk[1:])]

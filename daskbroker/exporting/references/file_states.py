@@ -23,8 +23,8 @@ from .locations import location_of
 
 __all__ = ["ChangedFile", "changed_here", "file_states", "verify_references", "write_states"]
 
-KEY, NAME = "daskbroker", "daskbroker-files.json"
-LOCAL = "file://"
+STATES_KEY, NAME = "daskbroker", "daskbroker-files.json"
+FILE_SCHEME = "file://"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def changed_here(references: Path) -> bool:
         states = _states(references)
     except BadQuery:  # not known, so they are made again
         return True
-    paths = ((state.get("path", url.removeprefix(LOCAL)), state) for url, state in states)
+    paths = ((state.get("path", url.removeprefix(FILE_SCHEME)), state) for url, state in states)
     return any(_local_change(path, state, is_copy=False) is not None for path, state in paths)
 
 
@@ -132,7 +132,7 @@ def _states(
     references: str | os.PathLike[str] | Mapping[str, Any],
 ) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(references, Mapping):
-        name, content = "the references", references.get(KEY)
+        name, content = "the references", references.get(STATES_KEY)
     else:
         name, content = f"{os.fspath(references)!r}", _read(Path(references))
     files = content.get("files") if isinstance(content, Mapping) else None
@@ -144,12 +144,12 @@ def _states(
     return list(files.items())
 
 
-def _read(place: Path) -> Any:
-    with storing(place):
-        if not place.is_dir():
-            source = place
-        elif (place / NAME).exists():
-            source = place / NAME
+def _read(path: Path) -> Any:
+    with storing(path):
+        if not path.is_dir():
+            source = path
+        elif (path / NAME).exists():
+            source = path / NAME
         else:
             return None
         text = source.read_text(encoding="utf8", errors="replace")
@@ -157,13 +157,13 @@ def _read(place: Path) -> Any:
         content = json.loads(text)
     except ValueError:
         return None
-    return content.get(KEY) if source == place and isinstance(content, Mapping) else content
+    return content.get(STATES_KEY) if source == path and isinstance(content, Mapping) else content
 
 
 def _change(url: str, state: Mapping[str, Any], options: Mapping[str, Any] | None) -> str | None:
     """Return how a file has changed; None if it has not."""
-    if url.startswith(LOCAL):
-        return _local_change(url.removeprefix(LOCAL), state, is_copy="path" in state)
+    if url.startswith(FILE_SCHEME):
+        return _local_change(url.removeprefix(FILE_SCHEME), state, is_copy="path" in state)
     from fsspec.core import url_to_fs
 
     try:

@@ -18,7 +18,7 @@ from ...assets.handlers.stored_frames import (
 
 __all__ = ["FrameGrid", "frame_grid"]
 
-PIECE = 4 * 2**20
+MAX_CHUNK_BYTES = 4 * 2**20
 """Maximum bytes of a chunk that is made of several contiguous frames of files without chunks."""
 
 
@@ -129,13 +129,13 @@ def _frames_of_a_chunk(
     """Return how many consecutive frames each chunk has.
 
     Files without chunks may be cut anywhere: the largest number is taken that divides all
-    contiguous sequences of frames and makes chunks of at most :data:`PIECE` bytes.
+    contiguous sequences of frames and makes chunks of at most :data:`MAX_CHUNK_BYTES` bytes.
     """
     follows = (np.diff(numbers) == 0) & (np.diff(rows) == 1)
     if stored.chunk is None:
         edges = np.concatenate([[0], np.flatnonzero(~follows) + 1, [len(rows)]])
         alike = gcd(*np.diff(edges).tolist())
-        most = max(1, PIECE // max(1, stored.row_bytes))
+        most = max(1, MAX_CHUNK_BYTES // max(1, stored.row_bytes))
         fitting = (n for n in range(min(alike, most), 1, -1) if alike % n == 0)
         return next((n for n in fitting if n % per_cell == 0 or per_cell % n == 0), 1)
     count = stored.chunk[0]
@@ -194,7 +194,7 @@ def _check_ranges(file: StoredRows, ranges: np.ndarray) -> None:
 
 
 def _fitted(
-    chunk: tuple[int, ...], whole: tuple[int, ...], shape: tuple[int, ...]
+    chunk: tuple[int, ...], stored: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
     """Return the shape of a chunk after adding and removing axes of length 1.
 
@@ -210,12 +210,12 @@ def _fitted(
     NoReference
         If the shapes differ in more than axes of length 1.
     """
-    if whole == shape:
+    if stored == shape:
         return chunk
-    pairs = list(zip(whole[1:], chunk[1:]))
+    pairs = list(zip(stored[1:], chunk[1:]))
     kept = [(size, side) for size, side in pairs if (size, side) != (1, 1)]
     wanted = [size for size in shape[1:] if size != 1]
-    if whole[0] != shape[0] or [size for size, _ in kept] != wanted:
-        raise NoReference(f"files have cells of {whole[1:]}, which are shown as {shape[1:]}")
+    if stored[0] != shape[0] or [size for size, _ in kept] != wanted:
+        raise NoReference(f"files have cells of {stored[1:]}, which are shown as {shape[1:]}")
     sides = iter(side for _, side in kept)
     return (chunk[0], *(1 if size == 1 else next(sides) for size in shape[1:]))

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["write_icechunk"]
 
-MARKS = ("snapshots",)
+REPOSITORY_FOLDERS = ("snapshots",)
 """Names in every folder that is a repository."""
-LOCAL = "file"
+LOCAL_STORE = "file"
 SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
 WRAPPED = {
     "zlib": "Zlib",
@@ -47,7 +47,9 @@ WRAPPED = {
 """Names of the classes by which Zarr wraps codecs of numcodecs."""
 
 
-def write_icechunk(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_icechunk(
+    header: Header, destination: Destination, options: ExportOptions
+) -> Iterator[Path]:
     """Write a repository of a run, with one commit, and yield its path.
 
     Raises
@@ -61,9 +63,9 @@ def write_icechunk(header: Header, place: Destination, options: ExportOptions) -
         raise ConfigError("to write Icechunk, install daskbroker[icechunk]")
     if options.lacks_stream(header):
         return
-    target = place.of_run(header, options)
+    target = destination.of_run(header, options)
     streams = list(stream_arrays(header, options))
-    with storing(target), replacing_folder(target, MARKS) as temporary:
+    with storing(target), replacing_folder(target, REPOSITORY_FOLDERS) as temporary:
         with warnings.catch_warnings():
             # Zarr warns of codecs and text that its format 3 does not specify. Readers are warned
             # as well.
@@ -150,13 +152,13 @@ def _chunks(grid: FrameGrid, locations: dict[str, str], *, checked: bool) -> lis
     entries = zip(grid.numbers.flat, grid.offsets.flat, grid.sizes.flat)
     return [
         icechunk.VirtualChunkSpec(
-            index=list(place),
+            index=list(index),
             location=names[int(number)],
             offset=int(offset),
             length=int(size),
             last_updated_at_checksum=times[int(number)],
         )
-        for place, (number, offset, size) in zip(np.ndindex(grid.numbers.shape), entries)
+        for index, (number, offset, size) in zip(np.ndindex(grid.numbers.shape), entries)
     ]
 
 
@@ -202,7 +204,7 @@ def _quoted(location: str) -> str:
 
 def _prefixes(locations: Iterable[str]) -> list[str]:
     """Return the prefixes of URLs: a common folder of this machine, and buckets of others."""
-    begin = f"{LOCAL}://"
+    begin = f"{LOCAL_STORE}://"
     folders = {
         os.path.dirname(url.removeprefix(begin)) for url in locations if url.startswith(begin)
     }
@@ -233,7 +235,7 @@ def _container(prefix: str) -> Any:
             "'references', or name a URL without a port by to="
         )
     made = {
-        LOCAL: lambda: icechunk.local_filesystem_store(prefix.removeprefix("file://")),
+        LOCAL_STORE: lambda: icechunk.local_filesystem_store(prefix.removeprefix("file://")),
         "s3": icechunk.s3_store,
         "gs": icechunk.gcs_store,
         "http": lambda: icechunk.http_store({"allow_http": "true"}),

@@ -14,7 +14,7 @@ import xarray as xr
 
 __all__ = ["InlineArray", "attributes_of", "encoded_variables", "inline_array"]
 
-PIECE = 2**20
+CHUNK_BYTES = 2**20
 """Approximate bytes of a chunk before compression."""
 LEVEL = 6
 """Compression level of zlib."""
@@ -43,7 +43,7 @@ class InlineArray:
         self._fill = variable.attrs.get("_FillValue")
         shape = self._values.shape
         row = max(1, prod(shape[1:]) * self._values.dtype.itemsize)
-        first = (max(1, min(shape[0], PIECE // row)),) if shape else ()
+        first = (max(1, min(shape[0], CHUNK_BYTES // row)),) if shape else ()
         self.chunk = (*first, *(max(1, size) for size in shape[1:]))
 
     @property

@@ -26,7 +26,7 @@ from ...views.dataset.attributes import root_attrs
 from ..folders import replacing_folder
 from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
-from .file_states import KEY, file_states, write_states
+from .file_states import STATES_KEY, file_states, write_states
 from .frame_grid import FrameGrid
 from .inline import InlineArray, attributes_of, encoded_variables, inline_array
 from .locations import location_of
@@ -104,9 +104,9 @@ class _Group:
         refs: dict[str, Any] = {path: json.dumps(entry) for path, entry in self.metadata.items()}
         refs[".zmetadata"] = json.dumps(self.consolidated)
         for path, array, urls in self.arrays:
-            for place, value in _references(array, urls):
-                refs[f"{path}/{'.'.join(map(str, place)) or '0'}"] = value
-        return {"version": 1, "refs": refs, KEY: file_states(self._streams, self._to)}
+            for index, value in _references(array, urls):
+                refs[f"{path}/{'.'.join(map(str, index)) or '0'}"] = value
+        return {"version": 1, "refs": refs, STATES_KEY: file_states(self._streams, self._to)}
 
     def write_states(self, folder: Path) -> None:
         """See :func:`.file_states.write_states`."""
@@ -136,12 +136,12 @@ def _references(
 ) -> Iterator[tuple[tuple[int, ...], Any]]:
     """Yield the index in the grid and the reference of each chunk."""
     if isinstance(array, InlineArray):
-        for place, data in array.chunks():
-            yield place, f"base64:{base64.b64encode(data).decode()}"
+        for index, data in array.chunks():
+            yield index, f"base64:{base64.b64encode(data).decode()}"
         return
     entries = zip(array.numbers.flat, array.offsets.flat, array.sizes.flat)
-    for place, (number, offset, size) in zip(np.ndindex(array.numbers.shape), entries):
-        yield place, [urls[int(number)], int(offset), int(size)]
+    for index, (number, offset, size) in zip(np.ndindex(array.numbers.shape), entries):
+        yield index, [urls[int(number)], int(offset), int(size)]
 
 
 def references(header: Header, stream: Any, to: Mapping[str, str] | None, arrays: str) -> Any:
@@ -166,7 +166,9 @@ def references(header: Header, stream: Any, to: Mapping[str, str] | None, arrays
     return found
 
 
-def write_references(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
+def write_references(
+    header: Header, destination: Destination, options: ExportOptions
+) -> Iterator[Path]:
     """Write a JSON file of a run, or a folder of Parquet files if it has many chunks.
 
     The suffix of a file that the user has named decides in any case. The path is yielded.
@@ -174,9 +176,9 @@ def write_references(header: Header, place: Destination, options: ExportOptions)
     if options.lacks_stream(header):
         return
     group = _Group(header, options)
-    target = place.of_run(header, options)
+    target = destination.of_run(header, options)
     as_parquet = not group.fits_json
-    if place.is_file:
+    if destination.is_file:
         as_parquet = target.suffix.lower() == PARQUET_SUFFIX
     elif as_parquet:
         target = target.with_name(target.name.removesuffix(JSON_SUFFIX) + PARQUET_SUFFIX)
@@ -190,7 +192,7 @@ def write_references(header: Header, place: Destination, options: ExportOptions)
             temporary.write_text(json.dumps(group.mapping()), encoding="utf8")
             group.check_files()
     yield target
-    if not place.is_file:
+    if not destination.is_file:
         _drop_other_form(target)
 
 

@@ -48,9 +48,9 @@ def _mapped(path: str, to: Mapping[str, str]) -> str:
     for folder in sorted(to, key=len, reverse=True):
         begin = folder.rstrip("/") + "/"
         if path.startswith(begin):
-            place, rest = to[folder].rstrip("/"), path[len(begin) :]
-            is_quoted = place.partition("://")[0] in QUOTED
-            return f"{place}/{quote(rest, errors='surrogateescape') if is_quoted else rest}"
+            target, rest = to[folder].rstrip("/"), path[len(begin) :]
+            is_quoted = target.partition("://")[0] in QUOTED
+            return f"{target}/{quote(rest, errors='surrogateescape') if is_quoted else rest}"
     raise BadQuery(
         f"to= has no folder that contains {path!r}; it has "
         f"{', '.join(map(repr, to)) or 'none'}. {{'/': '/'}} leaves all others as they are"

@@ -30,7 +30,7 @@ __all__ = ["EmbeddedBackup"]
 
 BATCH = 1000
 """Number of file names read from the copied database at a time."""
-PIECE = 2**20
+COPIED_BYTES = 2**20
 """Bytes of a file that are copied at a time."""
 OF_TARGET = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 """Errors of SQLite that concern the target of a backup, and not the store."""
@@ -137,7 +137,7 @@ def _read(reader: BinaryIO) -> bytes:
     A separate exception tells its errors from those of the disk of the backup.
     """
     try:
-        return reader.read(PIECE)
+        return reader.read(COPIED_BYTES)
     except OSError as error:
         raise _Unreadable(str(error)) from error
 

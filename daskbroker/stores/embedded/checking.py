@@ -14,7 +14,7 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, LAYOUTS
 from ...core.run_plan import stream_of
 from ...core.search import Search
-from ..checking import MOST, CheckedHeader, check_document, told
+from ..checking import MAX_DAMAGES, CheckedHeader, check_document, told
 from ..stored_text import storable
 from .database import Database
 from .index import narrow
@@ -59,15 +59,17 @@ def check_headers(database: Database, search: Search) -> Iterator[CheckedHeader]
             ).fetchall()
         for *_, uid, start, stop in rows:
             checked = _checked_header(str(database.path), uid, start, stop)
-            if checked.damages or narrowed.exact or _matches(search, checked):
+            # What cannot be read cannot be compared with the search; the damage is told.
+            if (
+                checked.damages
+                or narrowed.exact
+                or checked.start is None
+                or search.matches(checked.start, checked.stop)
+            ):
                 yield checked
         if len(rows) < BATCH:
             return
         last = rows[-1][:2]
-
-
-def _matches(search: Search, checked: CheckedHeader) -> bool:
-    return checked.start is None or search.matches(checked.start, checked.stop)
 
 
 def _checked_header(path: str, uid: str, start: bytes, stop: bytes | None) -> CheckedHeader:
@@ -155,7 +157,7 @@ def check_journal(database: Database, run: str) -> Iterator[Damage]:
             yield Damage("there are events whose descriptor is not stored", path=path)
         # In one snapshot, as rows may be sealed meanwhile; there are never many.
         with database.snapshot() as connection:
-            damages = list(islice(_damaged_rows(connection, number, kind), MOST))
+            damages = list(islice(_damaged_rows(connection, number, kind), MAX_DAMAGES))
         for problem in damages:
             yield Damage(problem, stream=stream, path=path)
 
@@ -207,7 +209,7 @@ def check_rest(database: Database) -> Iterator[Damage]:
     """
     path = str(database.path)
     with database.read() as connection:
-        for (line,) in connection.execute(f"PRAGMA integrity_check({MOST})"):
+        for (line,) in connection.execute(f"PRAGMA integrity_check({MAX_DAMAGES})"):
             if line != "ok":
                 yield Damage(f"SQLite says: {line}", path=path)
     for what, table, column, target in LOST:

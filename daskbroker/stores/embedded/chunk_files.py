@@ -77,7 +77,7 @@ class _Footer:
         """Names of columns that have a dot."""
         return tuple(name for name in self.numbers if "." in name)
 
-    def places(self, names: Sequence[str]) -> set[int]:
+    def column_indices(self, names: Sequence[str]) -> set[int]:
         """Return the indices in the schema of all columns that Arrow reads for some names.
 
         If asked for ``a``, Arrow also reads a column ``a.b``, which it takes for a part of it.
@@ -187,9 +187,9 @@ def _read(
     names = list(there) if columns is None else [name for name in columns if name in there]
     if not names:  # a table without columns still has a number of rows
         return pa.table({"": pa.nulls(count)}).select([])
-    places = footer.places(names)
+    wanted_columns = footer.column_indices(names)
     checked = _checked_columns(str(path), state)
-    wanted = {"first": places - checked, "always": places, "never": set()}[mode]
+    wanted = {"first": wanted_columns - checked, "always": wanted_columns, "never": set()}[mode]
     if footer.checksums is not None and wanted:
         _check(data, footer, wanted)
     asked = None if columns is None else names
@@ -212,13 +212,13 @@ def _parquet(data: memoryview, footer: _Footer, **options: Any) -> pq.ParquetFil
     return pq.ParquetFile(reader, metadata=footer.metadata, **options)
 
 
-def _check(data: memoryview, footer: _Footer, places: set[int]) -> None:
+def _check(data: memoryview, footer: _Footer, indices: set[int]) -> None:
     """Compare columns, by their indices, with their checksums."""
     names = list(footer.numbers)
     for number, ((low, high), checksum) in enumerate(footer.checksums or ()):
-        place = number % len(names)  # checksums are in order of row groups
-        if place in places and zlib.crc32(data[low:high]) != checksum:
-            raise StoreDamaged(f"the checksum of column {names[place]!r} is wrong")
+        position = number % len(names)  # checksums are in order of row groups
+        if position in indices and zlib.crc32(data[low:high]) != checksum:
+            raise StoreDamaged(f"the checksum of column {names[position]!r} is wrong")
 
 
 @lru_cache(maxsize=FOOTERS)
@@ -277,8 +277,8 @@ def _ranges(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
     found = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        for place in range(metadata.num_columns):
-            column: Any = group.column(place)
+        for position in range(metadata.num_columns):
+            column: Any = group.column(position)
             begin = column.data_page_offset
             if column.has_dictionary_page:
                 begin = min(begin, column.dictionary_page_offset)

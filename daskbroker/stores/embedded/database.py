@@ -9,56 +9,39 @@ or another process writes. Committed transactions survive the death of the proce
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
 import threading
-import time
 import weakref
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Generator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
 
 from ...core.chunks import place_identity
-from ...core.durable_files import DurableFolders, make_folder, sync_folder
+from ...core.durable_files import DurableFolders, make_folder
 from ...core.errors import (
     StoreDamaged,
     StoreError,
-    StoreFull,
     StoreNotFound,
-    StoreReadOnly,
-    file_error,
     seen_from,
 )
 from ...core.forking import ProcessLock, in_each_process
-from ...core.formats import check_format
 from ...core.interrupts import interruptible
 from ...core.settings import setting
+from ..usable import check_not_closed, check_writable
+from .creation import PAGE_BYTES, check_or_create
 from .fork_gate import gate
-from .format import APPLICATION_ID, FORMAT_VERSION, create_tables
 from .log_sync import LogSync
 from .open_files import close_below
 from .opened_folder import OpenedFolder
+from .sqlite_errors import SqliteErrors
+from .write_ahead import BUSY_SECONDS, LOG_ENDS, log_ahead, log_of
 
 __all__ = ["FILE_NAME", "Database"]
 
 FILE_NAME = "daskbroker.sqlite"
 CHUNK_FOLDER = "chunks"
-LOG_ENDS = ("-wal", "-shm")
-"""Suffixes of the files of SQLite's write-ahead log."""
-BUSY_SECONDS = 60.0
-"""Maximum seconds to wait for another process that writes."""
 IDLE_READERS = 8
 """Maximum number of reading connections that are kept while not in use."""
-PAGE_BYTES = 2048
-"""Size in bytes of the database's pages in new stores.
-
-A commit logs whole pages, and each document is a commit. A short run of 13 documents logs 304 KB
-with SQLite's default of 4096, 179 KB with 2048, and 117 KB with 1024. Inserting pages of 1,000
-events takes 15 % longer with 1024, and equally long with the other two."""
-LOG_BYTES = 16 * 2**20
-"""Size in bytes of the log at which SQLite copies it into the database."""
-
 
 _open: weakref.WeakValueDictionary[tuple[str, bool, str | None], Database]
 _open = weakref.WeakValueDictionary()
@@ -105,7 +88,7 @@ class Database:
         self.path = root / FILE_NAME
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
-        self._errors = _Errors(self)
+        self._errors = SqliteErrors(self.path, read_only=read_only)
         self.folders = DurableFolders(root)
         self.log = LogSync(self._log, setting("sync-interval"))
         in_each_process(self._begin)
@@ -122,7 +105,11 @@ class Database:
             with self.errors():
                 make_folder(root)
         with gate.passed(), self.errors():
-            self._check_or_create()
+            connection = self._connect(write=not read_only, sure=False)
+            try:
+                check_or_create(connection, self.path, read_only=read_only)
+            finally:
+                connection.close()
         log = tuple(FILE_NAME + end for end in LOG_ENDS)
         with self.errors():
             self._opened_folder = OpenedFolder(link or str(root), (FILE_NAME, CHUNK_FOLDER), log)
@@ -153,7 +140,7 @@ class Database:
         root = root.expanduser().resolve()
         if link is not None and os.path.realpath(link) != str(root):
             link = None
-        with _open_lock.held():
+        with _open_lock.lock():
             found = _open.get((str(root), read_only, link))
             if found is None or not found._is_usable:
                 found = cls(root, create=create, read_only=read_only, link=link)
@@ -163,14 +150,14 @@ class Database:
     @classmethod
     def reading(cls, root: str, *, read_only: bool) -> Database:
         """Return the database of an existing folder, by whichever link it is open here."""
-        with _open_lock.held():
+        with _open_lock.lock():
             usable = (one for one in _at(root, read_only=read_only) if one._is_usable)
             return next(usable, None) or cls.of(Path(root), create=False, read_only=read_only)
 
     @staticmethod
     def is_other(root: str, *, read_only: bool, identity: str) -> bool:
         """Return whether this process knows that another store is at a place by now."""
-        with _open_lock.held():
+        with _open_lock.lock():
             known = _at(root, read_only=read_only)
         return any(one.identity != identity or not one.is_in_place for one in known)
 
@@ -192,52 +179,6 @@ class Database:
         self._opened_folder.check()
 
     # -- format ------------------------------------------------------------------------------
-
-    def _check_or_create(self) -> None:
-        connection = self._connect(write=not self.read_only, sure=False)
-        try:
-            with _transaction(connection, "BEGIN"):
-                made = self._is_made(connection)
-            if not self.read_only:
-                _log_ahead(connection)
-            if made:
-                return
-            if self.read_only:
-                raise StoreNotFound(f"the store at {self.root} is empty")
-            self._sync_names()
-            with _transaction(connection, "BEGIN IMMEDIATE"):
-                if not self._is_made(connection):  # another process may have been first
-                    create_tables(connection)
-        finally:
-            connection.close()
-
-    def _sync_names(self) -> None:
-        """Sync the names of the file and of the folder, before the store counts as made.
-
-        This is done even if another process has made them, as it may have died before it synced.
-        """
-        sync_folder(self.root)
-        with suppress(PermissionError):  # a folder made by others, which we may not read
-            sync_folder(self.root.parent)
-
-    def _is_made(self, connection: sqlite3.Connection) -> bool:
-        """Return whether the file has daskbroker's tables; called within one transaction.
-
-        Raises
-        ------
-        StoreDamaged
-            If its tables are not daskbroker's.
-        StoreVersion
-            If their format is newer than the known one.
-        """
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        owner = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and owner != APPLICATION_ID:
-            raise StoreDamaged(f"{self.path} is an SQLite file, but not one of daskbroker")
-        if tables:
-            check_format(f"the store at {self.root}", version, FORMAT_VERSION)
-        return bool(tables)
 
     def meta(self, key: str) -> str:
         """Return a value of the table ``meta``; raise StoreDamaged if it is missing."""
@@ -272,7 +213,7 @@ class Database:
         )  # fmt: skip
         try:
             if write and sure:
-                _log_ahead(connection)
+                log_ahead(connection)
                 self._opened_folder.hold_log(connection)
             elif write:  # takes effect only while the file is still empty
                 connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
@@ -290,7 +231,7 @@ class Database:
 
     @property
     def _log(self) -> Path:
-        return self.path.with_name(FILE_NAME + "-wal")
+        return log_of(self.path)
 
     def _file_state(self) -> tuple[int, ...]:
         state = self.path.stat()
@@ -320,7 +261,7 @@ class Database:
                 try:
                     yield connection
                 except BaseException:
-                    # The connection of an interrupted statement would show its state for ever.
+                    # The connection of an interrupted statement would show its state forever.
                     self._disconnect(connection)
                     raise
                 if len(self._readers) < IDLE_READERS and not self._closed:
@@ -403,67 +344,14 @@ class Database:
 
     def check_writable(self) -> None:
         """Raise StoreReadOnly if the store was opened to read only."""
-        if self.read_only:
-            raise StoreReadOnly(f"the store at {self.root} was opened to read only")
+        check_writable(f"the store at {self.root}", read_only=self.read_only)
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError(f"the store at {self.root} has been closed")
+        check_not_closed(f"the store at {self.root}", closed=self._closed)
 
     def errors(self) -> AbstractContextManager[None]:
         """Return a context that turns errors of SQLite and the file system into daskbroker's."""
         return self._errors
-
-    def _told(self, error: BaseException) -> StoreError | None:
-        """Return the StoreError for an error of SQLite or the file system; None for any other."""
-        if isinstance(error, sqlite3.Error):
-            return self._translated(error)
-        if isinstance(error, StoreError) or not isinstance(error, OSError):
-            return None
-        return file_error(error, f"the store at {self.root}")
-
-    def _full(self) -> StoreFull:
-        return StoreFull(
-            f"no space left for the store at {self.root}; nothing of this document was kept, "
-            "what was stored before is safe"
-        )
-
-    def _translated(self, error: sqlite3.Error) -> StoreError:
-        name = getattr(error, "sqlite_errorname", "") or ""
-        text = str(error)
-        if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and self._no_room()):
-            return self._full()
-        if name.startswith("SQLITE_CANTOPEN") and self.read_only and self._log.exists():
-            return StoreReadOnly(
-                f"the store at {self.root} was not closed by its last writer, and this user may "
-                f"not write there: it must be opened once by a user who may: {text}"
-            )
-        if name.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or (
-            name.startswith("SQLITE_CANTOPEN") and not os.access(self.root, os.W_OK)
-        ):
-            return StoreReadOnly(
-                f"the store at {self.root} cannot be written; mode='r' opens it to read: {text}"
-            )
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "decode to UTF-8" in text:
-            return StoreDamaged(f"{self.path} is damaged or no SQLite file: {text}")
-        if name.startswith("SQLITE_BUSY"):
-            return StoreError(
-                f"the store at {self.root} was locked by another process for "
-                f"{BUSY_SECONDS:.0f} s; try again: {text}"
-            )
-        return StoreError(f"the store at {self.root}: {self.path}: {text} ({name})")
-
-    def _no_room(self) -> bool:
-        try:
-            state = os.statvfs(self.root)
-        except OSError:
-            return False
-        if state.f_bavail * state.f_frsize < 1 << 16:
-            return True
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        return limit != resource.RLIM_INFINITY
 
     def close(self) -> None:
         """Bring everything to disk and close all connections; later reads raise StoreError."""
@@ -507,60 +395,3 @@ def _at(root: str, *, read_only: bool) -> list[Database]:
     """Return the open databases of a folder, the one that was opened by no link first."""
     found = [(key[2] or "", one) for key, one in _open.items() if key[:2] == (root, read_only)]
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]
-
-
-class _Errors:
-    """Context of :meth:`Database.errors`; as a generator it would take a tenth of a look-up."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = weakref.ref(database)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        database = self._database() if error is not None else None
-        if database is not None and error is not None:
-            told = database._told(error)
-            if told is not None:
-                raise told from error
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    try:
-        connection.execute(begin)
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _log_ahead(connection: sqlite3.Connection) -> None:
-    """Set up write-ahead logging, which lets others read while this connection writes.
-
-    The mode is kept in the file itself; the other settings are the connection's.
-    """
-    _keep_log(connection)
-    connection.execute("PRAGMA synchronous=NORMAL")
-    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
-    connection.execute(f"PRAGMA wal_autocheckpoint={LOG_BYTES // page_bytes}")
-
-
-def _keep_log(connection: sqlite3.Connection) -> None:
-    """Switch to a write-ahead log.
-
-    The first time, this changes the file. SQLite's own timeout does not apply to that while
-    others open the file, so it is retried here for :data:`BUSY_SECONDS`.
-    """
-    patience = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
-                raise
-        time.sleep(random.uniform(0.001, 0.02))

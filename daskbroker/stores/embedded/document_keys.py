@@ -22,7 +22,7 @@ from ...core.documents import equal, unpack
 from ...core.errors import DuplicateUID
 from ...core.layouts import LAYOUTS, cells, decode_rows
 from .reader import EmbeddedReader, stored_keys
-from .row_sequences import POSITIONS, RowSequence, found_row, owner_of
+from .row_sequences import POSITIONS, RowSequence, one_row, owner_of
 from .uid_keys import uid_key, uid_keys
 
 __all__ = ["DocumentKeys"]
@@ -36,24 +36,25 @@ class DocumentKeys:
 
     def __init__(self, reader: EmbeddedReader) -> None:
         self._reader = reader
-        self._held: dict[int, set[int]] = {}
+        self._waiting: dict[int, set[int]] = {}
         self._last_chunk: tuple[int, list[Any]] | None = None
 
     def refresh(self, connection: sqlite3.Connection, sequence: RowSequence) -> None:
         """Read the uids of the run's pages that wait in the journal, unless they are known."""
-        if sequence.run_number not in self._held:
-            if len(self._held) >= MOST_RUNS:
-                self._held.clear()
-            held = self._held[sequence.run_number] = set()
+        if sequence.run_number not in self._waiting:
+            # All of them, as this is rare and they can be read again.
+            if len(self._waiting) >= MOST_RUNS:
+                self._waiting.clear()
+            held = self._waiting[sequence.run_number] = set()
             for page, uids in _waiting_pages(connection, sequence, "run = ?", sequence.run_number):
                 held.update(uid_keys(uids, page.layout.kind, sequence.run_number).tolist())
 
     def forget(self, sequence: RowSequence | None = None) -> None:
         """Drop the numbers held of waiting pages, of the sequence's run or of all runs if None."""
         if sequence is None:
-            self._held.clear()
+            self._waiting.clear()
         else:
-            self._held.pop(sequence.run_number, None)
+            self._waiting.pop(sequence.run_number, None)
 
     def hold_page(
         self, connection: sqlite3.Connection, sequence: RowSequence, uids: Sequence[str]
@@ -61,7 +62,9 @@ class DocumentKeys:
         """Claim the uids of a page that goes into the journal; return False if one is stored."""
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number).tolist()
         fresh = set(keys)
-        held = self._held[sequence.run_number]
+        held = self._waiting[sequence.run_number]
+        # A number that is taken may be of the same uid or of another one: only a look at it
+        # tells.
         if len(fresh) < len(keys) or not held.isdisjoint(fresh) or _any_known(connection, keys):
             return self.claim_page(connection, sequence, uids)
         held |= fresh
@@ -72,8 +75,9 @@ class DocumentKeys:
     ) -> bool:
         """Note uids as stored from the next position on; return False if one is stored."""
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
-        if not self._held[sequence.run_number].isdisjoint(keys.tolist()):
-            self._note_held(connection, sequence)
+        # Pages that wait have noted their uids only in memory; now the table has to know them.
+        if not self._waiting[sequence.run_number].isdisjoint(keys.tolist()):
+            self._read_waiting(connection, sequence)
         if _insert_keys(connection, [(sequence, keys)]):
             return True
         return len(set(uids)) == len(uids) and self._claim_rest(connection, sequence, uids, keys)
@@ -114,9 +118,9 @@ class DocumentKeys:
 
     # -- numbers -----------------------------------------------------------------------------
 
-    def _note_held(self, connection: sqlite3.Connection, sequence: RowSequence) -> None:
+    def _read_waiting(self, connection: sqlite3.Connection, sequence: RowSequence) -> None:
         """Note the uids of all waiting pages of the run."""
-        self._held[sequence.run_number] = set()
+        self._waiting[sequence.run_number] = set()
         self._note(connection, sequence, "run = ?", sequence.run_number)
 
     def _note(
@@ -126,6 +130,7 @@ class DocumentKeys:
             (page, uids, uid_keys(uids, page.layout.kind, page.run_number))
             for page, uids in _waiting_pages(connection, sequence, where, *values)
         ]
+        # Usually all numbers were free, and one statement has noted all.
         if _insert_keys(connection, [(page, keys) for page, _, keys in pages]):
             return
         for page, uids, keys in pages:
@@ -139,11 +144,12 @@ class DocumentKeys:
         keys: np.ndarray,
     ) -> bool:
         """Note uids of a page whose numbers were taken; return False if one is stored."""
-        for place, key in enumerate(keys.tolist()):
-            position = sequence.next + place
-            if _place_of(connection, key) == (sequence.number, position):
+        for index, key in enumerate(keys.tolist()):
+            position = sequence.next + index
+            # It was noted by this very page, before another of its numbers was found taken.
+            if _positions_of(connection, key) == (sequence.number, position):
                 continue
-            if self._claim(connection, sequence, uids[place], position, page=uids):
+            if self._claim(connection, sequence, uids[index], position, page=uids):
                 return False
         return True
 
@@ -160,8 +166,9 @@ class DocumentKeys:
         The uids of ``page`` are being noted before its rows are stored, from ``sequence.next`` on.
         """
         key = uid_key(uid, sequence.layout.kind, sequence.run_number)
-        if key in self._held.get(sequence.run_number, ()):
-            self._note_held(connection, sequence)
+        # The table must have it before this uid is compared with what is there.
+        if key in self._waiting.get(sequence.run_number, ()):
+            self._read_waiting(connection, sequence)
         while True:
             try:
                 connection.execute(
@@ -177,7 +184,8 @@ class DocumentKeys:
     def _row_behind(
         self, connection: sqlite3.Connection, key: int, sequence: RowSequence, page: Sequence[str]
     ) -> dict[str, Any]:
-        number, position = _place_of(connection, key)
+        number, position = _positions_of(connection, key)
+        # The row is of the page that is being stored, and not in the journal yet.
         if number == sequence.number and 0 <= position - sequence.next < len(page):
             return {sequence.layout.uid: page[position - sequence.next]}
         kind, owner = owner_of(connection, number)
@@ -186,33 +194,36 @@ class DocumentKeys:
             "SELECT id, rows, body FROM journal WHERE id >= ? AND id <= ? ORDER BY id DESC LIMIT 1",
             (low, low + position),
         ).fetchone()
+        # The journal's last entry up to this position may be a page of several rows, which ends
+        # before it.
         if row is not None and row[0] + (row[1] or 1) > low + position:
             first, rows, body = row
             if rows is None:
                 there = unpack(body)
                 return there if LAYOUTS[kind].mixed else {**there, LAYOUTS[kind].owner: owner}
             return self._decoded(-first, kind, owner, body)[low + position - first]
-        chunk, first = found_row(
+        chunk, first = one_row(
             connection,
             "SELECT id, first FROM chunk WHERE sequence = ? AND first <= ? "
             "ORDER BY first DESC LIMIT 1",
             number,
             position,
         )
-        (place,) = stored_keys(connection, [chunk])
-        return self._decoded(chunk, kind, owner, place)[position - first]
+        (index,) = stored_keys(connection, [chunk])
+        return self._decoded(chunk, kind, owner, index)[position - first]
 
     def _decoded(self, number: int, kind: str, owner: str, key: Any) -> list[Any]:
         """Decode the documents of a chunk; those of the last chunk are cached."""
+        # Repeated documents come in order, so the same chunk is looked into again and again.
         if self._last_chunk is None or self._last_chunk[0] != number:
             documents = decode_rows(LAYOUTS[kind], self._reader.read(key), owner)
             self._last_chunk = (number, documents)
         return self._last_chunk[1]
 
 
-def _place_of(connection: sqlite3.Connection, key: int) -> tuple[Any, ...]:
+def _positions_of(connection: sqlite3.Connection, key: int) -> tuple[Any, ...]:
     query = "SELECT sequence, position FROM document_key WHERE hash = ?"
-    return found_row(connection, query, key)
+    return one_row(connection, query, key)
 
 
 def _insert_keys(
@@ -226,12 +237,12 @@ def _insert_keys(
         return True
     keys = np.concatenate([some for _, some in pages])
     numbers = np.concatenate([np.full(len(some), sequence.number) for sequence, some in pages])
-    places = np.concatenate([sequence.next + np.arange(len(some)) for sequence, some in pages])
+    positions = np.concatenate([sequence.next + np.arange(len(some)) for sequence, some in pages])
     order = np.argsort(keys, kind="stable")  # each leaf of the table is changed once
     before = connection.total_changes
     connection.executemany(
         "INSERT OR IGNORE INTO document_key VALUES (?, ?, ?)",
-        zip(keys[order].tolist(), numbers[order].tolist(), places[order].tolist()),
+        zip(keys[order].tolist(), numbers[order].tolist(), positions[order].tolist()),
     )
     return connection.total_changes - before == len(keys)
 
@@ -252,9 +263,11 @@ def _waiting_pages(
         values,
     )
     try:
-        for kind, number, place, body in found:
+        for kind, number, position, body in found:
             layout = LAYOUTS[kind]
-            page = replace(sequence, layout=layout, number=number, next=place - number * POSITIONS)
+            page = replace(
+                sequence, layout=layout, number=number, next=position - number * POSITIONS
+            )
             yield page, cells(from_ipc(body, [layout.uid]), layout.uid)
     finally:
         # After an interrupt the collector of garbage ends this, perhaps after the connection.

@@ -8,38 +8,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.bad_runs import BadRun
-from ...core.bounded_dict import BoundedDict
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.damage import Damage
-from ...core.documents import ALL, Document, pack, unpack, unpack_document
+from ...core.documents import ALL, Document, StreamName, pack, unpack, unpack_document
 from ...core.errors import BadQuery, StoreDamaged, StoreError
-from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
+from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page
 from ...core.page_parts import is_large
 from ...core.peeks import Peek
 from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
 from ..backing_up import BackupSource
 from ..contract import is_repeated
-from ..journalled import JournalledEventStore
 from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import check_descriptors, check_journal, check_rest, list_runs
 from .database import FILE_NAME, Database
 from .format import FORMAT_VERSION
-from .journal import Journal
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import PlannedSequence, add_sequences, among
-from .reader import EmbeddedReader
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
+from .sequence_store import SequenceStore
 
 __all__ = ["EmbeddedEventStore"]
 
 logger = logging.getLogger(__name__)
 
 
-class EmbeddedEventStore(JournalledEventStore):
+class EmbeddedEventStore(SequenceStore):
     """Event store with its journal in SQLite and sealed chunks in Parquet, small ones in SQLite.
 
     Parameters
@@ -48,22 +45,11 @@ class EmbeddedEventStore(JournalledEventStore):
         Database of the store, shared with the header store.
     """
 
-    reader: EmbeddedReader
     least_page_rows = 50
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        root = str(database.root)
-        self.reader = EmbeddedReader(root, database.read_only, database.identity)
-        super().__init__()
 
     def _begin(self) -> None:
         super()._begin()
-        self._journal = Journal(self.reader)
-        self._sequences: BoundedDict[tuple[str, str, str], RowSequence] = BoundedDict()
         self._put_off: dict[int, tuple[int, int]] = {}
-        self._unsure = False
-        """Whether the last transaction on a sequence was interrupted before its end."""
         self._small_bytes_then = 0
 
     @property
@@ -104,6 +90,7 @@ class EmbeddedEventStore(JournalledEventStore):
 
     def know_run(self, uid: str, number: int | None) -> None:
         """Remember the key that :meth:`add_run` has returned, once it is committed."""
+        # Another process has added it, and its key is looked up when needed.
         if number is not None:
             self._runs[uid] = number
 
@@ -200,6 +187,7 @@ class EmbeddedEventStore(JournalledEventStore):
         any error while the log could not be synced.
         """
         rows, nbytes = self._put_off.get(sequence.number, (0, 0))
+        # After a failure, the next attempt waits until as much has come again.
         if (
             sequence.waiting_rows - rows < self._seal_rows
             and sequence.waiting_bytes - nbytes < self._seal_bytes
@@ -209,6 +197,7 @@ class EmbeddedEventStore(JournalledEventStore):
             seal_sequence(self._database, self._journal, sequence)
             self._put_off.pop(sequence.number, None)
         except StoreError as error:
+            # A damaged store, or a log that cannot be synced, must reach whoever inserts.
             if isinstance(error, StoreDamaged) or self._database.log.is_in_trouble:
                 raise
             logger.warning(
@@ -220,6 +209,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def _append_columns(
         self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
     ) -> bool:
+        # Larger pages become chunks at once, without a second copy in the journal.
         if is_large(layout, page):
             return self._append_chunks(layout, owner, page, run)
         return self._append_to_journal(layout, owner, page, run)
@@ -234,6 +224,7 @@ class EmbeddedEventStore(JournalledEventStore):
                     raise _RowByRow
                 table = encode_page(layout, page, sequence.metadata)
                 self._journal.append_table(connection, sequence, table)
+        # Some are stored: each is compared with what is there.
         except _RowByRow:
             return False
         self._seal_if_full(sequence)
@@ -250,6 +241,7 @@ class EmbeddedEventStore(JournalledEventStore):
         try:
             with self._writing(layout, owner, run) as (connection, sequence):
                 claims = self._journal.claims
+                # Another process has put rows into the journal since it was sealed above.
                 if sequence.waiting_rows or not claims.claim_page(
                     connection, sequence, page[layout.uid]
                 ):
@@ -261,43 +253,19 @@ class EmbeddedEventStore(JournalledEventStore):
             discard_files(written)
         return True
 
-    def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
-        return _Writing(self, layout, owner, run)
-
-    def _sequence(
-        self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str
-    ) -> RowSequence:
-        """Return the sequence of an owner, made at its first row."""
-        key = (layout.kind, owner, run)
-        if key not in self._sequences:
-            number = place = self._known_run(run) or 0
-            descriptor = None
-            if layout is EVENT:
-                place = connection.execute(
-                    "SELECT id FROM descriptor WHERE uid = ?", (storable(owner),)
-                ).fetchone()[0]
-                descriptor = self.find_descriptor(owner)
-            metadata = chunk_metadata(layout, descriptor or {"run_start": run})
-            values = (layout.kind, place, number)
-            connection.execute("INSERT OR IGNORE INTO sequence VALUES (NULL, ?, ?, ?)", values)
-            row = connection.execute(
-                "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
-            ).fetchone()
-            self._sequences[key] = RowSequence(row[0], layout, owner, run, number, metadata)
-        return self._sequences[key]
-
     # -- reading -----------------------------------------------------------------------------
 
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
-        order = {storable(uid): place for place, uid in enumerate(runs)}
+        order = {storable(uid): position for position, uid in enumerate(runs)}
         condition, values = among(list(order))
         query = (
             "SELECT run.uid, descriptor.uid, body "
             f"FROM run JOIN descriptor ON descriptor.run = run.id WHERE run.uid {condition}"
         )
+        # One more condition for the index; all streams are listed without it.
         if stream_name is not ALL:
             query += " AND stream = ?"
             values += (storable(str(stream_name)),)
@@ -330,8 +298,8 @@ class EmbeddedEventStore(JournalledEventStore):
             add_sequences(
                 connection,
                 [
-                    PlannedSequence(numbers[uid], EVENT, builder, place, descriptor)
-                    for place, descriptor in enumerate(descriptors)
+                    PlannedSequence(numbers[uid], EVENT, builder, index, descriptor)
+                    for index, descriptor in enumerate(descriptors)
                     if (uid := storable(descriptor["uid"])) in numbers
                 ],
             )
@@ -345,8 +313,8 @@ class EmbeddedEventStore(JournalledEventStore):
         builders = {
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
         }
-        places = {storable(uid): place for place, uid in enumerate(runs)}
-        condition, uids = among(list(places))
+        positions = {storable(uid): position for position, uid in enumerate(runs)}
+        condition, uids = among(list(positions))
         with self._database.snapshot() as connection:
             found = connection.execute(
                 "SELECT run.uid, kind, sequence.id FROM run JOIN sequence ON "
@@ -355,7 +323,7 @@ class EmbeddedEventStore(JournalledEventStore):
             )
             sequences = [
                 PlannedSequence(
-                    number, LAYOUTS[kind], builders[kind], places[uid], owners[places[uid]]
+                    number, LAYOUTS[kind], builders[kind], positions[uid], owners[positions[uid]]
                 )
                 for uid, kind, number in found
                 if kind in builders
@@ -382,6 +350,7 @@ class EmbeddedEventStore(JournalledEventStore):
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """See :meth:`EventStore.seal`; sealing all also removes files left by killed processes."""
+        # Refused, as no other program reads this journal.
         if keep_journal:
             raise BadQuery(
                 f"the journal of the store at {self._database.root} cannot be kept: nothing else "
@@ -402,6 +371,7 @@ class EmbeddedEventStore(JournalledEventStore):
         sequences = ((uid, (kind, uid, owner)) for kind, uid, owner in rows)
         made = self._seal_each(sequences, self._seal_sequence, one_run=run is not None)
         self._pack_if_many()
+        # Only with all runs, as it reads whole folders.
         if run is None:
             sweep(self._database)
         return made
@@ -409,6 +379,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def _seal_sequence(self, key: tuple[str, str, str]) -> int:
         kind, run, owner = key
         sequence = self._sequences.get((kind, owner, run))
+        # This process has not written to it; the context makes the sequence known.
         if sequence is None:
             with self._writing(LAYOUTS[kind], owner, run) as (_, sequence):
                 pass
@@ -417,6 +388,7 @@ class EmbeddedEventStore(JournalledEventStore):
 
     def _pack_if_many(self) -> None:
         """Pack small chunks if there are too many; their size is read only if this is possible."""
+        # Nothing has been added that could make them too many.
         if self._database.small_bytes < self._small_bytes_then:
             return
         size = size_of_small_chunks(self._database)
@@ -454,6 +426,7 @@ class EmbeddedEventStore(JournalledEventStore):
 
     def path_of(self, key: Any) -> str | None:
         """See :meth:`EventStore.path_of`."""
+        # Rows inside of a plan, of no file.
         if isinstance(key, range):
             return None
         name = key if isinstance(key, str) else key[0] if isinstance(key, tuple) else FILE_NAME
@@ -466,40 +439,3 @@ class EmbeddedEventStore(JournalledEventStore):
 
 class _RowByRow(Exception):
     """Raised to roll back a page with rows that are stored; they are then compared one by one."""
-
-
-class _Writing:
-    """Context of a transaction on one sequence, whose counters are forgotten if it fails."""
-
-    def __init__(self, source: EmbeddedEventStore, layout: Layout, owner: str, run: str) -> None:
-        self._source = source
-        self._what = (layout, owner, run)
-        self._transaction = source._database.write()
-
-    def __enter__(self) -> tuple[sqlite3.Connection, RowSequence]:
-        connection = self._transaction.__enter__()
-        try:
-            if self._source._unsure:
-                self._forget()
-            self._source._unsure = True
-            sequence = self._source._sequence(connection, *self._what)
-            return connection, self._source._journal.refresh(connection, sequence)
-        except BaseException as error:
-            self._forget()
-            self._transaction.__exit__(type(error), error, error.__traceback__)
-            raise
-
-    def __exit__(self, *exception: Any) -> None:
-        if exception[0] is not None:
-            self._forget()
-        try:
-            self._source._unsure = False
-            self._transaction.__exit__(*exception)
-        except BaseException:
-            self._forget()
-            raise
-
-    def _forget(self) -> None:
-        # The rollback has undone the key of a new sequence, and positions that were counted up.
-        self._source._sequences.clear()
-        self._source._journal.forget()

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from typing import get_type_hints
+
+from ...core.chunk_statistics import Statistics
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "create_tables"]
 
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x6461736B  # "dask"
 
-FORMAT = """
+# SQLite stores NaN as NULL.
+_TYPES = {int: "INTEGER NOT NULL", bool: "INTEGER NOT NULL", float: "REAL"}
+STATISTICS = ", ".join(f'"{name}" {_TYPES[of]}' for name, of in get_type_hints(Statistics).items())
+
+FORMAT = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE header (
@@ -49,10 +56,8 @@ CREATE TABLE document_key (
 );
 CREATE TABLE chunk_schema (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE);
 CREATE TABLE chunk (
-    id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, first INTEGER NOT NULL,
-    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, seq_min INTEGER NOT NULL,
-    seq_max INTEGER NOT NULL, time_min REAL, time_max REAL, "distinct" INTEGER NOT NULL,
-    ordered INTEGER NOT NULL, schema INTEGER NOT NULL, path TEXT, offset INTEGER, length INTEGER,
+    id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, first INTEGER NOT NULL, {STATISTICS},
+    schema INTEGER NOT NULL, path TEXT, offset INTEGER, length INTEGER,
     UNIQUE (sequence, first)
 );
 CREATE TABLE chunk_body (id INTEGER PRIMARY KEY, body BLOB NOT NULL);

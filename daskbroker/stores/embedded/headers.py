@@ -88,6 +88,7 @@ class EmbeddedHeaderStore(HeaderStore):
         """Store a start; return whether it is new."""
         uid = storable(doc["uid"])
         row = connection.execute("SELECT start FROM header WHERE uid = ?", (uid,)).fetchone()
+        # The same start again is no error, so that an interrupted insert can be repeated.
         if is_repeated("start", doc, None if row is None else unpack(row[0])):
             return False
         scan_id = doc.get("scan_id")
@@ -152,26 +153,29 @@ class EmbeddedHeaderStore(HeaderStore):
             yield from take_sound(matching(found, search), start, end)
             return
         offset = 0
+        # Few runs are read faster than their place is found by the index.
         if start > MOST_READ_OVER:
             offset = self._offset_of(narrowed, start, oldest_first=oldest_first)
             start, end = 0, None if end is None else end - start
         rows = self._pages(narrowed, offset, end, oldest_first=oldest_first)
         yield from take_sound(self._pairs(rows), start, end)
 
-    def _offset_of(self, narrowed: Narrowed, place: int, *, oldest_first: bool) -> int:
+    def _offset_of(self, narrowed: Narrowed, position: int, *, oldest_first: bool) -> int:
         """Return how many rows, bad ones included, come before a position among the others."""
         sound, bad = self._without_bad(narrowed)
+        # Without runs that cannot be read, positions are row numbers.
         if not bad:
-            return place
+            return position
         order, sign = ("ASC", "<") if oldest_first else ("DESC", ">")
         with self._database.read() as connection:
             last = connection.execute(
                 f"SELECT time, id FROM header WHERE {sound.where} "
                 f"ORDER BY time {order}, id {order} LIMIT 1 OFFSET ?",
-                [*sound.parameters, place - 1],
+                [*sound.parameters, position - 1],
             ).fetchone()
+            # The position is behind the last run.
             if last is None:
-                return place + len(bad)
+                return position + len(bad)
             query = (
                 f"SELECT count(*) FROM header WHERE ({narrowed.where}) AND (time, id) {sign} (?, ?)"
             )
@@ -182,6 +186,7 @@ class EmbeddedHeaderStore(HeaderStore):
         for row in rows:
             try:
                 yield _pair(row)
+            # It is yielded in place of the run; what is done with it is the reader's choice.
             except StoreDamaged:
                 yield self._note_bad(row[3], row[0], row[1])
 
@@ -232,6 +237,7 @@ class EmbeddedHeaderStore(HeaderStore):
                     nbytes += sum(map(len, map(itemgetter(0), some)))
                 cursor.close()
             yield from rows
+            # A batch that ended early by its bytes is not the last one.
             if len(rows) < size and nbytes <= BATCH_BYTES:
                 return
             after = rows[-1][2:]
@@ -240,6 +246,7 @@ class EmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.count`; by the index, less the runs :meth:`_look` found bad."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
+        # The index finds more than what matches, so each run is read.
         if not narrowed.exact:
             return super().count(search)
         narrowed, _ = self._without_bad(narrowed)
@@ -271,8 +278,10 @@ class EmbeddedHeaderStore(HeaderStore):
         """
         with self._database.read() as connection:
             newest = connection.execute("SELECT max(id) FROM header").fetchone()[0] or 0
+            # Known bad rows are verified again, as a restored file may have mended them.
             if newest == self._looked and not self._bad:
                 return
+            # A store that is opened for the first time would be read as a whole.
             first = max(self._looked, newest - LOOKED_AT)
             query = "SELECT id, start, stop FROM header WHERE id > ? OR id IN "
             rows = connection.execute(

@@ -32,7 +32,7 @@ OVERFLOW = ""
 
 
 def index_document(
-    connection: sqlite3.Connection, part: str, number: int, doc: Mapping[str, Any]
+    connection: sqlite3.Connection, name: str, number: int, doc: Mapping[str, Any]
 ) -> None:
     """Add a start or stop document to the index.
 
@@ -40,7 +40,7 @@ def index_document(
     ----------
     connection
         Connection in a transaction.
-    part
+    name
         ``"start"`` or ``"stop"``.
     number
         Key of the header in the store.
@@ -51,6 +51,7 @@ def index_document(
     whole = True
     for path, value in _leaves(doc, ""):
         stored = _stored(value) if path else None
+        # What is left out is marked below, and such runs are found by every search of the path.
         if stored is None or len(leaves) >= MOST_LEAVES:
             whole = False
         else:
@@ -59,10 +60,11 @@ def index_document(
         leaves.add((OVERFLOW, 0))
     connection.executemany(
         "INSERT OR IGNORE INTO leaf VALUES (?, ?, ?, ?)",
-        [(part, path, value, number) for path, value in leaves],
+        [(name, path, value, number) for path, value in leaves],
     )
     found = document_words(doc)
     words = {word for word in found if len(word) <= LONGEST_TEXT}
+    # Longer or more words are not indexed; the mark lets the run be read instead.
     if len(words) != len(found) or len(words) > MOST_WORDS:
         words = {*sorted(words)[:MOST_WORDS], OVERFLOW}
     connection.executemany(
@@ -80,6 +82,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
                 yield OVERFLOW, None
                 continue
             below = f"{path}.{key}" if path else key
+            # A query also reaches the items of a list, but not lists in lists.
             if isinstance(item, list):
                 for cell in item:
                     if not isinstance(cell, list):
@@ -92,10 +95,12 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _stored(value: Any) -> Any:
     """Return a scalar as the index holds it, or None if it cannot hold it."""
+    # Letters before the value keep booleans, text and numbers apart in one column.
     if isinstance(value, bool):
         return f"b{int(value)}"
     if isinstance(value, str):
         return "s" + value if len(value) <= LONGEST_TEXT and is_unicode(value) else None
+    # SQLite's integers have 64 bits.
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else None
     return value if isinstance(value, float) and math.isfinite(value) else None
@@ -124,16 +129,19 @@ def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
     parameters: list[Any] = []
     exact = True
     for sign, end in ((">=", search.since), ("<=", search.until)):
+        # The time has a column of its own.
         if end is not None:
             clauses.append(f"time {sign} ?")
             parameters.append(end)
     for part, queries in (("start", search.queries), ("stop", search.stop)):
         exact = _add_queries(connection, part, queries, clauses, parameters) and exact
+    # Without conditions that the index can use, the run must have a stop all the same.
     if search.stop:
         clauses.append("stop IS NOT NULL")
     if search.is_open:
         clauses.append("stop IS NULL")
     for text in search.texts:
+        # A substring may be anywhere in a word, for which there is no index.
         if text.words is None:
             exact = False
             continue
@@ -146,7 +154,7 @@ def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
 
 def _add_queries(
     connection: sqlite3.Connection,
-    part: str,
+    name: str,
     queries: tuple[Query, ...],
     clauses: list[str],
     parameters: list[Any],
@@ -156,6 +164,7 @@ def _add_queries(
         exact = exact and query.exact
         for condition in query.conditions:
             clause = _clause(condition)
+            # The clause is left out, so the runs have to be matched afterwards.
             if clause is None:
                 exact = False
                 continue
@@ -164,9 +173,10 @@ def _add_queries(
                 f"id IN (SELECT header FROM leaf WHERE part = ? AND path = ? AND {text} "
                 "UNION ALL SELECT header FROM leaf WHERE part = ? AND path = '')"
             )
-            parameters.extend([part, condition.path, *values, part])
+            parameters.extend([name, condition.path, *values, name])
+    # Runs that are not indexed as a whole would be counted without having been matched.
     if queries and exact:
-        exact = not _has_overflow(connection, "leaf", "part = ? AND path = ?", [part, OVERFLOW])
+        exact = not _has_overflow(connection, "leaf", "part = ? AND path = ?", [name, OVERFLOW])
     return exact
 
 
@@ -186,6 +196,8 @@ def _clause(condition: Condition) -> tuple[str, list[Any]] | None:
     if condition.operator in ("$eq", "$in"):
         wanted = operand if condition.operator == "$in" else [operand]
         values = [_stored(value) for value in wanted]
+        # SQLite limits the parameters of a statement; and what is not indexed cannot be looked
+        # up.
         if len(values) > 500 or any(value is None for value in values):
             return None
         return f"value IN ({','.join('?' * len(values))})", values

@@ -40,7 +40,7 @@ MOST_INTERVALS = 10
 PATIENCE_SECONDS = 60.0
 """Maximum seconds that an insert waits for a sync."""
 
-PIECE = 2**20
+COPIED_BYTES = 2**20
 """Bytes of the log that are written again at a time."""
 MARK = "daskbroker.unsynced"
 """Name of a file beside the log, which is there while it is not known to be on disk wholly."""
@@ -53,7 +53,7 @@ _logs: weakref.WeakSet[LogSync] = weakref.WeakSet()
 class LogSync:
     """The log of one store in this process, and how much of it is on disk.
 
-    After a failed sync, nobody knows which bytes are on disk: the system reports the error once
+    After a failed sync, it is not known which bytes are on disk: the system reports the error once
     and may drop the bytes, so the next sync would succeed without them. The log is therefore
     written again in place, byte by byte, before anything is added. If the process dies before
     that, a mark beside the log makes the next writing process do it.
@@ -102,10 +102,12 @@ class LogSync:
         The system reports to a handle the errors that occurred since it was opened. The caller
         has a connection, so that the log exists, and stays.
         """
+        # It is kept open: after a fork or a close it is opened again.
         if self._handle < 0:
             self._is_named = False
             with suppress(FileNotFoundError):
                 self._handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            # A sync failed in another process, perhaps one that has ended since.
             if self._mark.exists():
                 self._trouble, self._told = self._trouble or self._error("before"), True
 
@@ -134,6 +136,7 @@ class LogSync:
             If no sync is completed within :data:`PATIENCE_SECONDS`.
         """
         oldest = self._syncing_since or self._since
+        # Everything is on disk, or every insert syncs by itself.
         if oldest is None or not self.interval:
             return
         if time.monotonic() - oldest < MOST_INTERVALS * self.interval:
@@ -156,10 +159,12 @@ class LogSync:
         Raises
         ------
         StoreError
-            If a sync has failed and nobody was told, or the log cannot be written again.
+            If a sync has failed and no caller was told, or the log cannot be written again.
         """
+        # The usual case, before each transaction.
         if self._trouble is None:
             return
+        # The error is raised once; the insert after it writes the log again.
         if not self._told:
             self._told = True
             raise self._trouble
@@ -191,6 +196,7 @@ class LogSync:
 
     def promise(self, number: int) -> None:
         """Return once a commit is durable; within :meth:`once`, return at once."""
+        # Within a batch only the last promise counts, as a sync covers all before it.
         if getattr(self._own, "depth", 0):
             self._own.number = number
         else:
@@ -208,6 +214,7 @@ class LogSync:
         finally:
             own.depth -= 1
             number = getattr(own, "number", None)
+            # The outermost of nested batches syncs, if anything was promised.
             if own.depth == 0 and number is not None:
                 own.number = None
                 try:
@@ -234,6 +241,7 @@ class LogSync:
             try:
                 with self._lock:
                     self._changed.wait_for(lambda: not self._syncing)
+                    # The sync of another thread has covered this commit.
                     if self._synced >= wanted:
                         return
                     if self._trouble is not None:
@@ -263,9 +271,11 @@ class LogSync:
         except OSError as error:
             trouble = self._error(str(error))
             trouble.__cause__ = error
+            # The mark tells other processes; without it at least this one knows.
             with suppress(OSError):
                 self._mark.touch()
         with self._lock:
+            # Commits that came during the sync are not counted.
             if trouble is None:
                 self._synced = max(self._synced, reached)
             else:
@@ -275,6 +285,7 @@ class LogSync:
 
     def _let_others(self) -> None:
         """Let another thread sync, if this one was syncing, even if it was interrupted."""
+        # Another thread has taken over since.
         if self._syncing != threading.get_ident():
             return
         with self._lock:
@@ -295,6 +306,7 @@ class LogSync:
                     return  # SQLite has copied the log into the database and removed it
         try:
             fdatasync(self._duplicate)
+            # A new log's name must be on disk, too, which takes one sync of the folder.
             if not self._is_named:
                 with suppress(FileNotFoundError):  # the store has been removed
                     sync_folder(self._path.parent)
@@ -313,9 +325,9 @@ class LogSync:
         """
         try:
             with self._path.open("rb+", buffering=0) as log:
-                place = 0
-                while piece := os.pread(log.fileno(), PIECE, place):
-                    place += os.pwrite(log.fileno(), piece, place)
+                position = 0
+                while piece := os.pread(log.fileno(), COPIED_BYTES, position):
+                    position += os.pwrite(log.fileno(), piece, position)
                 fdatasync(log.fileno())
             sync_folder(self._path.parent)
             self._mark.unlink(missing_ok=True)
@@ -341,8 +353,10 @@ class LogSync:
 
     def _arm(self) -> None:
         with self._lock:
+            # Another thread may have armed it meanwhile.
             if self._since is None:
                 self._since = time.monotonic()
+            # It runs already, or there is no background sync.
             if self._thread is not None or not self.interval:
                 return
             self._thread = threading.Thread(target=self._run, name="daskbroker-sync", daemon=True)
@@ -357,7 +371,7 @@ class LogSync:
         self.sync()  # no thread could be started, so this one syncs
 
     def _run(self) -> None:
-        """Sync commits that nobody else syncs; end after an interval without any."""
+        """Sync commits that no other thread syncs; end after an interval without any."""
         delay = BEGIN_AFTER * self.interval
         while True:
             since = self._since
@@ -369,6 +383,7 @@ class LogSync:
                     self._thread = None
                     return
                 due = self._since is not None and self._since + delay <= time.monotonic()
+                # A commit that is younger, or a sync by another thread: wait again.
                 if not due or self._syncing:
                     continue
                 self._syncing = threading.get_ident()
@@ -379,6 +394,7 @@ def _at_exit() -> None:
     for log in list(_logs):
         try:
             log.sync_all()
+        # An exception at exit would be printed without saying that data may be lost.
         except StoreError as error:
             logger.error("%s", error)
 

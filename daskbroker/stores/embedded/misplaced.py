@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,14 +24,15 @@ logger = logging.getLogger(__name__)
 
 def move_misplaced(connection: sqlite3.Connection, sequence: RowSequence, sealed: int) -> None:
     """Give the rows of a sequence before ``sealed`` new positions, from ``sequence.next`` on."""
-    moved = 0
-    for place, rows, body in list(_rows_before(connection, sequence, sealed)):
-        new = sequence.number * POSITIONS + sequence.next
-        connection.execute("UPDATE journal SET id = ? WHERE id = ?", (new, place))
-        old = place - sequence.number * POSITIONS
-        uids = [unpack(body)[sequence.layout.uid]] if rows is None else _page_uids(sequence, body)
+    moved, low, column = 0, sequence.number * POSITIONS, sequence.layout.uid
+    query = "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id"
+    for position, rows, body in connection.execute(query, (low, low + sealed)).fetchall():
+        new = low + sequence.next
+        connection.execute("UPDATE journal SET id = ? WHERE id = ?", (new, position))
+        is_page = rows is not None
+        uids = list(cells(from_ipc(body, [column]), column)) if is_page else [unpack(body)[column]]
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
-        _note_moved(connection, sequence, keys, old)
+        _note_moved(connection, sequence, keys, position - low)
         sequence.next += rows or 1
         moved += rows or 1
     stream = sequence.metadata.get("stream", sequence.layout.kind)
@@ -44,18 +44,6 @@ def move_misplaced(connection: sqlite3.Connection, sequence: RowSequence, sealed
     )  # fmt: skip
 
 
-def _rows_before(
-    connection: sqlite3.Connection, sequence: RowSequence, sealed: int
-) -> Iterator[tuple[int, int | None, bytes]]:
-    low = sequence.number * POSITIONS
-    query = "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id"
-    return connection.execute(query, (low, low + sealed))
-
-
-def _page_uids(sequence: RowSequence, body: bytes) -> list[str]:
-    return list(cells(from_ipc(body, [sequence.layout.uid]), sequence.layout.uid))
-
-
 def _note_moved(
     connection: sqlite3.Connection, sequence: RowSequence, keys: np.ndarray, old: int
 ) -> None:
@@ -63,7 +51,7 @@ def _note_moved(
     connection.executemany(
         "UPDATE document_key SET position = ? WHERE hash = ? AND sequence = ? AND position = ?",
         [
-            (sequence.next + place, key, sequence.number, old + place)
-            for place, key in enumerate(keys.tolist())
+            (sequence.next + position, key, sequence.number, old + position)
+            for position, key in enumerate(keys.tolist())
         ],
     )

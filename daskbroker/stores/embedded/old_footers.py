@@ -60,16 +60,16 @@ def check_old_footer(data: memoryview, begin: int, schema: pa.Schema) -> None:
         If it is not consistent.
     """
     footer = read_struct(bytes(data[begin:]))
-    place = FIRST
+    position = FIRST
     for group in footer[ROW_GROUPS]:
         if len(group[COLUMNS]) != len(schema.names):
             raise StoreDamaged("the number of its columns differs from that of its schema")
         for column in group[COLUMNS]:
             facts = column[FACTS]
-            if min(facts[PAGES], facts.get(DICTIONARY, facts[PAGES])) != place:
+            if min(facts[PAGES], facts.get(DICTIONARY, facts[PAGES])) != position:
                 raise StoreDamaged("its columns do not follow each other")
-            place += facts[SIZE]
-    if place != begin:
+            position += facts[SIZE]
+    if position != begin:
         raise StoreDamaged("its columns do not end where the footer begins")
     texts = {text[KEY]: text.get(VALUE) for text in footer.get(TEXTS, ())}
     _check_schema(schema, texts.get(b"ARROW:schema"), footer[ROWS])
@@ -93,25 +93,25 @@ def check_old_table(table: pa.Table, rows: int) -> None:
     """Check rows and gaps of a table against the footer; raise StoreDamaged if they differ."""
     if table.num_rows != rows:
         raise StoreDamaged(f"{table.num_rows:,} rows could be read instead of {rows:,}")
-    for place, arrow_field in enumerate(table.schema):
+    for position, arrow_field in enumerate(table.schema):
         kind, _ = field_kind(arrow_field)
-        if table.column(place).null_count and not kind.nulls and kind.name != "null":
+        if table.column(position).null_count and not kind.nulls and kind.name != "null":
             raise StoreDamaged(f"column {arrow_field.name!r} has gaps, and should have none")
 
 
-def _fits(kind: Kind, found: pa.DataType) -> bool:
+def _fits(kind: Kind, arrow_type: pa.DataType) -> bool:
     """Return whether columns of a kind have this type."""
     if kind.name in TYPES:
-        return bool(TYPES[kind.name] == found)
+        return bool(TYPES[kind.name] == arrow_type)
     if kind.name not in ("array", "list"):
         return False
     for size in kind.shape:
-        if not pa.types.is_fixed_size_list(found) or found.list_size != size:
+        if not pa.types.is_fixed_size_list(arrow_type) or arrow_type.list_size != size:
             return False
-        found = found.value_type
+        arrow_type = arrow_type.value_type
     if kind.name == "list":
-        if not (pa.types.is_list(found) or pa.types.is_large_list(found)):
+        if not (pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type)):
             return False
-        found = found.value_type
+        arrow_type = arrow_type.value_type
     leaf = pa.string() if kind.dtype == "<U" else pa.from_numpy_dtype(np.dtype(kind.dtype))
-    return bool(leaf == found)
+    return bool(leaf == arrow_type)

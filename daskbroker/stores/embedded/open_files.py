@@ -33,10 +33,10 @@ def _begin() -> None:
 in_each_process(_begin)
 
 
-def state_of(found: os.stat_result) -> State:
+def state_of(stat: os.stat_result) -> State:
     """Return the state of a file, by which a replacement or a change is noticed."""
     return (
-        found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns,
+        stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns,
     )  # fmt: skip
 
 

@@ -70,7 +70,7 @@ class OpenedFolder:
         """Forget the log's files if no other connection has opened them.
 
         This is called before the connection is closed, because the files go with the last one,
-        and a connection that another thread is opening may make them anew at once.
+        and a connection that another thread is opening may make them again at once.
         """
         with self._lock:
             self._log_holders.discard(connection)

@@ -67,7 +67,7 @@ def _waiting(connection: sqlite3.Connection, allowed: int) -> list[tuple[int, by
     some: list[tuple[int, bytes]] = []
     size = 0
     for number, body in connection.execute("SELECT id, body FROM chunk_body ORDER BY id"):
-        # A chunk that is larger than a pack is packed alone, or it would wait for ever.
+        # A chunk that is larger than a pack is packed alone, or it would wait forever.
         if some and size + len(body) > LARGEST_PACK:
             break
         some.append((number, body))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.chunks import Statistics
+from ...core.chunk_statistics import Statistics
 from ...core.column_kinds import Kind
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
@@ -21,12 +21,12 @@ from .sealing import read_schema
 
 __all__ = ["PlannedSequence", "add_sequences", "among"]
 
-CHUNKS = (
+CHUNKS_SQL = (
     "SELECT schema, sequence, id, path, offset, length, first, "
     + ", ".join(f'"{name}"' for name in Statistics._fields)
     + " FROM chunk WHERE sequence {among} ORDER BY sequence, first"
 )
-WAITING = (
+WAITING_SQL = (
     "SELECT sequence.id, journal.id, rows, body FROM sequence CROSS JOIN journal ON "
     f"journal.id >= sequence.id * {POSITIONS} AND journal.id < (sequence.id + 1) * {POSITIONS} "
     "WHERE sequence.id {among} ORDER BY journal.id"
@@ -80,10 +80,10 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
         return
     condition, numbers = among([sequence.number for sequence in sequences])
     chunks: dict[int, list[tuple[Any, ...]]] = {}
-    for row in connection.execute(CHUNKS.format(among=condition), numbers):
+    for row in connection.execute(CHUNKS_SQL.format(among=condition), numbers):
         chunks.setdefault(row[1], []).append(row)
     waiting: dict[int, list[tuple[Any, ...]]] = {}
-    for number, *row in connection.execute(WAITING.format(among=condition), numbers):
+    for number, *row in connection.execute(WAITING_SQL.format(among=condition), numbers):
         waiting.setdefault(number, []).append(tuple(row))
     schemas = _Schemas(connection, chunks, sequences)
     for sequence in sequences:

@@ -67,9 +67,9 @@ class EmbeddedReader(ChunkReader):
         self, keys: Sequence[Any], columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_many`; one query for all numbers."""
-        return super().read_many(self._found(keys), columns)
+        return super().read_many(self._located(keys), columns)
 
-    def _found(self, keys: Sequence[Any]) -> Sequence[Any]:
+    def _located(self, keys: Sequence[Any]) -> Sequence[Any]:
         """Replace each key that is a number by the place or the bytes of its chunk."""
         numbers = [key for key in keys if isinstance(key, int)]
         if not numbers:
@@ -136,7 +136,7 @@ class EmbeddedReader(ChunkReader):
             # If there is no room, or the store cannot be written, the bytes travel.
             with suppress(StoreError):
                 pack_small_chunks(self._database, TRAVELLING_BYTES)
-        return self._found(keys)
+        return self._located(keys)
 
 
 def _rows_in(key: str) -> int | None:

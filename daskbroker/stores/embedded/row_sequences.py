@@ -14,7 +14,7 @@ from typing import Any
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout
 
-__all__ = ["POSITIONS", "RowSequence", "found_row", "owner_of", "sealed_end"]
+__all__ = ["POSITIONS", "RowSequence", "one_row", "owner_of", "sealed_end"]
 
 POSITIONS = 2**36
 """Positions per sequence; a row of the journal has the key ``sequence * POSITIONS + position``."""
@@ -58,12 +58,12 @@ class RowSequence:
 
 def owner_of(connection: sqlite3.Connection, number: int) -> tuple[str, str]:
     """Return the kind of a sequence, and the uid of its owner."""
-    kind, owner = found_row(connection, "SELECT kind, owner FROM sequence WHERE id = ?", number)
+    kind, owner = one_row(connection, "SELECT kind, owner FROM sequence WHERE id = ?", number)
     table = "descriptor" if kind == EVENT.kind else "run"
-    return kind, found_row(connection, f"SELECT uid FROM {table} WHERE id = ?", owner)[0]
+    return kind, one_row(connection, f"SELECT uid FROM {table} WHERE id = ?", owner)[0]
 
 
-def found_row(connection: sqlite3.Connection, query: str, *values: Any) -> tuple[Any, ...]:
+def one_row(connection: sqlite3.Connection, query: str, *values: Any) -> tuple[Any, ...]:
     """Return the row of a query, to which another row refers.
 
     Raises
@@ -73,7 +73,9 @@ def found_row(connection: sqlite3.Connection, query: str, *values: Any) -> tuple
     """
     row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
     if row is None:
-        raise StoreDamaged(f"the store lacks the row of {values} that is wanted by: {query}")
+        raise StoreDamaged(
+            f"the store has no row for {values}, although others refer to it: {query}"
+        )
     return row
 
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...core.chunks import column_kinds, statistics, to_ipc
+from ...core.chunk_statistics import statistics
+from ...core.chunks import column_kinds, to_ipc
 from ...core.column_kinds import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.durable_files import publish_file, sync_file
@@ -244,14 +245,14 @@ def add_chunk(
 ) -> None:
     """Add one row to the manifest, and the body of a small chunk, which has no ``path``."""
     facts = statistics(sequence.layout, table)
-    place = None if path is None else path.relative_to(database.root).as_posix()
+    file = None if path is None else path.relative_to(database.root).as_posix()
     row = (
         None,
         sequence.number,
         first,
         *facts,
         _schema_number(connection, table),
-        place,
+        file,
         None,
         None,
     )

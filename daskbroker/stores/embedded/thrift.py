@@ -46,26 +46,26 @@ class _Reader:
             found[number] = kind == TRUE if kind in (TRUE, FALSE) else self._value(kind)
         return found
 
-    def _value(self, kind: int) -> Any:
-        if kind in INTEGERS:
+    def _value(self, wire_type: int) -> Any:
+        if wire_type in INTEGERS:
             return self._integer()
-        if kind in (TRUE, FALSE, BYTE):  # booleans of a list; those of fields are in the head
+        if wire_type in (TRUE, FALSE, BYTE):  # booleans of a list; those of fields are in the head
             return self._byte()
-        if kind == DOUBLE:
+        if wire_type == DOUBLE:
             return self._bytes(8)
-        if kind == BINARY:
+        if wire_type == BINARY:
             return self._bytes(self._size())
-        if kind in (LIST, SET):
+        if wire_type in (LIST, SET):
             head = self._byte()
             size = head >> 4 if head >> 4 != LONG_LIST else self._size()
             return [self._value(head & 15) for _ in range(size)]
-        if kind == MAP:
+        if wire_type == MAP:
             size = self._size()
             kinds = self._byte() if size else 0
             return [(self._value(kinds >> 4), self._value(kinds & 15)) for _ in range(size)]
-        if kind == STRUCT:
+        if wire_type == STRUCT:
             return self.struct()
-        raise ValueError(f"there is no type {kind}")
+        raise ValueError(f"there is no type {wire_type}")
 
     def _byte(self) -> int:
         self._at += 1

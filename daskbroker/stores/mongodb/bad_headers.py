@@ -18,7 +18,7 @@ from bson.objectid import ObjectId
 
 from ...core.bad_runs import BadRun
 from ..contract import FoundHeader
-from .bson_documents import SIDE
+from .bson_documents import SIDE_FIELD
 from .database import LOOK_SECONDS, Database
 
 __all__ = ["BadHeaders"]
@@ -30,8 +30,10 @@ RAW: CodecOptions[dict[str, Any]] = CodecOptions()
 
 _NUMBER = {"$gte": -sys.float_info.max, "$lte": sys.float_info.max, "$not": {"$type": "array"}}
 _TEXT = {"$type": "string", "$ne": "", "$not": {"$type": "array"}}
-_SIDE = {"$or": [{SIDE: {"$exists": False}}, {SIDE: None}, {SIDE: {"$type": "object"}}]}
-SOUND = {
+_SIDE = {
+    "$or": [{SIDE_FIELD: {"$exists": False}}, {SIDE_FIELD: None}, {SIDE_FIELD: {"$type": "object"}}]
+}
+SOUND_HEADERS = {
     "run_start": {"uid": _TEXT, **_SIDE},
     "run_stop": {"uid": _TEXT, "time": _NUMBER, "run_start": _TEXT, **_SIDE},
 }
@@ -104,7 +106,7 @@ class BadHeaders:
 
     def _new(self, name: str, field: str) -> list[Any]:
         """Return a field of each malformed document that is new since the last look."""
-        query: dict[str, Any] = {"$nor": [SOUND[name]]}
+        query: dict[str, Any] = {"$nor": [SOUND_HEADERS[name]]}
         collection = self._raw(name)
         with self._database.errors():
             after = self._latest.get(name)

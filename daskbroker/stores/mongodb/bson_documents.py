@@ -39,11 +39,11 @@ from ...core.stored import fault_of
 from ..stored_text import storable
 
 __all__ = [
-    "ARRAYS",
+    "ARRAYS_FIELD",
     "CODEC",
-    "LARGEST",
-    "ROWS",
-    "SIDE",
+    "MAX_DOCUMENT_BYTES",
+    "ROWS_FIELD",
+    "SIDE_FIELD",
     "check_size",
     "checked_from_bson",
     "document_from_bson",
@@ -55,15 +55,15 @@ __all__ = [
     "to_bson",
 ]
 
-SIDE = "_daskbroker"
+SIDE_FIELD = "_daskbroker"
 """Key of what is stored beside the plain form of a document."""
-ARRAYS = "arrays"
-"""Key below :data:`SIDE` for the dtypes of arrays, which are lists in BSON."""
-ROWS = "rows"
-"""Key below :data:`SIDE` for path, fields and shape of structured arrays, which are lists too."""
+ARRAYS_FIELD = "arrays"
+"""Key below :data:`SIDE_FIELD` for the dtypes of arrays, which are lists in BSON."""
+ROWS_FIELD = "rows"
+"""Key below :data:`SIDE_FIELD` for path, fields and shape of structured arrays, also lists."""
 ARRAY_DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "f4")
 """Dtypes that have to be noted; the others are restored from the values of the lists."""
-LARGEST = 16_000_000
+MAX_DOCUMENT_BYTES = 16_000_000
 """Maximum bytes of a document; MongoDB's limit is 16 MiB, and it adds an ``_id``."""
 ROUTING = ("uid", "datum_id", "run_start", "descriptor", "resource", "stream_resource")
 """Keys by which documents are looked up; their text is always stored plain."""
@@ -79,15 +79,16 @@ class ForeignText(str):
     __slots__ = ()
 
 
-def _decoder(kind: type, convert: Callable[[Any], Any]) -> TypeDecoder:
+def _decoder(bson_type: type, convert: Callable[[Any], Any]) -> TypeDecoder:
     def transform(self: Any, value: Any) -> Any:
         return convert(value)
 
-    name = f"{kind.__name__}Decoder"
-    return type(name, (TypeDecoder,), {"bson_type": kind, "transform_bson": transform})()
+    name = f"{bson_type.__name__}Decoder"
+    return type(name, (TypeDecoder,), {"bson_type": bson_type, "transform_bson": transform})()
 
 
 def _binary(value: Binary) -> Any:
+    # As pymongo wrote UUIDs before version 4.
     if value.subtype == OLD_UUID_SUBTYPE and len(value) == 16:
         return value.as_uuid(UuidRepresentation.PYTHON_LEGACY)
     return bytes(value)
@@ -162,25 +163,28 @@ def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
     simple = plain(doc)
     encoded = _encoded(simple)
     side: dict[str, Any] = {} if run is None else {"run": storable(run)}
+    # BSON would lose or change something: the whole document is kept beside what it can hold.
     if encoded is None:
         side["packed"] = Binary(pack(doc))
         simple = dict(_holdable(simple))
     else:
         side |= _notes_of_arrays(doc)
+    # Most documents need nothing beside their plain form, and are encoded once.
     if encoded is not None and not side:
         return RawBSONDocument(encoded)
-    return RawBSONDocument(bson.encode({**simple, SIDE: side}, codec_options=ENCODING))
+    return RawBSONDocument(bson.encode({**simple, SIDE_FIELD: side}, codec_options=ENCODING))
 
 
 def _notes_of_arrays(doc: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is to be noted of the arrays of a document, which are lists in BSON."""
     dtypes, rows = _array_dtypes(doc), list(_structured(doc))
-    return ({ARRAYS: dtypes} if dtypes else {}) | ({ROWS: rows} if rows else {})
+    return ({ARRAYS_FIELD: dtypes} if dtypes else {}) | ({ROWS_FIELD: rows} if rows else {})
 
 
 def _array_dtypes(doc: Mapping[str, Any]) -> dict[str, str]:
     """Return, by data key, the dtypes of an event's arrays that their lists do not reveal."""
     data = doc.get("data")
+    # The usual event has scalars only.
     if not isinstance(data, dict) or np.ndarray not in set(map(type, data.values())):
         return {}
     arrays = {key: value for key, value in data.items() if isinstance(value, np.ndarray)}
@@ -193,6 +197,7 @@ def _structured(doc: Mapping[str, Any]) -> Iterator[list[Any]]:
     for key, value in (doc.get("data") or {}).items() if isinstance(doc.get("data"), dict) else ():
         if has_fields(value):
             yield [["data", key], fields_text(value.dtype), list(value.shape)]
+    # Only descriptors have configuration.
     if "data_keys" in doc:
         yield from _structured_inside(doc.get("configuration"), ["configuration"])
 
@@ -207,18 +212,20 @@ def _structured_inside(value: Any, path: list[str]) -> Iterator[list[Any]]:
 
 def _with_rows(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
     """Return a document with its structured arrays as lists that remember their dtype."""
-    noted = side.get(ROWS)
+    noted = side.get(ROWS_FIELD)
     for item in noted if isinstance(noted, list) else ():
         try:
             path, text, shape = item
             doc = _with_array(doc, list(path), fields_dtype(text), tuple(shape))
+        # A foreign program has written something else there.
         except (ValueError, TypeError):
-            raise StoreDamaged(f"{SIDE}.{ROWS} is not sound: {item!r:.60}") from None
+            raise StoreDamaged(f"{SIDE_FIELD}.{ROWS_FIELD} is not valid: {item!r:.60}") from None
     return doc
 
 
 def _with_array(value: Any, path: list[str], dtype: np.dtype, shape: tuple[int, ...]) -> Any:
     if not path:
+        # It was replaced, for example by null, since it was noted.
         return ArrayList(value, dtype, shape) if isinstance(value, list) else value
     if not isinstance(value, dict) or path[0] not in value:
         return value  # it was not fetched
@@ -227,8 +234,9 @@ def _with_array(value: Any, path: list[str], dtype: np.dtype, shape: tuple[int, 
 
 def _with_arrays(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event with its lists as arrays of the dtypes that are noted, if they fit."""
-    noted = side.get(ARRAYS)
+    noted = side.get(ARRAYS_FIELD)
     data = doc.get("data")
+    # Of a foreign program, or not fetched.
     if not isinstance(noted, dict) or not isinstance(data, dict):
         return doc
     arrays = {
@@ -243,6 +251,7 @@ def _array(cell: list[Any], text: str) -> Any:
     """Return a list as an array, or the list itself if the array would have other values."""
     try:
         found = np.array(cell, text)
+    # The list was changed since, or is not of the noted dtype.
     except (ValueError, TypeError, OverflowError):
         return cell
     return found if found.tolist() == cell or equal(found, cell) else cell
@@ -256,12 +265,12 @@ def sparse_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocume
     kept = ("time", "seq_num", "scan_id", "plan_name", "name")
     simple = {k: v for k, v in _holdable(plain(doc)) if k in ROUTING or k in kept}
     side = {"packed": Binary(pack(doc))} | ({} if run is None else {"run": storable(run)})
-    return RawBSONDocument(bson.encode({**simple, SIDE: side}, codec_options=ENCODING))
+    return RawBSONDocument(bson.encode({**simple, SIDE_FIELD: side}, codec_options=ENCODING))
 
 
 def is_packed(doc: Mapping[str, Any]) -> bool:
     """Return whether a stored document holds more than its plain form."""
-    return "packed" in doc.get(SIDE, ())
+    return "packed" in doc.get(SIDE_FIELD, ())
 
 
 def is_simple(key: str) -> bool:
@@ -275,7 +284,8 @@ def _encoded(doc: dict[str, Any]) -> bytes | None:
         encoded = bson.encode(doc, codec_options=ENCODING)
     except UNENCODABLE:
         return None
-    if SIDE in doc or "_id" in doc or (b"$" in encoded and _has_signs(doc)):
+    # These keys have a meaning to MongoDB, or to daskbroker, and cannot be stored plain.
+    if SIDE_FIELD in doc or "_id" in doc or (b"$" in encoded and _has_signs(doc)):
         return None
     return encoded
 
@@ -290,17 +300,18 @@ def _has_signs(value: Any) -> bool:
 def _holdable(doc: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the items that BSON can hold, down to the second level of mappings."""
     for key, value in doc.items():
+        # Text by which documents are looked up stays plain, with surrogates replaced.
         if key in ROUTING and isinstance(value, str):
             yield key, storable(value)
-        elif key in (SIDE, "_id") or key.startswith("$") or _encoded({key: None}) is None:
+        elif key in (SIDE_FIELD, "_id") or key.startswith("$") or _encoded({key: None}) is None:
             continue
         elif _encoded({key: value}) is not None:
             yield key, value
         elif isinstance(value, dict):
-            yield key, {k: v for k, v in value.items() if k != SIDE and _encoded({k: v})}
+            yield key, {k: v for k, v in value.items() if k != SIDE_FIELD and _encoded({k: v})}
 
 
-def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
+def from_bson(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content that was given to :func:`to_bson`, or that suitcase-mongo has stored.
 
     Raises
@@ -308,33 +319,33 @@ def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
     StoreDamaged
         If the value of the key ``_daskbroker`` is not valid.
     """
-    side = found.get(SIDE)
+    side = stored.get(SIDE_FIELD)
     if side is None:
-        return {k: v for k, v in found.items() if k != "_id"}
+        return {k: v for k, v in stored.items() if k != "_id"}
     if not isinstance(side, dict):
-        raise StoreDamaged(f"{SIDE} must be a mapping, not {side!r:.60}")
+        raise StoreDamaged(f"{SIDE_FIELD} must be a mapping, not {side!r:.60}")
     if "packed" in side:
         content = unpack(side["packed"])
         if not isinstance(content, dict):
-            raise StoreDamaged(f"{SIDE}.packed is not a document")
+            raise StoreDamaged(f"{SIDE_FIELD}.packed is not a document")
         return content
-    doc = {k: v for k, v in found.items() if k not in ("_id", SIDE)}
+    doc = {k: v for k, v in stored.items() if k not in ("_id", SIDE_FIELD)}
     return _with_rows(_with_arrays(doc, side), side)
 
 
-def document_from_bson(found: Mapping[str, Any]) -> Document:
+def document_from_bson(stored: Mapping[str, Any]) -> Document:
     """Return the content of a stored document as a Document; raises as :func:`from_bson`."""
-    return Document(from_bson(found))
+    return Document(from_bson(stored))
 
 
-def checked_from_bson(name: str, found: Mapping[str, Any]) -> Document:
+def checked_from_bson(name: str, stored: Mapping[str, Any]) -> Document:
     """Return a start, stop or descriptor, which any program may have stored.
 
     Parameters
     ----------
     name
         ``"start"``, ``"stop"`` or ``"descriptor"``.
-    found
+    stored
         Document as stored.
 
     Raises
@@ -344,7 +355,7 @@ def checked_from_bson(name: str, found: Mapping[str, Any]) -> Document:
         :func:`daskbroker.core.stored.fault_of`.
     """
     try:
-        doc = document_from_bson(found)
+        doc = document_from_bson(stored)
     except StoreDamaged as error:
         raise StoreDamaged(f"{name} document: {error}") from None
     fault = fault_of(name, doc)
@@ -359,10 +370,11 @@ def check_size(encoded: RawBSONDocument, label: str) -> RawBSONDocument:
     Raises
     ------
     BadDocument
-        If it has more than :data:`LARGEST` bytes.
+        If it has more than :data:`MAX_DOCUMENT_BYTES` bytes.
     """
-    if len(encoded.raw) > LARGEST:
+    if len(encoded.raw) > MAX_DOCUMENT_BYTES:
         raise BadDocument(
-            f"{label}: has {len(encoded.raw):,} bytes; MongoDB holds documents of up to {LARGEST:,}"
+            f"{label}: has {len(encoded.raw):,} bytes; MongoDB holds documents of up to "
+            f"{MAX_DOCUMENT_BYTES:,}"
         )
     return encoded

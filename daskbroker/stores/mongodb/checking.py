@@ -21,11 +21,11 @@ from ...core.validate import check_keys, document_label
 from ..checking import CheckedHeader, check_document, told
 from ..stored_text import storable
 from .bson_documents import foreign_values, from_bson
-from .database import CHUNKS, Database
+from .database import CHUNK_COLLECTION, Database
 from .filters import Filter
 from .own_cursor import OwnCursor
 from .references import of_runs
-from .sealed_rows import MARKS
+from .sealed_rows import SEALED_MARK
 
 __all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
 
@@ -36,7 +36,7 @@ LOST = (
     ("run_stop", "run_start", "run_start", "uid"),
     ("event_descriptor", "run_start", "run_start", "uid"),
     ("event", "descriptor", "event_descriptor", "uid"),
-    (CHUNKS, "owner", "event_descriptor", "uid"),
+    (CHUNK_COLLECTION, "owner", "event_descriptor", "uid"),
 )
 """References to check, as (collection, field, collection referred to, field there)."""
 
@@ -48,21 +48,21 @@ def path_in(database: Database, name: str) -> str:
     return f"{database.label}.{name}"
 
 
-def _read(name: str, found: Raw, into: list[Damage]) -> Document | None:
+def _read(name: str, stored: Raw, into: list[Damage]) -> Document | None:
     """Return a stored document as it was given, or None if it cannot be read.
 
     Parameters
     ----------
     name
         Kind of the document.
-    found
+    stored
         Document as stored.
     into
         List that damage is added to.
     """
-    number = found.get("_id")
+    number = stored.get("_id")
     try:
-        content = from_bson(found)
+        content = from_bson(stored)
         doc = Document(content)
         damage = check_document(name, doc) or _foreign(name, content)
     except (StoreDamaged, BadDocument) as error:
@@ -233,7 +233,7 @@ def check_rest(database: Database) -> Iterator[Damage]:
 def _lost(database: Database, name: str, field: str, target: str, key: str) -> Iterator[Any]:
     """Yield the distinct values of a field that no document of the target collection has."""
     pipeline: list[dict[str, Any]] = [
-        {"$match": {field: {"$ne": MARKS}}},
+        {"$match": {field: {"$ne": SEALED_MARK}}},
         {"$group": {"_id": f"${field}"}},
         {"$lookup": {"from": target, "localField": "_id", "foreignField": key, "as": "found"}},
         {"$match": {"found": []}},

@@ -4,7 +4,7 @@ Collection ``event_chunk`` has one document per chunk, its manifest. It holds th
 of the descriptor, as ``owner``), the position of its first row in the sequence, statistics, the
 kinds of the columns, and the state of its rows in the journal: ``waiting`` to be removed, ``kept``
 there for other readers, or ``gone``. Collection ``event_chunk_column`` has the columns as Arrow
-bytes, so that only the columns that are asked for are fetched. The columns of a small chunk are
+bytes, so that only the columns that are requested are fetched. The columns of a small chunk are
 one binary, named "".
 
 Columns are stored before the manifest, whose insertion publishes the chunk at once. Sequence and
@@ -25,15 +25,16 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from ...core.chunks import Statistics, column_kinds, from_ipc, statistics, to_ipc
+from ...core.chunk_statistics import Statistics, statistics
+from ...core.chunks import column_kinds, from_ipc, to_ipc
 from ...core.column_kinds import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT
 from ...core.name_lists import listed
 from ..stored_text import storable
-from .bson_documents import LARGEST
-from .database import CHUNKS, COLUMNS, Database
+from .bson_documents import MAX_DOCUMENT_BYTES
+from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
 
 __all__ = [
     "GONE",
@@ -54,7 +55,7 @@ __all__ = [
     "stored_columns",
 ]
 
-WHOLE_BYTES = 64 * 2**10
+ONE_BUFFER_BYTES = 64 * 2**10
 """Maximum bytes of a table whose columns are stored in one binary."""
 PLAIN_BYTES = 32 * 2**10
 """Maximum bytes of a binary that is not compressed."""
@@ -99,21 +100,21 @@ def store_columns(
         If a column has more bytes than MongoDB can hold.
     """
     chunk = str(ObjectId())
-    whole = table.nbytes <= WHOLE_BYTES
+    whole = table.nbytes <= ONE_BUFFER_BYTES
     parts = {"": table} if whole else {name: table.select([name]) for name in table.column_names}
     pieces = {name: to_ipc(part, _compression(part)) for name, part in parts.items()}
     for name, body in pieces.items():
-        if len(body) > LARGEST:
+        if len(body) > MAX_DOCUMENT_BYTES:
             raise TooLarge(
                 f"column {name!r} of {table.num_rows} events of descriptor {owner!r} has "
-                f"{len(body):,} bytes; MongoDB holds {LARGEST:,}"
+                f"{len(body):,} bytes; MongoDB holds {MAX_DOCUMENT_BYTES:,}"
             )
     documents = [
-        {"chunk": chunk, "column": name, "place": place, "body": Binary(body)}
-        for place, (name, body) in enumerate(pieces.items())
+        {"chunk": chunk, "column": name, "place": position, "body": Binary(body)}
+        for position, (name, body) in enumerate(pieces.items())
     ]
     with database.errors():
-        database.collection(COLUMNS).insert_many(documents, ordered=False)
+        database.collection(COLUMN_COLLECTION).insert_many(documents, ordered=False)
     kinds = {name: kind.to_list() for name, kind in column_kinds(table).items()}
     return {
         "_id": chunk,
@@ -148,7 +149,7 @@ def publish(database: Database, manifests: Sequence[Manifest]) -> bool:
     """
     with database.errors():
         try:
-            database.collection(CHUNKS).insert_many(manifests)
+            database.collection(CHUNK_COLLECTION).insert_many(manifests)
         except BulkWriteError as error:
             # The insert is ordered: if the first manifest is refused, none is published.
             codes = {one["code"] for one in error.details["writeErrors"]}
@@ -162,7 +163,7 @@ def discard(database: Database, manifests: Sequence[Manifest]) -> None:
     """Remove the columns of chunks that were not published."""
     with database.errors():
         chunks = [manifest["_id"] for manifest in manifests]
-        database.collection(COLUMNS).delete_many({"chunk": {"$in": chunks}})
+        database.collection(COLUMN_COLLECTION).delete_many({"chunk": {"$in": chunks}})
 
 
 def chunks_of(
@@ -187,7 +188,7 @@ def chunks_of(
     """
     query = {"owner": storable(owner)}
     with database.errors():
-        chunks = database.collection(CHUNKS, settled=settled)
+        chunks = database.collection(CHUNK_COLLECTION, settled=settled)
         found = chunks.find(query, {"schema": 0}, session=session)
         return list(found.sort("first", 1))
 
@@ -197,7 +198,7 @@ def confirmed_chunks(database: Database, owner: str) -> list[Manifest]:
 
     They have their schemas and are in the order of their positions.
     """
-    found = database.confirmed(CHUNKS, {"owner": storable(owner)})
+    found = database.confirmed(CHUNK_COLLECTION, {"owner": storable(owner)})
     return sorted(found, key=lambda chunk: int(chunk["first"]))
 
 
@@ -250,19 +251,19 @@ def stored_columns(
     query: dict[str, Any] = {"chunk": {"$in": [key[1] for key in keys]}}
     if columns is not None:
         query["column"] = {"$in": ["", *columns]}
-    collection = database.collection(COLUMNS, nearest=True)
+    collection = database.collection(COLUMN_COLLECTION, nearest=True)
     if collection.read_preference != ReadPreference.PRIMARY:
         try:
-            tables = list(_found_columns(database, collection, query, keys, columns))
+            tables = list(_read_columns(database, collection, query, keys, columns))
         except StoreDamaged:
-            collection = database.collection(COLUMNS)
+            collection = database.collection(COLUMN_COLLECTION)
         else:
             yield from tables
             return
-    yield from _found_columns(database, collection, query, keys, columns)
+    yield from _read_columns(database, collection, query, keys, columns)
 
 
-def _found_columns(
+def _read_columns(
     database: Database,
     collection: Collection[dict[str, Any]],
     query: Mapping[str, Any],
@@ -300,7 +301,7 @@ def _assembled(
     parts = [_decoded(f"{where}, column {name!r}", bodies[name], None) for name in names]
     for name, part in zip(names, parts, strict=True):
         if part.num_rows != rows or part.column_names != [name]:
-            raise StoreDamaged(f"{where}, column {name!r}: it contains something else")
+            raise StoreDamaged(f"{where}, column {name!r}: it has other rows or columns")
     schema = pa.schema([part.schema.field(0) for part in parts], metadata=parts[0].schema.metadata)
     return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
 
@@ -317,10 +318,13 @@ def _check_complete(
 ) -> None:
     """Raise StoreDamaged if columns of a chunk are lost; those that it never had are ignored."""
     with database.errors():
-        manifest = database.collection(CHUNKS).find_one({"_id": chunk}, {"schema": 1, "owner": 1})
+        manifest = database.collection(CHUNK_COLLECTION).find_one(
+            {"_id": chunk}, {"schema": 1, "owner": 1}
+        )
     if manifest is None:
         raise StoreDamaged(
-            f"the chunk {chunk} is gone from {database.label}; make the table or dataset anew"
+            f"the chunk {chunk} no longer exists in {database.label}; "
+            "make the table or dataset anew"
         )
     kinds = kinds_of(manifest["schema"])
     wanted = kinds if columns is None else [name for name in columns if name in kinds]

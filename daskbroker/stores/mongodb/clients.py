@@ -1,19 +1,93 @@
-"""Clients of a store's databases: what their uris must name, and how they are closed."""
+"""Clients of a store's databases: what their uris must name, which there are, how they are closed.
+
+pymongo's clients belong to one process: a forked child neither uses nor closes those of its parent.
+An interrupt may leave a lock of their pools held, so they are set aside then.
+"""
 
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import pymongo
+from pymongo.errors import ConfigurationError, InvalidURI
 
 from ...core.errors import ConfigError
+from ...core.forking import in_each_process, leave_to_parent
 from ...core.redaction import label_of
+from ..usable import check_not_closed
+from .acknowledgement import client_options
 
-__all__ = ["check_names_database", "close_all"]
+__all__ = ["Clients", "check_names_database"]
 
 
-def close_all(
+class Clients:
+    """The clients of a store in this process, each made when it is first needed.
+
+    Parameters
+    ----------
+    label
+        Address of the store without its password, for messages.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
+        self._left: list[pymongo.MongoClient[dict[str, Any]]] = []
+        in_each_process(self._begin)
+        self.closed = False
+        weakref.finalize(self, _close_all, self._clients, self._left)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        # In a forked child the parent's pymongo clients must be neither used nor closed.
+        leave_to_parent([*self._clients.values(), *self._left])
+        self._clients.clear()
+        self._left.clear()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def client(self, uri: str) -> pymongo.MongoClient[dict[str, Any]]:
+        """Return the client of a uri.
+
+        Raises
+        ------
+        StoreError
+            If the store has been closed.
+        ConfigError
+            If the uri is not valid.
+        """
+        check_not_closed(f"the store at {self._label}", closed=self.closed)
+        with self._lock:
+            if uri not in self._clients:
+                options: dict[str, Any] = {"appname": "daskbroker", "tz_aware": True}
+                options |= client_options(uri)
+                try:
+                    self._clients[uri] = pymongo.MongoClient(uri, **options)
+                except (InvalidURI, ConfigurationError, ValueError) as error:
+                    raise ConfigError(f"{label_of(uri)}: {error}") from None
+            return self._clients[uri]
+
+    def leave(self) -> None:
+        """Set the clients aside, so that new ones are made.
+
+        Needed after an interrupt, which may leave a lock of pymongo's pool held for ever. Other
+        threads may still be using these clients, so they stay open until this object is closed.
+        """
+        with self._lock:
+            while self._clients:
+                self._left.append(self._clients.popitem()[1])
+
+    def close(self) -> None:
+        """Close the clients. Any later use raises StoreError."""
+        with self._lock:
+            self.closed = True
+            _close_all(self._clients, self._left)
+
+
+def _close_all(
     clients: dict[str, pymongo.MongoClient[dict[str, Any]]],
     left: list[pymongo.MongoClient[dict[str, Any]]],
 ) -> None:

@@ -12,7 +12,6 @@ import hashlib
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -22,26 +21,24 @@ from pymongo import ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import (
-    ConfigurationError,
     DuplicateKeyError,
-    InvalidURI,
     PyMongoError,
 )
 
 from ...core.chunks import place_identity
-from ...core.errors import ConfigError, StoreError, StoreReadOnly, StoreUnavailable
-from ...core.forking import ProcessLock, in_each_process, leave_to_parent
+from ...core.errors import StoreUnavailable
+from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of
 from ...core.settings import setting
+from ..usable import check_writable
 from .acknowledgement import (
-    client_options,
     insert_seconds,
     read_concern,
     write_concern,
 )
 from .bson_documents import CODEC
-from .clients import check_names_database, close_all
+from .clients import Clients, check_names_database
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 from .server_errors import store_error
 
@@ -49,10 +46,10 @@ __all__ = ["Database"]
 
 FORMAT_VERSION = 1
 META = "daskbroker_meta"
-RUNS = "daskbroker_run"
-CHUNKS = "event_chunk"
-COLUMNS = "event_chunk_column"
-PEEKS = "daskbroker_peek"
+RUN_COLLECTION = "daskbroker_run"
+CHUNK_COLLECTION = "event_chunk"
+COLUMN_COLLECTION = "event_chunk_column"
+PEEK_COLLECTION = "daskbroker_peek"
 LOOK_SECONDS = 1.0
 """Maximum seconds until this process notices changes by others, if each look costs a query."""
 MANY = 16
@@ -61,7 +58,7 @@ CLASSIC: tuple[dict[str, Any], ...] = ({"$unset": "_"},)
 """A stage without effect, except that MongoDB 6 does not use its other engine for the pipeline.
 
 That engine is quicker for many rows, but takes 0.14 ms to prepare for each of :data:`MANY` values
-or more that are asked for.
+or more that are requested.
 """
 ATTEMPTS = 3
 """Maximum number of times that missing indexes are made."""
@@ -97,11 +94,9 @@ class Database:
         self.assets_uri = assets
         self.read_only = read_only
         self.label = label_of(uri)
-        self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
-        self._left: list[pymongo.MongoClient[dict[str, Any]]] = []
+        self._clients = Clients(self.label)
         self._collections: dict[tuple[str, bool, bool, bool, bool], Collection] = {}
         in_each_process(self._begin)
-        self._closed = False
         self._leases = 0
         self._ready = False
         self._meta: dict[str, Any] | None = None
@@ -114,23 +109,18 @@ class Database:
         for one in (uri, assets):
             if one is not None:
                 check_names_database(one)
-        weakref.finalize(self, close_all, self._clients, self._left)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        # In a forked child the parent's pymongo clients must be neither used nor closed.
-        leave_to_parent([*self._clients.values(), *self._left])
-        self._clients.clear()
-        self._left.clear()
         self._collections.clear()
 
     @classmethod
     def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
         """Return the database for these uris that is shared in this process."""
         key = (uri, assets, read_only)
-        with _open_lock.held():
+        with _open_lock.lock():
             found = _open.pop(key, None)
-            if found is None or found._closed:
+            if found is None or found._clients.closed:
                 found = cls(uri, assets, read_only=read_only)
             _open[key] = found
             while len(_open) > MOST_OPEN:
@@ -167,7 +157,7 @@ class Database:
             they go to the primary, as the states of different members are not consistent with each
             other.
         """
-        client = self._client(self._uri_of(name))
+        client = self._clients.client(self._uri_of(name))
         journaled: bool = setting("mongo-journaled")
         key = (name, sure, settled, nearest, journaled)
         found = self._collections.get(key)
@@ -200,13 +190,13 @@ class Database:
             with pymongo.timeout(self._insert_seconds):
                 yield
         except (KeyboardInterrupt, SystemError):  # pymongo's C code turns the former to the latter
-            self._leave_clients()
+            self._clients.leave()
             raise
 
     def session(self) -> AbstractContextManager[ClientSession]:
         """Return a session on the metadata database, for :meth:`settle`."""
         with self.errors():
-            return self._client(self.uri).start_session()
+            return self._clients.client(self.uri).start_session()
 
     def settle(self, session: ClientSession) -> None:
         """Wait until settled reads in a session show all confirmed documents that it has read.
@@ -236,7 +226,7 @@ class Database:
             log. This is enough on a standalone server. (For a replica set pymongo does not tell
             whether that wait was in vain.)
         """
-        with self.errors(), self._client(self._uri_of(name)).start_session() as session:
+        with self.errors(), self._clients.client(self._uri_of(name)).start_session() as session:
             if waited:
                 found = list(self.collection(name).find(query, session=session))
                 if session.operation_time is None:  # a standalone server
@@ -315,19 +305,6 @@ class Database:
             stats = [self.collection(name).database.command("dbStats") for name in names]
         return int(sum(one["storageSize"] + one["indexSize"] for one in stats))
 
-    def _client(self, uri: str) -> pymongo.MongoClient[dict[str, Any]]:
-        if self._closed:
-            raise StoreError(f"the store at {self.label} has been closed")
-        with self._lock:
-            if uri not in self._clients:
-                options: dict[str, Any] = {"appname": "daskbroker", "tz_aware": True}
-                options |= client_options(uri)
-                try:
-                    self._clients[uri] = pymongo.MongoClient(uri, **options)
-                except (InvalidURI, ConfigurationError, ValueError) as error:
-                    raise ConfigError(f"{label_of(uri)}: {error}") from None
-            return self._clients[uri]
-
     # -- format ------------------------------------------------------------------------------
 
     def check_format(self) -> None:
@@ -389,6 +366,10 @@ class Database:
             self._meta = {**(self._meta or {}), "packed": True}
             self._noted_packed = True
 
+    def check_writable(self) -> None:
+        """Raise StoreReadOnly if the store was opened to read only."""
+        check_writable(f"the store at {self.label}", read_only=self.read_only)
+
     def prepare_writing(self) -> None:
         """Write daskbroker's note and make the indexes of a new store, before the first write.
 
@@ -399,8 +380,7 @@ class Database:
         """
         if self._ready:
             return
-        if self.read_only:
-            raise StoreReadOnly(f"the store at {self.label} was opened to read only")
+        self.check_writable()
         with self._lock, self.errors(), self.limit():
             note = {"store_id": uuid.uuid4().hex, "format": FORMAT_VERSION}
             self.collection(META).update_one({"_id": "store"}, {"$setOnInsert": note}, upsert=True)
@@ -468,28 +448,16 @@ class Database:
         try:
             yield
         except (KeyboardInterrupt, SystemError):  # pymongo's C code may turn one into the other
-            self._leave_clients()
+            self._clients.leave()
             raise
         except PyMongoError as error:
             raise store_error(self.label, what, error) from error
-
-    def _leave_clients(self) -> None:
-        """Set the clients aside, so that new ones are made.
-
-        Needed after an interrupt, which may leave a lock of pymongo's pool held for ever. Other
-        threads may still be using these clients, so they stay open until this object is closed.
-        """
-        with self._lock:
-            while self._clients:
-                self._left.append(self._clients.popitem()[1])
 
     # -- end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the clients. Any later use raises StoreError."""
-        with self._lock:
-            self._closed = True
-            close_all(self._clients, self._left)
+        self._clients.close()
 
     def __repr__(self) -> str:
         return f"<Database {self.label}>"

@@ -16,7 +16,7 @@ from ...core.bounded_dict import BoundedDict
 from ...core.chunks import ChunkPlan, chunk_label, damage_of
 from ...core.clock import seconds_of
 from ...core.damage import Damage
-from ...core.documents import ALL, Document
+from ...core.documents import ALL, Document, StreamName
 from ...core.errors import StoreDamaged
 from ...core.external import datum_keys
 from ...core.interrupts import in_own_context
@@ -29,9 +29,16 @@ from ..already_stored import is_repeated, stored_descriptor
 from ..journalled import JournalledEventStore
 from ..spool.sender import flush_all
 from ..stored_text import storable
-from .bson_documents import SIDE, check_size, checked_from_bson, from_bson, sparse_bson, to_bson
+from .bson_documents import (
+    SIDE_FIELD,
+    check_size,
+    checked_from_bson,
+    from_bson,
+    sparse_bson,
+    to_bson,
+)
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
-from .database import COLUMNS, RUNS, Database
+from .database import COLUMN_COLLECTION, RUN_COLLECTION, Database
 from .indexes import warn_of_missing
 from .journal_ranges import Range
 from .peeks import find_peeks, list_peeks, put_peeks
@@ -125,14 +132,15 @@ class MongoEventStore(JournalledEventStore):
         self._database.prepare_writing()
         run = storable(uid)
         with self._database.errors():
-            runs = self._database.collection(RUNS)
+            runs = self._database.collection(RUN_COLLECTION)
             runs.update_one({"uid": run}, {"$setOnInsert": {"uid": run}}, upsert=True)
 
     def _look_up_run(self, uid: str) -> bool | None:
         """Return True if a run is stored, else None. For a run of databroker its start counts."""
         query = {"uid": storable(uid)}
         with self._database.limit(), self._database.errors():
-            for name in (RUNS, "run_start"):
+            # Without a store of headers beside it, a run of daskbroker has only its own document.
+            for name in (RUN_COLLECTION, "run_start"):
                 if self._database.collection(name).find_one(query, {"_id": 1}) is not None:
                     return True
         return None
@@ -141,7 +149,7 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.current_run`."""
         newest: list[tuple[str, str]] = []
         with self._database.errors():
-            for name in (RUNS, "run_start"):
+            for name in (RUN_COLLECTION, "run_start"):
                 found = self._database.collection(name).find(NAMED, {"uid": 1})
                 newest += [(str(d["_id"]), str(d["uid"])) for d in found.sort("_id", -1).limit(1)]
         return max(newest)[1] if newest else None
@@ -176,10 +184,10 @@ class MongoEventStore(JournalledEventStore):
             return None if doc is None else checked_from_bson("descriptor", doc)
 
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
-        order = {storable(uid): place for place, uid in enumerate(runs)}
+        order = {storable(uid): position for position, uid in enumerate(runs)}
         with self._database.errors():
             collection = self._database.collection("event_descriptor")
             warn_of_missing(collection, "run_start", self._database.label)
@@ -198,12 +206,12 @@ class MongoEventStore(JournalledEventStore):
         docs = [self._checked(doc, runs[order[doc["run_start"]]]) for doc in found]
         return [doc for doc in docs if is_of_stream(doc, stream_name)]
 
-    def _checked(self, found: dict[str, Any], run: str) -> Document | BadRun:
+    def _checked(self, stored: dict[str, Any], run: str) -> Document | BadRun:
         """Return a descriptor that was found by the uid of its run, or a BadRun if damaged."""
         try:
-            return checked_from_bson("descriptor", found)
+            return checked_from_bson("descriptor", stored)
         except StoreDamaged as error:
-            where = f"{self._database.label}, event_descriptor, _id {found['_id']!r}"
+            where = f"{self._database.label}, event_descriptor, _id {stored['_id']!r}"
             return BadRun(run, str(error), where)
 
     # -- references --------------------------------------------------------------------------
@@ -218,6 +226,7 @@ class MongoEventStore(JournalledEventStore):
         key = (layout.kind, uid, run)
         if key not in self._owners:
             found = run_with_resource(self._database, layout, uid, run)
+            # Found in another run, or not at all.
             if found is None or (run is not None and found != run):
                 return found  # not remembered: the given run may still get one of its own
             self._owners[key] = found
@@ -230,6 +239,7 @@ class MongoEventStore(JournalledEventStore):
     ) -> None:
         """See :meth:`EventStore.append`."""
         self._database.prepare_writing()
+        # References stay plain documents; only events are sealed.
         if layout is not EVENT:
             store_reference(self._database, layout, rows, run)
             return
@@ -242,6 +252,7 @@ class MongoEventStore(JournalledEventStore):
     def _append_columns(
         self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
     ) -> bool:
+        # A page that must stay in the journal, for databroker, is stored row by row.
         if layout is not EVENT or self._keep:
             return False
         self._database.prepare_writing()
@@ -257,6 +268,7 @@ class MongoEventStore(JournalledEventStore):
             descriptor = stored_descriptor(self, owner)
             uids = cells(table, EVENT.uid)
             with self._lock:
+                # Some of its events are stored already, so they are compared one by one.
                 if self._writer.append_tables(descriptor, [table], uids):
                     return
         super().append_table(owner, table, run)
@@ -288,6 +300,7 @@ class MongoEventStore(JournalledEventStore):
         known = ((uid, self._descriptors.get(uid)) for uid in uids)
         named = {uid: str(doc["run_start"]) for uid, doc in known if doc is not None}
         unknown = [storable(uid) for uid in uids if uid not in named]
+        # Most descriptors were inserted or read by this process.
         if unknown:
             with self._database.errors():
                 found = self._database.collection("event_descriptor")
@@ -297,6 +310,7 @@ class MongoEventStore(JournalledEventStore):
         return named
 
     def _has_orphans(self) -> bool:
+        # A query over all resources, so it is asked once.
         if self._orphans is None:
             self._orphans = has_orphans(self._database)
         return self._orphans
@@ -335,6 +349,7 @@ class MongoEventStore(JournalledEventStore):
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """See :meth:`EventStore.seal`. Sealing all runs also removes what killed processes left."""
         self._database.prepare_writing()
+        # Each run on its own, so that one that cannot be sealed does not stop the others.
         if run is None:
             runs = ((uid, uid) for uid in self._runs_to_seal())
             made = self._seal_each(
@@ -363,6 +378,7 @@ class MongoEventStore(JournalledEventStore):
             return list(dict.fromkeys(run for run in runs if isinstance(run, str)))
 
     def _seal_descriptor(self, descriptor: Document | BadRun, *, keep: bool) -> int:
+        # The caller goes on with the other descriptors and then raises.
         if isinstance(descriptor, BadRun):
             raise descriptor.error()
         try:
@@ -399,7 +415,7 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.path_of`."""
         if not isinstance(key, tuple):  # rows inside the plan, from any of the journals
             return None
-        return path_in(self._database, COLUMNS if key[0] == "chunk" else key[0])
+        return path_in(self._database, COLUMN_COLLECTION if key[0] == "chunk" else key[0])
 
     def tells_kinds(self, key: Any) -> bool:
         """See :meth:`EventStore.tells_kinds`. The kinds of a range of the journal are a guess."""
@@ -410,7 +426,11 @@ class MongoEventStore(JournalledEventStore):
         self._release()
 
 
-def _may_be_of(found: Mapping[str, Any], stream: str) -> bool:
+def _may_be_of(stored: Mapping[str, Any], stream: str) -> bool:
     """Return whether a stored descriptor is of a stream, or is too malformed to tell."""
-    name = found.get("name")
-    return SIDE in found or bool(name and not isinstance(name, str)) or stream_of(found) == stream
+    name = stored.get("name")
+    return (
+        SIDE_FIELD in stored
+        or bool(name and not isinstance(name, str))
+        or stream_of(stored) == stream
+    )

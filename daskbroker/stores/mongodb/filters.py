@@ -1,6 +1,6 @@
 """Translation of a search to a filter for MongoDB.
 
-The filter finds at least what the search asks for. If it is exact, the server can count. Conditions
+The filter finds at least what the search requests. If it is exact, the server can count. Conditions
 that MongoDB interprets differently from :mod:`daskbroker.core.query` (the order of keys in whole
 mappings, None under a dotted path, most regular expressions) are left out and decided afterwards.
 """
@@ -19,7 +19,7 @@ import bson
 from ...core.operators import is_operators
 from ...core.query import Query
 from ...core.search import Search
-from .bson_documents import SIDE
+from .bson_documents import SIDE_FIELD
 
 __all__ = ["Filter", "query_filter", "start_filter"]
 
@@ -30,7 +30,7 @@ _COMPARISONS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter for ``find``, and whether it finds exactly what was asked for.
+    """A filter for ``find``, and whether it finds exactly what was requested.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ def start_filter(search: Search, *, packed: bool) -> Filter:
     by_stop = search.stop or search.is_open
     query, exact = found.query, found.exact and not search.texts and not by_stop
     if packed and query:
-        query, exact = {"$or": [query, {f"{SIDE}.packed": {"$exists": True}}]}, False
+        query, exact = {"$or": [query, {f"{SIDE_FIELD}.packed": {"$exists": True}}]}, False
     times = {"$gte": search.since, "$lte": search.until}
     asked = {sign: end for sign, end in times.items() if end is not None}
     if asked:

@@ -52,9 +52,9 @@ def read_page(database: Database, key: Any, columns: Sequence[str] | None) -> pa
     return table if columns is None else table.select(present(table.schema, columns))
 
 
-def _cleaned(layout: Layout, found: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _cleaned(layout: Layout, stored: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return a page without bookkeeping, after checking that all columns have the same length."""
-    page = {key: value for key, value in from_bson(found).items() if key not in BOOKKEEPING}
+    page = {key: value for key, value in from_bson(stored).items() if key not in BOOKKEEPING}
     listed = page.get(layout.uid)
     if not isinstance(listed, list):
         raise StoreDamaged(f"{where}: {layout.uid} of a page of {layout.kind}s must be a list")

@@ -69,7 +69,7 @@ class MongoHeaderStore(HeaderStore):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._release = database.lease()
-        self._bad = BadHeaders(database, self._found_by)
+        self._bad = BadHeaders(database, self._pairs_of)
 
     # -- insert ------------------------------------------------------------------------------
 
@@ -106,11 +106,14 @@ class MongoHeaderStore(HeaderStore):
         label = f"{name} {doc['uid']!r}"
         encoded = check_size(to_bson(doc), label)
         with self._database.errors(label):
+            # Searches of the plain form must know that there are documents which it does not
+            # show.
             if is_packed(encoded):
                 self._database.note_packed()
             try:
                 there = self._database.insert_once(collection, encoded, same)
             except WriteError as error:
+                # Only what the server cannot hold plain, such as deep nesting, is packed.
                 if error.code not in REFUSED:
                     raise
                 self._database.note_packed()
@@ -148,15 +151,17 @@ class MongoHeaderStore(HeaderStore):
             uid = start.get("uid")
             yield self._checked(start, stops.get(uid) if isinstance(uid, str) else None)
 
-    def _pair(self, found: dict[str, Any]) -> FoundHeader:
+    def _pair(self, stored: dict[str, Any]) -> FoundHeader:
         """Return the header of a start document that was found by :data:`WITH_STOP`."""
-        stops = found.pop(STOPS)
-        return self._checked(found, stops[-1] if stops else None)
+        stops = stored.pop(STOPS)
+        # Several stops are of databases that another program has written; the last one counts.
+        return self._checked(stored, stops[-1] if stops else None)
 
     def _checked(self, start: dict[str, Any], stop: dict[str, Any] | None) -> FoundHeader:
         at_hand, name = start, "start"
         try:
             first = checked_from_bson("start", start)
+            # A run in progress.
             if stop is None:
                 return first, None
             at_hand, name = stop, "stop"
@@ -176,11 +181,13 @@ class MongoHeaderStore(HeaderStore):
         if stop is not None and stop <= start:
             return
         narrowed = self._narrow(search)
+        # The server finds more than what matches, so all runs are read and matched.
         if not narrowed.exact:
             found = self._pairs(narrowed.query, 0, None, oldest_first=oldest_first)
             yield from take_sound(matching(found, search), start, stop)
             return
         query, offset = narrowed.query, 0
+        # Few runs are read faster than the server skips them.
         if start > MOST_READ_OVER:
             offset = self._offset_of(query, start, oldest_first=oldest_first)
             start, stop = 0, None if stop is None else stop - start
@@ -188,23 +195,25 @@ class MongoHeaderStore(HeaderStore):
             self._enough(query, offset, stop, oldest_first=oldest_first), start, stop
         )
 
-    def _offset_of(self, query: dict[str, Any], place: int, *, oldest_first: bool) -> int:
+    def _offset_of(self, query: dict[str, Any], position: int, *, oldest_first: bool) -> int:
         """Return how many runs, bad ones included, come before a position among the others."""
         sound, bad = self._bad.left_out(query)
+        # Then the server's own skip counts the same runs.
         if not bad:
-            return place
+            return position
         order = ASCENDING if oldest_first else DESCENDING
         along = [("time", order), ("_id", order)]
         with self._database.errors():
             starts = self._database.collection("run_start").with_options(codec_options=RAW)
-            found = starts.find(sound, {"_id": 1}).sort(along).skip(place - 1).limit(1)
+            found = starts.find(sound, {"_id": 1}).sort(along).skip(position - 1).limit(1)
             last = next(iter(found.allow_disk_use(True)), None)
+            # The position is behind the last run.
             if last is None:
-                return place + len(bad)
+                return position + len(bad)
             some = {"$or": [{"_id": last["_id"]}, {"$nor": [sound]}]}
             left = starts.find({"$and": [query, some]}, {"_id": 1}).sort(along)
-            places = [doc["_id"] for doc in left.allow_disk_use(True)]
-        return place + places.index(last["_id"])
+            positions = [doc["_id"] for doc in left.allow_disk_use(True)]
+        return position + positions.index(last["_id"])
 
     def _enough(
         self, query: dict[str, Any], offset: int, wanted: int | None, *, oldest_first: bool
@@ -216,11 +225,13 @@ class MongoHeaderStore(HeaderStore):
                 seen += 1
                 bad += isinstance(one, BadRun)
                 yield one
+            # As many as were wanted came, or no more are stored.
             if wanted is None or seen < wanted or not bad:
                 return
+            # Runs that could not be read are made up for by the next ones.
             offset, wanted = offset + seen, max(bad, BATCH)
 
-    def _found_by(self, query: dict[str, Any]) -> list[FoundHeader]:
+    def _pairs_of(self, query: dict[str, Any]) -> list[FoundHeader]:
         with self._database.errors():
             found = self._database.collection("run_start").aggregate([{"$match": query}, WITH_STOP])
             return list(map(self._pair, found))
@@ -243,6 +254,7 @@ class MongoHeaderStore(HeaderStore):
     ) -> Iterator[FoundHeader]:
         """Yield runs, whose stops are looked up in batches that begin small and grow."""
         order = ASCENDING if oldest_first else DESCENDING
+        # A list of a few runs, as most programs show, takes one query with the stops in it.
         if limit is not None and limit <= FEW:
             yield from self._few(query, offset, limit, {"time": order, "_id": order})
             return
@@ -257,6 +269,7 @@ class MongoHeaderStore(HeaderStore):
                 with self._database.errors():
                     some = list(islice(found, size))
                 yield from self._with_stops(some) if some else ()
+                # The cursor is exhausted.
                 if len(some) < size:
                     return
                 size = MOST_STOPS_AT_ONCE if size >= BATCH else BATCH
@@ -266,13 +279,16 @@ class MongoHeaderStore(HeaderStore):
         if not search.stop:
             return narrowed
         query = query_filter(search.stop).query
+        # A query that the server cannot express narrows nothing.
         if query:
             with self._database.errors():
                 stops = self._database.collection("run_stop")
+                # Packed stops may match, too; their runs are matched afterwards.
                 if self._database.has_packed():
                     query = {"$or": [query, {"_daskbroker.packed": {"$exists": True}}]}
                 found = stops.find(query, {"run_start": 1}).limit(MOST_STOPS + 1)
                 runs = [doc.get("run_start") for doc in found]
+            # More uids would make a query larger than the search that they narrow.
             if len(runs) <= MOST_STOPS:
                 both = [{"uid": {"$in": runs}}, *([narrowed.query] if narrowed.query else [])]
                 return Filter({"$and": both}, False)

@@ -95,7 +95,7 @@ def _keys(keys: Any) -> list[tuple[str, Any]]:
 
 
 def warn_of_missing(collection: Collection[Any], field: str, label: str) -> None:
-    """Log once a process if a collection has no index that begins with a field of a query.
+    """Log, once per process, if a collection has no index that begins with a field of a query.
 
     An empty or missing collection is ignored.
     """

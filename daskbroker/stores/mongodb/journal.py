@@ -31,7 +31,7 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT
 from ...core.stored import check_column, encode_stored_rows
 from ..stored_text import storable
-from .bson_documents import CODEC, SIDE, from_bson, is_simple
+from .bson_documents import CODEC, SIDE_FIELD, from_bson, is_simple
 from .chunk_store import GONE, KEPT, Manifest, read_uids
 from .database import Database
 
@@ -42,18 +42,18 @@ __all__ = [
     "event_from_bson",
     "event_projection",
     "row_batches",
-    "uid_of",
+    "row_uid",
     "unsealed",
     "without_sealed",
 ]
 
 IN_TIME = [("time", 1)]
-PIECE = 10_000
+UIDS_AT_ONCE = 10_000
 """Maximum number of uids in one command."""
 BATCH_ROWS = 1000
 """Rows of a batch, which fit a processor's cache: larger batches take three times as long."""
-PARTS_OF = {"data": "data", "ts": "timestamps"}
-PARTS = tuple(PARTS_OF.values())
+MAPPING_OF = {"data": "data", "ts": "timestamps"}
+MAPPINGS = tuple(MAPPING_OF.values())
 
 
 def unsealed(database: Database, owner: str, chunks: Sequence[Manifest]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def unsealed(database: Database, owner: str, chunks: Sequence[Manifest]) -> dict
             return later
         uids = {storable(uid) for chunk in kept for uid in read_uids(database, chunk)}
         rows = events.find(covered, {"uid": 1, "_id": 0})
-        late = [row.get("uid") for row in rows if uid_of(row) not in uids]
+        late = [row.get("uid") for row in rows if row_uid(row) not in uids]
     return {"$or": [later, {**query, "uid": {"$in": late}}]}
 
 
@@ -110,19 +110,19 @@ def without_sealed(
     if not doubtful or not rows:
         return rows
     sealed = {storable(uid) for chunk in doubtful for uid in read_uids(database, chunk)}
-    return [row for row in rows if uid_of(row) not in sealed]
+    return [row for row in rows if row_uid(row) not in sealed]
 
 
-def event_from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
+def event_from_bson(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of an event as :func:`from_bson` does; an error names the event."""
     try:
-        return from_bson(found)
+        return from_bson(stored)
     except StoreDamaged as error:
-        name = found.get("uid") or found.get("_id")
+        name = stored.get("uid") or stored.get("_id")
         raise StoreDamaged(f"event {name!r}: {error}") from None
 
 
-def uid_of(row: Mapping[str, Any]) -> str | None:
+def row_uid(row: Mapping[str, Any]) -> str | None:
     """Return the uid of a row as it is stored; None if it is not text."""
     uid = row.get("uid")
     return uid if isinstance(uid, str) else None
@@ -172,17 +172,17 @@ def event_projection(columns: Sequence[str] | None) -> dict[str, int] | None:
     """Return the projection for the fields that columns are made of; None for all fields."""
     if columns is None:
         return None
-    wanted = {SIDE, "time", "uid"}
+    wanted = {SIDE_FIELD, "time", "uid"}
     for name in columns:
         prefix, _, key = name.partition(":")
-        part = PARTS_OF.get(prefix)
+        part = MAPPING_OF.get(prefix)
         if name in EVENT.columns:
             wanted.add(name)
         elif part is not None:
             wanted.add(f"{part}.{key}" if is_simple(key) else part)
         else:
             return None
-    whole = wanted & set(PARTS)
+    whole = wanted & set(MAPPINGS)
     return {name: 1 for name in wanted if name in whole or name.partition(".")[0] not in whole}
 
 
@@ -211,8 +211,8 @@ def event_columns(
         found = [row for batch in batches for row in batch]
         if not found:
             return pa.table({})
-        places = [row.get("_id") for row in found]
-        table = encode_stored_rows(EVENT, list(map(event_from_bson, found)), metadata, places)
+        positions = [row.get("_id") for row in found]
+        table = encode_stored_rows(EVENT, list(map(event_from_bson, found)), metadata, positions)
         if columns is None:
             return table
         return table.select([name for name in columns if name in table.column_names])
@@ -240,14 +240,14 @@ def _collected(
     Each batch is handled as a whole while it is in the processor's cache.
     """
     cells: dict[str, list[Any]] = {name: [] for name in columns}
-    places = [(name, *name.partition(":")[::2]) for name in columns]
+    positions = [(name, *name.partition(":")[::2]) for name in columns]
     count = 0
     for batch in batches:
         count += len(batch)
-        rows = [event_from_bson(row) if SIDE in row else row for row in batch]
-        parts = {part: [row.get(part, {}) for row in rows] for part in PARTS}
-        for name, prefix, key in places:
-            part = PARTS_OF.get(prefix)
+        rows = [event_from_bson(row) if SIDE_FIELD in row else row for row in batch]
+        parts = {part: [row.get(part, {}) for row in rows] for part in MAPPINGS}
+        for name, prefix, key in positions:
+            part = MAPPING_OF.get(prefix)
             cells[name] += _cells(rows, name) if part is None else _cells(parts[part], key)
     return count, cells
 

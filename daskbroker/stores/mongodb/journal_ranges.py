@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ...core.chunks import Statistics
+from ...core.chunk_statistics import Statistics, of_events
 from ...core.column_kinds import Kind
 from ...core.page_parts import CHUNK_BYTES
-from .bson_documents import ROWS, SIDE
+from .bson_documents import ROWS_FIELD, SIDE_FIELD
 from .value_types import kind_of_types, noted_type_of, split_types
 
 __all__ = [
     "RANGE_ROWS",
-    "SOUND",
+    "SOUND_EVENTS",
     "OddEvent",
     "Range",
     "cut_ranges",
@@ -43,9 +43,9 @@ ESSENTIAL = {
     "descriptor": ("string",),
 }
 """Fields that every event has, and their BSON types."""
-SOUND: dict[str, Any] = {
+SOUND_EVENTS: dict[str, Any] = {
     name: {"$type": list(types), "$not": {"$type": "array"}} for name, types in ESSENTIAL.items()
-} | {"$or": [{SIDE: None}, {SIDE: {"$type": "object"}}]}
+} | {"$or": [{SIDE_FIELD: None}, {SIDE_FIELD: {"$type": "object"}}]}
 """Filter for events that have :data:`ESSENTIAL`."""
 
 
@@ -79,8 +79,15 @@ class Range:
 
 def facts_projection(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``$project`` stage that makes the rows that :func:`cut_ranges` needs."""
-    types: list[Any] = [{"$type": f"${name}"} for name in (SIDE, *ESSENTIAL)]
-    types.insert(0, {"$type": {"$ifNull": [f"${SIDE}.packed", f"${SIDE}.{ROWS}", "$$REMOVE"]}})
+    types: list[Any] = [{"$type": f"${name}"} for name in (SIDE_FIELD, *ESSENTIAL)]
+    types.insert(
+        0,
+        {
+            "$type": {
+                "$ifNull": [f"${SIDE_FIELD}.packed", f"${SIDE_FIELD}.{ROWS_FIELD}", "$$REMOVE"]
+            }
+        },
+    )
     for key, claim in descriptor["data_keys"].items():
         types.append(noted_type_of(key, claim))
     return {
@@ -158,13 +165,7 @@ def _kinds(types: set[str], keys: tuple[str, ...]) -> dict[str, Kind]:
 
 def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics:
     """Return the statistics of rows from their times, ``seq_num`` and size in bytes of BSON."""
-    seq = np.array(numbers, np.int64)
-    ordered = bool((seq[1:] > seq[:-1]).all())
-    distinct = len(seq) if ordered else len(np.unique(seq))
-    return Statistics(
-        len(seq), size, int(seq.min()), int(seq.max()), float(min(times)), float(max(times)),
-        distinct, ordered,
-    )  # fmt: skip
+    return of_events(np.array(numbers, np.int64), np.array(times, float), size)
 
 
 @lru_cache(maxsize=10_000)

@@ -9,7 +9,7 @@ from pymongo import ReplaceOne
 
 from ...core.peeks import Peek
 from ..stored_text import storable
-from .database import PEEKS, Database
+from .database import PEEK_COLLECTION, Database
 
 __all__ = ["find_peeks", "list_peeks", "put_peeks"]
 
@@ -22,7 +22,7 @@ def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
     names = {storable(uid): uid for uid in runs}
     asked = list(names)
     with database.errors():
-        collection = database.collection(PEEKS)
+        collection = database.collection(PEEK_COLLECTION)
         found = [
             {**doc, "run": names[doc["run"]]}
             for begin in range(0, len(asked), RUNS_AT_A_TIME)
@@ -34,26 +34,26 @@ def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
 def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
     """Return one stored peek for each of the given sorts that has any."""
     with database.errors():
-        collection = database.collection(PEEKS)
+        collection = database.collection(PEEK_COLLECTION)
         found = [collection.find_one({"sort": sort}) for sort in sorts]
     return _peeks(doc for doc in found if doc is not None)
 
 
 def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
     """Store peeks, replacing previous ones, without waiting until they would survive a failover."""
-    changes = [ReplaceOne(_place_of(peek), _document_of(peek), upsert=True) for peek in peeks]
+    changes = []
+    for peek in peeks:
+        key = _key_of(peek)
+        document = {**key, "sort": peek.sort, "body": peek.body()}
+        changes.append(ReplaceOne(key, document, upsert=True))
     with database.limit(), database.errors():
-        database.create_indexes([PEEKS])
-        database.collection(PEEKS, sure=False).bulk_write(changes, ordered=False)
+        database.create_indexes([PEEK_COLLECTION])
+        database.collection(PEEK_COLLECTION, sure=False).bulk_write(changes, ordered=False)
 
 
-def _place_of(peek: Peek) -> dict[str, str]:
+def _key_of(peek: Peek) -> dict[str, str]:
     names = {"run": peek.run, "descriptor": peek.descriptor, "key": peek.key}
     return {name: storable(value) for name, value in names.items()}
-
-
-def _document_of(peek: Peek) -> dict[str, str]:
-    return {**_place_of(peek), "sort": peek.sort, "body": peek.body()}
 
 
 def _peeks(documents: Iterable[Mapping[str, Any]]) -> list[Peek]:

@@ -25,12 +25,12 @@ from ...core.plan_builder import PlanBuilder
 from ...core.rounds import Rounds
 from ...core.stored import encode_stored_rows
 from ..stored_text import storable
-from .bson_documents import ROWS, SIDE
+from .bson_documents import ROWS_FIELD, SIDE_FIELD
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
-from .database import CHUNKS, CLASSIC, MANY, Database
+from .database import CHUNK_COLLECTION, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .journal import BATCH_ROWS, IN_TIME, event_columns, event_from_bson, unsealed, without_sealed
-from .journal_ranges import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, facts_projection
+from .journal_ranges import RANGE_ROWS, SOUND_EVENTS, OddEvent, Range, cut_ranges, facts_projection
 from .reader import range_key
 
 __all__ = ["EventPlanner"]
@@ -128,6 +128,7 @@ class EventPlanner:
                 continue
             short.append(stream)
             count += stream.waiting
+            # One query holds many short journals, but its rows are in memory at once.
             if count > TOGETHER:
                 self._add_short(short, session)
                 short, count = [], 0
@@ -158,6 +159,7 @@ class EventPlanner:
                 session=session,
             )
             for doc in found:
+                # The query yields counts of the journal first, then manifests.
                 if "owner" in doc:
                     self._streams[doc["owner"]].chunks.append(doc)
                 elif isinstance(doc["descriptor"], str):
@@ -170,6 +172,7 @@ class EventPlanner:
     def _add_sealed(self, stream: _Stream) -> None:
         for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
             text = chunk["schema"]
+            # Most chunks of a stream have the same columns, and so the same text.
             if text not in self._schemas:
                 self._schemas[text] = self._builder.add_schema(kinds_of(text))
             self._builder.add_chunk(
@@ -206,6 +209,7 @@ class EventPlanner:
         """Add the chunks of a stream, and the journal rows that none of them holds."""
         left = without_sealed(self._database, rows, before, stream.chunks)
         self._add_sealed(stream)
+        # All rows were sealed while the query ran.
         if left:
             # The journal has no positions: its rows are in the order of their times.
             left.sort(key=lambda row: (seconds_of(row), str(row["_id"])))
@@ -232,13 +236,14 @@ class EventPlanner:
             first += one.facts.rows
 
     def _settled_ranges(self, stream: _Stream, session: ClientSession) -> list[Range]:
-        """Cut the journal into ranges, again and again while a sealer moves rows meanwhile."""
+        """Cut the journal into ranges; repeated as long as a sealer moves rows meanwhile."""
         uid = stream.descriptor["uid"]
         rounds = Rounds(f"planning the events of descriptor {uid!r} in {self._database.label}")
         while True:
             rounds.check(len(stream.chunks))
             ranges, after = self._walk(stream, session)
             before, stream.chunks = stream.chunks, after
+            # No sealer has moved rows between the two lists, so ranges and chunks fit each other.
             if {c["_id"] for c in before} == {c["_id"] for c in after}:
                 return [self._with_packed(stream, one) for one in ranges]
 
@@ -270,28 +275,34 @@ class EventPlanner:
         try:
             yield
         except OddEvent as error:
-            odd = self._database.collection("event").find_one({**stream.filter, "$nor": [SOUND]})
+            odd = self._database.collection("event").find_one(
+                {**stream.filter, "$nor": [SOUND_EVENTS]}
+            )
+            # Encoding it raises the error that names its field.
             if odd is not None:
                 metadata = event_metadata(stream.descriptor)
                 encode_stored_rows(EVENT, [event_from_bson(odd)], metadata, [odd["_id"]])
             raise StoreDamaged(str(error)) from None
 
     def _rows_of(
-        self, found: Any, after: list[Manifest], doubtful: Sequence[Manifest]
+        self, cursor: Any, after: list[Manifest], doubtful: Sequence[Manifest]
     ) -> Iterator[dict[str, Any]]:
         """Yield the rows, except those of chunks that are waiting; add manifests to ``after``."""
         batch: list[dict[str, Any]] = []
-        while batch := list(islice(found, RANGE_ROWS)):
+        while batch := list(islice(cursor, RANGE_ROWS)):
             after.extend(doc for doc in batch if "owner" in doc)
             rows = [doc for doc in batch if "owner" not in doc]
             yield from without_sealed(self._database, rows, (), doubtful)
 
     def _with_packed(self, stream: _Stream, one: Range) -> Range:
         """Return a range whose kinds also cover the rows that the server cannot tell them of."""
+        # The server knows the types of all rows.
         if not one.packed:
             return one
         times = {"time": {"$gte": one.begin, "$lte": one.end}}
-        noted = {"$or": [{f"{SIDE}.{key}": {"$exists": True}} for key in ("packed", ROWS)]}
+        noted = {
+            "$or": [{f"{SIDE_FIELD}.{key}": {"$exists": True}} for key in ("packed", ROWS_FIELD)]
+        }
         query = {"$and": [stream.filter, times, noted]}
         with self._database.errors():
             rows = list(self._database.collection("event").find(query))
@@ -303,12 +314,13 @@ class EventPlanner:
 def _chunks_stage(uids: Sequence[str]) -> dict[str, Any]:
     """Return the stage that appends the manifests of some descriptors to the previous results."""
     pipeline = [{"$match": {"owner": {"$in": list(uids)}}}]
-    return {"$unionWith": {"coll": CHUNKS, "pipeline": pipeline}}
+    return {"$unionWith": {"coll": CHUNK_COLLECTION, "pipeline": pipeline}}
 
 
 def _any_of(streams: Sequence[_Stream]) -> dict[str, Any]:
     plain = [s.filter["descriptor"] for s in streams if s.filter.keys() == {"descriptor"}]
     others = [s.filter for s in streams if s.filter.keys() != {"descriptor"}]
+    # One $in uses the index on the descriptor; an $or is needed only for further conditions.
     if not others:
         return {"descriptor": {"$in": plain}}
     return {"$or": [{"descriptor": {"$in": plain}}, *others]}
@@ -323,6 +335,7 @@ def _row_bytes(descriptor: Mapping[str, Any]) -> int:
     total = 200
     for claim in descriptor["data_keys"].values():
         cells = 1
+        # External cells are references, whatever shape their frames have.
         if not claim.get("external"):
             for size in claim.get("shape") or ():
                 cells *= max(size, 1) if isinstance(size, int) else 1

@@ -20,7 +20,7 @@ from .bson_documents import from_bson
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
 from .database import Database
 from .foreign_pages import read_page
-from .journal import IN_TIME, event_columns, event_projection, row_batches, uid_of
+from .journal import IN_TIME, event_columns, event_projection, row_batches, row_uid
 from .references import datum_range
 
 __all__ = ["MongoReader", "range_key"]
@@ -165,7 +165,7 @@ def _merged_range(
             sealed.add(doc["uid"])
             if begin <= doc["time"] <= end:
                 docs.append(doc)
-    docs += [doc for doc in left if uid_of(doc) not in sealed]
+    docs += [doc for doc in left if row_uid(doc) not in sealed]
     docs.sort(key=seconds_of)
     if len(docs) != rows:
         problem = StoreDamaged if len(docs) < rows else StoreError

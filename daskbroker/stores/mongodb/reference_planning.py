@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from ...core.chunks import ChunkPlan, ChunkReader, Statistics
+from ...core.chunk_statistics import Statistics
+from ...core.chunks import ChunkPlan, ChunkReader
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout
 from ...core.plan_builder import PlanBuilder
@@ -95,9 +96,13 @@ class ReferencePlanner:
         return builder.plan()
 
     def _take(
-        self, layout: Layout, found: DocumentsOfRuns, runs: Iterable[str], doc: Mapping[str, Any]
+        self,
+        layout: Layout,
+        documents: DocumentsOfRuns,
+        runs: Iterable[str],
+        doc: Mapping[str, Any],
     ) -> None:
-        """Add a stored document to ``found`` for some runs, or note a fault if it is malformed."""
+        """Add a stored document for some runs, or note a fault if it is malformed."""
         try:
             taken = with_uid(layout, doc)
         except StoreDamaged as error:
@@ -106,7 +111,7 @@ class ReferencePlanner:
                 self._faults.setdefault((run, layout.kind), f"{layout.kind}: {error} ({where})")
             return
         for run in runs:
-            found.setdefault(run, []).append(taken)
+            documents.setdefault(run, []).append(taken)
 
     def _documents(self, layout: Layout) -> DocumentsOfRuns:
         if layout is DATUM:

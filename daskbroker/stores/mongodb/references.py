@@ -24,7 +24,7 @@ from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import DATUM, RESOURCE, Layout
 from ...core.stored import encode_stored_rows
 from ..stored_text import storable
-from .bson_documents import SIDE, check_size, from_bson, sparse_bson, to_bson
+from .bson_documents import SIDE_FIELD, check_size, from_bson, sparse_bson, to_bson
 from .database import Database
 from .indexes import warn_of_missing
 from .server_errors import REFUSED
@@ -42,7 +42,7 @@ __all__ = [
     "with_uid",
 ]
 
-PIECE = 2000
+UIDS_AT_ONCE = 2000
 """Maximum number of uids in one query."""
 
 
@@ -121,10 +121,10 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
     )
 
 
-def run_of_resource(found: Mapping[str, Any]) -> str | None:
+def run_of_resource(stored: Mapping[str, Any]) -> str | None:
     """Return the uid of the run that a stored resource names; None if it names none."""
-    side = found.get(SIDE)
-    run = (side.get("run") if isinstance(side, dict) else None) or found.get("run_start")
+    side = stored.get(SIDE_FIELD)
+    run = (side.get("run") if isinstance(side, dict) else None) or stored.get("run_start")
     return None if run is None else str(run)
 
 
@@ -157,10 +157,10 @@ def resource_uids(database: Database, layout: Layout, run: str) -> list[str]:
 def of_runs(runs: Sequence[str]) -> dict[str, Any]:
     """Return a filter for resources that name one of some runs, whose uids are as stored."""
     some = {"$in": list(runs)}
-    return {"$or": [{"run_start": some}, {f"{SIDE}.run": some}]}
+    return {"$or": [{"run_start": some}, {f"{SIDE_FIELD}.run": some}]}
 
 
-def with_uid(layout: Layout, found: Mapping[str, Any]) -> dict[str, Any]:
+def with_uid(layout: Layout, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored reference as it was given. An old resource without uid gets its ``_id``.
 
     Raises
@@ -168,9 +168,9 @@ def with_uid(layout: Layout, found: Mapping[str, Any]) -> dict[str, Any]:
     StoreDamaged
         If its uid is not text, or what is under ``_daskbroker`` is not valid.
     """
-    doc = from_bson(found)
+    doc = from_bson(stored)
     if layout.uid not in doc and not layout.owner:
-        return {**doc, layout.uid: str(found["_id"])}
+        return {**doc, layout.uid: str(stored["_id"])}
     if not isinstance(doc.get(layout.uid), str):
         raise StoreDamaged(f"{layout.uid} must be text, not {doc.get(layout.uid)!r:.60}")
     return doc
@@ -196,7 +196,7 @@ def datum_range(
 
 def has_orphans(database: Database) -> bool:
     """Return whether any resource does not name its run."""
-    nobody = {"run_start": {"$exists": False}, f"{SIDE}.run": {"$exists": False}}
+    nobody = {"run_start": {"$exists": False}, f"{SIDE_FIELD}.run": {"$exists": False}}
     with database.errors():
         return database.collection(RESOURCE.kind).find_one(nobody, {"_id": 1}) is not None
 
@@ -204,7 +204,7 @@ def has_orphans(database: Database) -> bool:
 def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the stored datums among some, by datum_id; malformed ones are left out."""
     found: dict[str, dict[str, Any]] = {}
-    for some in _pieces(datum_ids, PIECE):
+    for some in _pieces(datum_ids, UIDS_AT_ONCE):
         with database.errors():
             for doc in database.collection(DATUM.kind).find({"datum_id": {"$in": some}}):
                 with suppress(StoreDamaged):  # treated as missing
@@ -216,7 +216,7 @@ def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, dic
 def orphan_resources(database: Database, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the stored resources among some, by uid, or by ``_id`` if they have no uid."""
     found: dict[str, dict[str, Any]] = {}
-    for some in _pieces(uids, PIECE):
+    for some in _pieces(uids, UIDS_AT_ONCE):
         numbers = [ObjectId(uid) for uid in some if ObjectId.is_valid(uid)]
         query = {"$or": [{"uid": {"$in": some}}, {"_id": {"$in": numbers}}]}
         with database.errors():

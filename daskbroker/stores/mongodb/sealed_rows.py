@@ -21,9 +21,9 @@ from pymongo.errors import AutoReconnect
 
 from .database import Database
 
-__all__ = ["MARKS", "MARK_SECONDS", "chunk_of_mark", "mark_sealed", "remove_old_marks"]
+__all__ = ["MARK_SECONDS", "SEALED_MARK", "chunk_of_mark", "mark_sealed", "remove_old_marks"]
 
-MARKS = "daskbroker:sealed"
+SEALED_MARK = "daskbroker:sealed"
 """Value of ``descriptor`` in marks, in place of the uid of a descriptor."""
 MARK_SECONDS = 60.0
 """Minimum seconds that marks are kept."""
@@ -49,7 +49,7 @@ def mark_sealed(database: Database, owner: str, uids: Sequence[str], chunk: str)
     """
     rows = {"uid": {"$in": list(uids)}, "descriptor": owner}
     now = {"$divide": [{"$toLong": "$$NOW"}, 1000.0]}
-    mark = {"_id": "$_id", "uid": "$uid", "descriptor": {"$literal": MARKS}, "time": now}
+    mark = {"_id": "$_id", "uid": "$uid", "descriptor": {"$literal": SEALED_MARK}, "time": now}
     change = [{"$replaceWith": {**mark, "chunk": {"$literal": chunk}}}]
     events = database.collection("event")
     try:
@@ -60,7 +60,7 @@ def mark_sealed(database: Database, owner: str, uids: Sequence[str], chunk: str)
 
 def chunk_of_mark(row: Mapping[str, Any]) -> str | None:
     """Return the chunk that a mark names; None if the document is a row and not a mark."""
-    return str(row["chunk"]) if row.get("descriptor") == MARKS else None
+    return str(row["chunk"]) if row.get("descriptor") == SEALED_MARK else None
 
 
 def remove_old_marks(database: Database) -> None:
@@ -70,7 +70,7 @@ def remove_old_marks(database: Database) -> None:
     with database.errors(), database.limit():
         events = database.collection("event", sure=False)
         now = events.database.client.admin.command("hello")["localTime"].timestamp()
-        old = {"descriptor": MARKS, "time": {"$lt": now - MARK_SECONDS}}
+        old = {"descriptor": SEALED_MARK, "time": {"$lt": now - MARK_SECONDS}}
         most = list(events.find(old, {"time": 1}).sort("time").skip(MOST_REMOVED).limit(1))
         # More are left for the next time. Marks of one command have the same time and are fewer
         # than this, so some are always removed.

@@ -44,8 +44,8 @@ from .chunk_store import (
     sealed_end,
     store_columns,
 )
-from .database import CHUNKS, COLUMNS, Database
-from .journal import PIECE, event_from_bson, row_batches, unsealed
+from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
+from .journal import UIDS_AT_ONCE, event_from_bson, row_batches, unsealed
 from .sealed_rows import mark_sealed
 
 __all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"]
@@ -89,7 +89,7 @@ def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = Fa
             if not keep:
                 for manifest in published:
                     _remove_rows(database, manifest)
-        # A writer that is as fast as this sealer would otherwise keep it here for ever.
+        # A writer that is as fast as this sealer would otherwise keep it here forever.
         if done >= count:
             return made
 
@@ -228,10 +228,10 @@ def _remove_rows(database: Database, manifest: Manifest) -> None:
     """
     uids = [storable(uid) for uid in read_uids(database, manifest)]
     with database.errors():
-        for begin in range(0, len(uids), PIECE):
-            some = uids[begin : begin + PIECE]
+        for begin in range(0, len(uids), UIDS_AT_ONCE):
+            some = uids[begin : begin + UIDS_AT_ONCE]
             mark_sealed(database, manifest["owner"], some, manifest["_id"])
-        chunks = database.collection(CHUNKS, sure=False)
+        chunks = database.collection(CHUNK_COLLECTION, sure=False)
         chunks.update_one({"_id": manifest["_id"]}, {"$set": {"journal": GONE}})
 
 
@@ -242,11 +242,11 @@ def sweep(database: Database) -> int:
     latest = int(time.time() - ORPHAN_SECONDS)
     removed = 0
     with database.errors():
-        columns = database.collection(COLUMNS)
-        known = {doc["_id"] for doc in database.collection(CHUNKS).find({}, {"_id": 1})}
+        columns = database.collection(COLUMN_COLLECTION)
+        known = {doc["_id"] for doc in database.collection(CHUNK_COLLECTION).find({}, {"_id": 1})}
         stored = columns.aggregate([{"$group": {"_id": "$chunk"}}])
         lost = (doc["_id"] for doc in stored if doc["_id"] not in known)
         old = (one for one in lost if ObjectId(one).generation_time.timestamp() < latest)
-        while some := list(islice(old, PIECE)):
+        while some := list(islice(old, UIDS_AT_ONCE)):
             removed += columns.delete_many({"chunk": {"$in": some}}).deleted_count
     return removed

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.bad_runs import BadRun
-from ...core.chunks import ChunkPlan, Statistics, damage_of
+from ...core.chunk_statistics import Statistics
+from ...core.chunks import ChunkPlan, damage_of
 from ...core.clock import seconds_of
 from ...core.column_kinds import Kind
-from ...core.documents import ALL, Document
+from ...core.documents import ALL, Document, StreamName
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout
 from ...core.plan_builder import PlanBuilder
@@ -27,7 +28,7 @@ from .database import Database
 from .journal_ranges import range_facts
 from .reader import MongoReader
 from .references import with_uid
-from .suitcase_embedded_headers import refuse_writing, uid_of
+from .suitcase_embedded_headers import header_uid, refuse_writing
 from .value_types import depth_of, kind_of_types, type_of, value_of
 
 __all__ = ["SuitcaseEmbeddedEventStore"]
@@ -84,7 +85,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
             begun = {"start.uid": {"$type": "string"}}
             found = self._database.collection("header").find(begun, {"start.uid": 1})
             newest = list(found.sort("_id", -1).limit(1))
-        return uid_of(newest[0]) if newest else None
+        return header_uid(newest[0]) if newest else None
 
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventStore.find_descriptor`."""
@@ -93,18 +94,22 @@ class SuitcaseEmbeddedEventStore(EventStore):
             return checked_from_bson("descriptor", found[0]["descriptors"][0]) if found else None
 
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
-        order = {storable(uid): place for place, uid in enumerate(runs)}
+        order = {storable(uid): position for position, uid in enumerate(runs)}
         query = {"start.uid": {"$in": list(order)}}
         found: list[tuple[int, float, Document | BadRun]] = []
         for header in self._headers(query, {"descriptors": 1, "start.uid": 1}):
-            uid = uid_of(header)
+            uid = header_uid(header)
             if uid in order:
-                place = order[uid]
-                docs = (self._checked(doc, runs[place]) for doc in _listed(header, "descriptors"))
-                found += [(place, 0.0 if isinstance(d, BadRun) else seconds_of(d), d) for d in docs]
+                position = order[uid]
+                docs = (
+                    self._checked(doc, runs[position]) for doc in _listed(header, "descriptors")
+                )
+                found += [
+                    (position, 0.0 if isinstance(d, BadRun) else seconds_of(d), d) for d in docs
+                ]
         found.sort(key=lambda one: one[:2])
         return [doc for *_, doc in found if is_of_stream(doc, stream_name)]
 
@@ -121,7 +126,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         if layout is not RESOURCE:
             return None
         found = self._headers({"resources.uid": storable(uid)}, {"start.uid": 1})
-        return uid_of(found[0]) if found else None
+        return header_uid(found[0]) if found else None
 
     def _headers(self, query: Mapping[str, Any], shown: Mapping[str, Any]) -> list[dict[str, Any]]:
         with self._database.errors():
@@ -132,17 +137,17 @@ class SuitcaseEmbeddedEventStore(EventStore):
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventStore.plan_events`. There is one query for each descriptor."""
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
-        for place, descriptor in enumerate(descriptors):
+        for index, descriptor in enumerate(descriptors):
             first = 0
             for page in self._page_facts(descriptor):
                 try:
                     facts = range_facts(page["t"], page["s"], page["b"])
                 except (LookupError, TypeError, ValueError, OverflowError) as error:
-                    builder.note_bad(place, f"event page, _id {page['_id']!r}: {error!r}")
+                    builder.note_bad(index, f"event page, _id {page['_id']!r}: {error!r}")
                     continue
                 schema = builder.add_schema(_kinds(descriptor, page["k"]))
                 key = ("event_page", descriptor["run_start"], page["_id"], facts.rows)
-                builder.add_chunk(place, key, first, schema, facts)
+                builder.add_chunk(index, key, first, schema, facts)
                 first += facts.rows
         return builder.plan()
 
@@ -173,23 +178,23 @@ class SuitcaseEmbeddedEventStore(EventStore):
         builders = {
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
         }
-        places = {storable(run): place for place, run in enumerate(runs)}
+        positions = {storable(run): position for position, run in enumerate(runs)}
         shown = {"resources": 1, "start.uid": 1}
-        for header in self._headers({"start.uid": {"$in": list(places)}}, shown):
-            place = places.get(uid_of(header) or "")
-            if place is None:
+        for header in self._headers({"start.uid": {"$in": list(positions)}}, shown):
+            position = positions.get(header_uid(header) or "")
+            if position is None:
                 continue
             try:
-                self._add_references(builders, place, runs[place], header)
+                self._add_references(builders, position, runs[position], header)
             except StoreDamaged as error:
                 for builder in builders.values():
-                    builder.note_bad(place, str(error))
+                    builder.note_bad(position, str(error))
         return {kind: builder.plan() for kind, builder in builders.items()}
 
     def _add_references(
         self,
         builders: Mapping[str, PlanBuilder],
-        place: int,
+        owner: int,
         run: str,
         header: Mapping[str, Any],
     ) -> None:
@@ -199,13 +204,13 @@ class SuitcaseEmbeddedEventStore(EventStore):
             raise StoreDamaged("a resource of the run is not a mapping")
         if RESOURCE.kind in builders and resources:
             table = encode_stored_rows(RESOURCE, resources, {"run": run})
-            builders[RESOURCE.kind].add_table(place, 0, table)
+            builders[RESOURCE.kind].add_table(owner, 0, table)
         if DATUM.kind in builders and resources:
             uids = [storable(doc["uid"]) for doc in resources]
-            self._add_datum_pages(builders[DATUM.kind], place, run, uids)
+            self._add_datum_pages(builders[DATUM.kind], owner, run, uids)
 
     def _add_datum_pages(
-        self, builder: PlanBuilder, place: int, run: str, resources: list[str]
+        self, builder: PlanBuilder, owner: int, run: str, resources: list[str]
     ) -> None:
         rows = {"$cond": [{"$isArray": "$datum_id"}, {"$size": "$datum_id"}, -1]}
         told = {"rows": rows, "size": {"$bsonSize": "$$ROOT"}}
@@ -223,7 +228,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
                 if page["rows"] < 0:
                     raise StoreDamaged(f"datum page, _id {page['_id']!r}: lacks 'datum_id'")
                 facts = Statistics(page["rows"], page["size"])
-                builder.add_chunk(place, ("datum_page", run, page["_id"]), first, schema, facts)
+                builder.add_chunk(owner, ("datum_page", run, page["_id"]), first, schema, facts)
                 first += page["rows"]
 
     # -- upkeep ------------------------------------------------------------------------------

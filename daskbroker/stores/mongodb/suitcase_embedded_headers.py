@@ -22,9 +22,9 @@ from .database import Database
 from .filters import start_filter
 from .own_cursor import OwnCursor
 
-__all__ = ["SuitcaseEmbeddedHeaderStore", "refuse_writing", "uid_of"]
+__all__ = ["SuitcaseEmbeddedHeaderStore", "header_uid", "refuse_writing"]
 
-SHOWN = {"start": 1, "stop": 1}
+HEADER_PROJECTION = {"start": 1, "stop": 1}
 
 
 def refuse_writing(database: Database) -> NoReturn:
@@ -63,7 +63,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.find_uid`."""
         with self._database.errors():
             headers = self._database.collection("header")
-            found = headers.find_one({"start.uid": storable(uid)}, SHOWN)
+            found = headers.find_one({"start.uid": storable(uid)}, HEADER_PROJECTION)
         pair = None if found is None else self._pair(found)
         if isinstance(pair, BadRun):
             raise pair.error()
@@ -75,7 +75,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         query = {"start": {"$elemMatch": {"uid": {"$gte": begin, "$lt": begin + "\U0010ffff"}}}}
         with self._database.errors():
             found = self._database.collection("header").find(query, {"start.uid": 1})
-            return [str(uid_of(doc)) for doc in found.sort("start.uid", 1).limit(limit)]
+            return [str(header_uid(doc)) for doc in found.sort("start.uid", 1).limit(limit)]
 
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
@@ -83,7 +83,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.find`."""
         order = ASCENDING if oldest_first else DESCENDING
         with self._database.errors():
-            cursor = self._database.collection("header").find(_filter(search), SHOWN)
+            cursor = self._database.collection("header").find(_filter(search), HEADER_PROJECTION)
             cursor = cursor.sort([("start.time", order), ("_id", order)]).allow_disk_use(True)
         found = self._pairs(cursor)
         yield from take_sound(matching(found, search), start, stop)
@@ -97,14 +97,14 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
                     return
                 yield self._pair(found)
 
-    def _pair(self, found: Mapping[str, Any]) -> FoundHeader:
+    def _pair(self, stored: Mapping[str, Any]) -> FoundHeader:
         try:
-            start = checked_from_bson("start", _only("start", found))
-            stop = _only("stop", found)
+            start = checked_from_bson("start", _only("start", stored))
+            stop = _only("stop", stored)
             return start, None if stop is None else checked_from_bson("stop", stop)
         except StoreDamaged as error:
-            where = f"{self._database.label}, header, _id {found.get('_id')!r}"
-            return BadRun(uid_of(found), str(error), where)
+            where = f"{self._database.label}, header, _id {stored.get('_id')!r}"
+            return BadRun(header_uid(stored), str(error), where)
 
     def count(self, search: Search) -> int:
         """See :meth:`HeaderStore.count`.
@@ -124,7 +124,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         self._release()
 
 
-def uid_of(header: Mapping[str, Any]) -> str | None:
+def header_uid(header: Mapping[str, Any]) -> str | None:
     """Return the uid of the run in a document of ``header``; None if it has none."""
     starts = header.get("start")
     start = starts[0] if isinstance(starts, list) and starts else None
@@ -132,7 +132,7 @@ def uid_of(header: Mapping[str, Any]) -> str | None:
     return uid if isinstance(uid, str) and uid else None
 
 
-def _only(name: str, found: Mapping[str, Any]) -> Any:
+def _only(name: str, stored: Mapping[str, Any]) -> Any:
     """Return the one document in a list of a header.
 
     None for the stop of a run that was interrupted, which has ``[None]``.
@@ -142,7 +142,7 @@ def _only(name: str, found: Mapping[str, Any]) -> Any:
     StoreDamaged
         If there is no start, or the document is not a mapping.
     """
-    listed = found.get(name, [])
+    listed = stored.get(name, [])
     listed = [doc for doc in listed if doc] if isinstance(listed, list) else [listed]
     if not listed and name == "stop":
         return None
@@ -152,7 +152,7 @@ def _only(name: str, found: Mapping[str, Any]) -> Any:
 
 
 def _filter(search: Search) -> dict[str, Any]:
-    """Return a filter that finds at least what the search asks for."""
+    """Return a filter that finds at least what the search requests."""
     begun: dict[str, Any] = {"start.0": {"$exists": True}}
     query = _below_start(start_filter(search, packed=False).query)
     return {"$and": [begun, query]} if query else begun

@@ -17,11 +17,11 @@ from bson.int64 import Int64
 
 from ...core.column_kinds import Kind
 from ...core.leaves import EXACT_INTEGER
-from .bson_documents import ARRAYS, SIDE, is_simple
+from .bson_documents import ARRAYS_FIELD, SIDE_FIELD, is_simple
 
 __all__ = ["depth_of", "kind_of_types", "noted_type_of", "split_types", "type_of", "value_of"]
 
-DEEPEST = 8
+MAX_ARRAY_DEPTH = 8
 """Maximum depth of nested arrays that are looked into."""
 _TYPE = re.compile(
     r"array<\d+,|array|double|string|objectId|object|binData|bool|date|null|missing|int|"
@@ -45,28 +45,31 @@ def value_of(key: str) -> Any:
 
 
 def _member(mapping: str, key: str) -> Any:
+    # Other keys would be taken for paths or operators.
     if is_simple(key):
         return f"{mapping}.{key}"
     return {"$getField": {"field": {"$literal": key}, "input": mapping}}
 
 
 def depth_of(claim: Mapping[str, Any]) -> int:
-    """Return the number of declared dimensions of a data key's arrays, at most :data:`DEEPEST`.
+    """Return the number of declared dimensions of an array, at most :data:`MAX_ARRAY_DEPTH`.
 
     The fields of a structured dtype count as one more dimension. Scalars have none.
     """
+    # Neither shape nor dtype declares an array, so the value's type says all.
     if not claim.get("shape") and claim.get("dtype") != "array":
         return 0
     rows = isinstance(claim.get("dtype_numpy"), list)
-    return min(DEEPEST, max(1, len(claim.get("shape") or ())) + rows)
+    return min(MAX_ARRAY_DEPTH, max(1, len(claim.get("shape") or ())) + rows)
 
 
 def noted_type_of(key: str, claim: Mapping[str, Any]) -> Any:
     """Return the expression for the type of an event's value, followed by its noted dtype."""
     depth, value = depth_of(claim), value_of(key)
+    # Only arrays have noted dtypes.
     if not depth:
         return type_of(value, depth)
-    noted = _member(f"${SIDE}.{ARRAYS}", key)
+    noted = _member(f"${SIDE_FIELD}.{ARRAYS_FIELD}", key)
     return {"$concat": [type_of(value, depth), {"$ifNull": [noted, ""]}]}
 
 
@@ -101,24 +104,25 @@ def split_types(text: str) -> tuple[str, ...]:
     return tuple(_types(text, 0))
 
 
-def _types(text: str, place: int) -> Iterator[str]:
-    while place < len(text):
-        end = _end_of(text, place)
-        yield text[place:end]
-        place = end + text.startswith("|", end)
+def _types(text: str, position: int) -> Iterator[str]:
+    while position < len(text):
+        end = _end_of(text, position)
+        yield text[position:end]
+        position = end + text.startswith("|", end)
 
 
-def _end_of(text: str, place: int) -> int:
-    found = _TYPE.match(text, place)
+def _end_of(text: str, position: int) -> int:
+    found = _TYPE.match(text, position)
     if found is None:
-        raise ValueError(f"{text[place:]!r:.60} does not begin with a BSON type")
-    place = found.end()
+        raise ValueError(f"{text[position:]!r:.60} does not begin with a BSON type")
+    position = found.end()
+    # A scalar; the pattern for arrays ends with the comma before their items.
     if not found.group().endswith(","):
-        return place
-    while not text.startswith(">", place):
-        place = _end_of(text, place) + 1  # skip the "|" behind it
-    noted = _NOTED.match(text, place + 1)
-    return noted.end() if noted else place + 1
+        return position
+    while not text.startswith(">", position):
+        position = _end_of(text, position) + 1  # skip the "|" behind it
+    noted = _NOTED.match(text, position + 1)
+    return noted.end() if noted else position + 1
 
 
 # -- kinds -----------------------------------------------------------------------------------
@@ -138,6 +142,8 @@ def kind_of_types(types: set[str]) -> Kind | None:
     if types <= {"int", "long"}:
         return Kind("long" if "long" in types else "int", nulls)
     if types == {"int", "double"}:
+        # Integers among floats, as the codec keeps them; a "long" would be rounded and is left to
+        # JSON.
         return Kind("number", nulls)
     names = {"double": "float", "bool": "bool", "string": "str"}
     if len(types) == 1 and (name := names.get(next(iter(types)))):
@@ -154,6 +160,7 @@ def _array_kind(types: set[str], *, nulls: bool) -> Kind:
     while types and all(one.startswith("array<") for one in types):
         lengths = {int(one[6 : one.index(",")]) for one in types}
         types = {t for one in types for t in split_types(one[one.index(",") + 1 : -1])}
+        # Lengths differ: a list, if there is no shape around it and only scalars in it.
         if len(lengths) > 1:
             if shape or not types <= _SCALARS:
                 return unknown
@@ -170,6 +177,7 @@ def _leaf_kind(
     leaf = _LEAVES.get(tuple(sorted(types)))
     if leaf is not None:
         return Kind(name, nulls, _noted_leaf(leaf, noted), shape)
+    # Without any leaf, or with nulls alone, the codec stores JSON of this shape.
     if not types:
         return Kind("json", nulls, "none", shape)
     if types == {"null"}:
@@ -180,8 +188,10 @@ def _leaf_kind(
 def _noted_leaf(leaf: str, noted: set[str]) -> str:
     """Return the leaf type, narrowed to the noted dtype if all cells have the same one."""
     dtype = next(iter(noted)) if len(noted) == 1 else ""
+    # A dtype is narrower than its leaf type; if it does not fit to that, cells differ.
     if not dtype or (dtype == "f4") != (leaf == "<f8"):
         return leaf
+    # NumPy's name of uint64 that fit an int64, and of larger ones.
     if dtype == "u8":
         return "u8" if leaf == "i8" else "<u8"
     return np.dtype(dtype).newbyteorder("<").str

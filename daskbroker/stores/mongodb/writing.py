@@ -23,7 +23,7 @@ from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import EVENT, iter_rows
 from ...core.rounds import Rounds
 from ..stored_text import storable
-from .bson_documents import LARGEST, from_bson, sparse_bson, to_bson
+from .bson_documents import MAX_DOCUMENT_BYTES, from_bson, sparse_bson, to_bson
 from .chunk_store import (
     GONE,
     Manifest,
@@ -34,8 +34,8 @@ from .chunk_store import (
     sealed_end,
     stored_columns,
 )
-from .database import CHUNKS, LOOK_SECONDS, Database
-from .sealed_rows import MARK_SECONDS, MARKS, chunk_of_mark
+from .database import CHUNK_COLLECTION, LOOK_SECONDS, Database
+from .sealed_rows import MARK_SECONDS, SEALED_MARK, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
 from .server_errors import REFUSED
 
@@ -74,11 +74,12 @@ class _DescriptorState:
 
         False is certain; True may be a collision of hashes.
         """
+        # Nothing is sealed yet, as while a run is recorded.
         if not len(self.sealed):
             return np.zeros(len(uids), bool)
         wanted = np.fromiter(map(hash, uids), np.int64, len(uids))
-        places = np.searchsorted(self.sealed, wanted)
-        return self.sealed[np.minimum(places, len(self.sealed) - 1)] == wanted
+        positions = np.searchsorted(self.sealed, wanted)
+        return self.sealed[np.minimum(positions, len(self.sealed) - 1)] == wanted
 
     def add(self, chunks: Sequence[Manifest], uids: Sequence[str]) -> None:
         """Add new chunks and the uids in them."""
@@ -138,12 +139,13 @@ class EventWriter:
             fresh = self._not_in_journal(fresh)
         encoded = [to_bson(row) for row in fresh]
         try:
-            if any(len(one.raw) > LARGEST for one in encoded):
+            if any(len(one.raw) > MAX_DOCUMENT_BYTES for one in encoded):
                 self._seal_at_once(descriptor, fresh)
             elif len(encoded) == 1:
                 self._insert_one(fresh[0], encoded[0])
             elif encoded:
                 self._insert_many(fresh, encoded)
+        # What was stored and what was not is unknown, so it is looked up again.
         except BaseException:
             self.forget(descriptor["uid"])
             raise
@@ -167,6 +169,7 @@ class EventWriter:
         finally:
             twice = [storable(row["uid"]) for row in rows if row["uid"] not in left]
             query = {"uid": {"$in": twice}, "descriptor": storable(descriptor["uid"])}
+            # An empty $in would be sent to the server for nothing.
             if twice:
                 with self._database.errors():
                     self._database.collection("event").delete_many(query)
@@ -177,6 +180,8 @@ class EventWriter:
             events = self._database.collection("event")
             try:
                 events.insert_one(encoded)
+            # The uid is known: the same event again, a mark of a sealed one, or a different
+            # event.
             except DuplicateKeyError:
                 same = {"uid": storable(row["uid"])}
                 found = self._database.confirmed("event", same, waited=True)
@@ -184,11 +189,12 @@ class EventWriter:
                 meant = self._meant(row, there)
                 # The mark is of another descriptor; sealed uids are unique only within theirs.
                 if there is not None and meant is None:
-                    events.delete_one({**same, "descriptor": MARKS})
+                    events.delete_one({**same, "descriptor": SEALED_MARK})
                     self._insert_one(row, encoded)
                     return
                 self._compare(row, meant)
             except WriteError as error:
+                # Only what the server cannot hold in this form is stored in another.
                 if error.code not in REFUSED:
                     raise
                 events.insert_one(sparse_bson(row))
@@ -203,6 +209,7 @@ class EventWriter:
                 events.insert_many(encoded)
             except BulkWriteError as error:
                 codes = {one["code"] for one in error.details["writeErrors"]}
+                # Other errors, and doubts about the majority, are the caller's.
                 if error.details["writeConcernErrors"] or not codes <= {DUPLICATE_KEY, *REFUSED}:
                     raise
                 for row in rows:  # another process has just stored some, or one is refused
@@ -221,6 +228,7 @@ class EventWriter:
         with self._database.errors():
             query = {"uid": {"$in": uids}}
             found = list(self._database.collection("event").find(query))
+            # Found documents may vanish with a primary; only those that a majority has count.
             if found:
                 found = self._database.confirmed("event", query)
             there = {doc["uid"]: doc for doc in found}
@@ -250,7 +258,10 @@ class EventWriter:
             return there
         uid, owner = row["uid"], row["descriptor"]
         with self._database.errors():
-            found = self._database.collection(CHUNKS).find_one({"_id": chunk}, {"schema": 0})
+            found = self._database.collection(CHUNK_COLLECTION).find_one(
+                {"_id": chunk}, {"schema": 0}
+            )
+        # Sealed uids are unique only within their descriptor.
         if found is not None and found["owner"] != storable(owner):
             return None
         known = {} if found is None else self._events_in(owner, found, {uid})
@@ -277,6 +288,8 @@ class EventWriter:
                 return
             first = sealed_end(state.chunks)
             rounds.check(first)
+            # False if another process has sealed at this position first: the next round looks
+            # again.
             if seal_rows(self._database, descriptor, rows, first, GONE):
                 self.forget(descriptor["uid"])
                 return
@@ -306,9 +319,12 @@ class EventWriter:
         rounds = self._rounds(descriptor)
         while True:
             state = self._state(descriptor)
+            # The caller stores the events one by one, which tells the same event from a different
+            # one.
             if len(set(uids)) < len(uids) or state.may_know(uids).any():
                 return False
             journal = self._journal_has(descriptor, uids)
+            # Pages and single rows with the same uids are compared one by one, too.
             if journal == "some":
                 return False
             first = sealed_end(state.chunks)
@@ -350,6 +366,7 @@ class EventWriter:
         uid = descriptor["uid"]
         state = self._states.get(uid)
         if state is None:
+            # The oldest state goes; it can be looked up again.
             while len(self._states) >= MOST_DESCRIPTORS:
                 self._states.pop(next(iter(self._states)))
             state = self._states[uid] = _DescriptorState(looked=float("-inf"))
@@ -358,6 +375,7 @@ class EventWriter:
                 query = {"descriptor": storable(uid)}
                 # With the limit, as it only matters whether the journal is full.
                 state.waiting_rows = events.count_documents(query, limit=self._seal_rows)
+        # Other processes may have sealed meanwhile; one look serves all events of a second.
         if time.monotonic() - state.looked > LOOK_SECONDS:
             self._look(descriptor, state)
         return state
@@ -386,7 +404,8 @@ class EventWriter:
             If a chunk has a different event with the same uid.
         """
         uids = [row["uid"] for row in rows]
-        doubtful = {uids[place] for place in np.flatnonzero(state.may_know(uids)).tolist()}
+        doubtful = {uids[position] for position in np.flatnonzero(state.may_know(uids)).tolist()}
+        # Usually: no query is needed for an event that is new.
         if not doubtful:
             return list(rows)
         there: dict[str, Document] = {}
@@ -394,6 +413,7 @@ class EventWriter:
         for chunk in sorted(state.chunks, key=lambda chunk: chunk["_id"] != self._last_chunk[0]):
             known = self._events_in(descriptor["uid"], chunk, doubtful)
             there.update((uid, known[uid]) for uid in doubtful & known.keys())
+            # The remaining chunks have none of these uids.
             if len(there) == len(doubtful):
                 break
         for row in rows:
@@ -408,8 +428,10 @@ class EventWriter:
         order.
         """
         number, known = self._last_chunk
+        # An event that is sent again is mostly among the last ones.
         if number == chunk["_id"]:
             return known
+        # Uids are a column of their own, so a chunk without them is not read as a whole.
         if wanted.isdisjoint(read_uids(self._database, chunk)):
             return {}
         table = next(stored_columns(self._database, [chunk_key(chunk)], None))

@@ -94,7 +94,7 @@ class SpoolFile:
         self._device, self._inode, self._name = state.st_dev, state.st_ino, str(path)
         self.size = state.st_size
         self.unread = 0
-        self._whole = True
+        self._ends_whole = True
 
     @classmethod
     def new(cls, folder: Path, store: str) -> SpoolFile:
@@ -128,9 +128,9 @@ class SpoolFile:
         """
         record = HEAD.pack(len(body), zlib.crc32(body)) + body
         try:
-            if not self._whole:
+            if not self._ends_whole:
                 os.ftruncate(self._handle, self.size)
-            self._whole = False
+            self._ends_whole = False
             written = 0
             while written < len(record):
                 rest = record[written:] if written else record
@@ -144,7 +144,7 @@ class SpoolFile:
             error.filename = str(self.path)
             raise file_error(error, "the spool") from error
         self.size += len(record)
-        self._whole = True
+        self._ends_whole = True
 
     def records(self) -> Iterator[bytes]:
         """Yield the records, up to one that is incomplete or damaged; see :attr:`unread`.
@@ -154,12 +154,12 @@ class SpoolFile:
         StoreVersion
             If the file is of a newer format.
         """
-        place = self.begin()
-        self.unread = self.size - place
-        while (body := self.record(place)) is not None:
+        position = self.begin()
+        self.unread = self.size - position
+        while (body := self.record(position)) is not None:
             yield body
-            place += self.length_of(body)
-            self.unread = self.size - place
+            position += self.length_of(body)
+            self.unread = self.size - position
 
     def begin(self) -> int:
         """Return the offset of the first record in bytes; raise as :meth:`records`."""
@@ -170,15 +170,15 @@ class SpoolFile:
         check_format(f"the spool {self.path}", number, FORMAT_VERSION)
         return len(start)
 
-    def record(self, place: int) -> bytes | None:
+    def record(self, offset: int) -> bytes | None:
         """Return the body of the record at an offset, or None if there is no whole one."""
-        head = os.pread(self._handle, HEAD.size, place)
+        head = os.pread(self._handle, HEAD.size, offset)
         if len(head) < HEAD.size:
             return None
         length, checksum = HEAD.unpack(head)
-        if length > self.size - place - HEAD.size:
+        if length > self.size - offset - HEAD.size:
             return None
-        body = os.pread(self._handle, length, place + HEAD.size)
+        body = os.pread(self._handle, length, offset + HEAD.size)
         return body if len(body) == length and zlib.crc32(body) == checksum else None
 
     @staticmethod
@@ -200,7 +200,7 @@ class SpoolFile:
         except OSError as error:
             raise file_error(error, "the spool") from error
         self.size = 0
-        self._whole = True
+        self._ends_whole = True
 
     def close(self, *, remove: bool) -> None:
         """Unlock the file, after removing it if ``remove`` and it is still in its place.

@@ -24,6 +24,7 @@ from ...core.documents import pack, unpack
 from ...core.errors import BadDocument, DaskbrokerError, StoreError
 from ...core.forking import in_each_process
 from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
+from ..usable import check_not_closed
 from .file import SpoolFile, left_behind
 
 __all__ = ["Entry", "Sender", "flush_all", "joined_pages", "rows_of_entries"]
@@ -79,6 +80,7 @@ def joined_pages(entries: Sequence[Entry], metadata: Mapping[str, str]) -> pa.Ta
     tables: list[pa.Table] = []
     rows: list[Mapping[str, Any]] = []
     for entry in entries:
+        # Rows before a table are encoded first, so that the events keep their order.
         if entry.table is not None and rows:
             tables.append(encode_rows(EVENT, rows, metadata))
             rows = []
@@ -171,10 +173,12 @@ class Sender:
                 self._wait_until_sent()
                 self._send([entry])
                 return
+            # Otherwise no process would find events in the file after a crash.
             if self._file is not None and not self._file.is_in_place():
                 self._abandon_file(self._file)
             if self._file is None:
                 self._file = SpoolFile.new(self._folder, self.store)
+            # The file may grow no further until the store has taken what is in it.
             if self._file.size > MOST_BYTES:
                 self._wait_until_sent()
             self._file.append(body)
@@ -197,6 +201,7 @@ class Sender:
         )
         try:
             self._wait_until_sent()
+        # The store refuses inserts, and the file is lost: this must not look like success.
         except DaskbrokerError as error:
             raise StoreError(
                 f"the spool {file.path} was moved, deleted or replaced; {self._rows} events are "
@@ -237,12 +242,13 @@ class Sender:
             with self._lock:
                 self._closed = True
                 self._changed.notify_all()
+                # If something could not be sent, the file stays for the next process.
                 if self._file is not None:
                     self._file.close(remove=not self._waiting)
 
     def _ready(self) -> None:
-        if self._closed:
-            raise StoreError("the store has been closed")
+        check_not_closed("the store", closed=self._closed)
+        # Events of dead processes come first; a failed attempt is repeated by the next insert.
         if not self._recovered:
             self._recovered = True
             try:
@@ -254,6 +260,7 @@ class Sender:
     def _report(self) -> None:
         if not self._refused:
             return
+        # Looked at without the lock before: most inserts have nothing to report.
         with self._lock:
             refused, self._refused = self._refused, []
         if refused:
@@ -299,6 +306,7 @@ class Sender:
                 self._changed.wait_for(lambda: self._waiting or self._closed, IDLE_SECONDS)
                 if not self._is_sender():
                     return
+                # Ends the thread of an idle store; the next insert starts another.
                 if self._closed or not self._waiting:
                     self._thread = None
                     return
@@ -325,6 +333,8 @@ class Sender:
         rows = 0
         for entry in entries:
             rows += len(entry)
+            # A batch is of one descriptor, and its first entry is taken even if it alone is too
+            # large.
             if batch and (entry.owner != batch[0].owner or rows > self._most_rows):
                 break
             batch.append(entry)
@@ -338,6 +348,8 @@ class Sender:
         try:
             self._send(batch)
         except BadDocument as error:
+            # A single event is refused for itself; anything else is taken apart to find the bad
+            # one.
             if len(batch) == 1 and len(batch[0].rows) < 2:
                 refused.append(error)
                 return
@@ -381,6 +393,7 @@ class Sender:
 
     def _recover(self) -> None:
         """Send the events of dead processes; those that cannot be sent stay in their files."""
+        # No process of this machine has used a spool in this folder.
         if not self._folder.is_dir():
             return
         for file in left_behind(self._folder, self.store):
@@ -396,6 +409,8 @@ class Sender:
                         "the last %d bytes of the spool %s cannot be read; the events before them "
                         "are stored", file.unread, file.path,
                     )  # fmt: skip
+                # Kept under another name: else each start would try, and report, the same events
+                # again.
                 if not done:
                     file.path.rename(file.path.with_suffix(".refused"))
             except (DaskbrokerError, OSError) as error:
@@ -428,6 +443,7 @@ def flush_all(store: str) -> None:
 def _at_exit(reference: weakref.ref[Sender]) -> None:
     sender = reference()
     if sender is not None:
+        # At the end of the interpreter, an exception would only be printed without a log.
         try:
             sender.close()
         except DaskbrokerError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from ...core.bad_runs import BadRun
 from ...core.chunks import ChunkPlan, ChunkReader
 from ...core.damage import Damage
-from ...core.documents import ALL, Document
+from ...core.documents import ALL, Document, StreamName
 from ...core.interrupts import in_own_context
 from ...core.layouts import EVENT, Layout, encode_page, event_metadata
 from ...core.page_parts import is_columnar, page_parts
@@ -201,7 +201,7 @@ class SpooledEventStore(EventStore):
         return self.store.find_descriptor(uid)
 
     def list_descriptors(
-        self, runs: Sequence[str], stream_name: Any = ALL
+        self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         return self.store.list_descriptors(runs, stream_name)

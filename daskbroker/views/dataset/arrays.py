@@ -65,10 +65,10 @@ class StoredArray(ColumnSource):
     def _chosen(self, table: pa.Table, piece: ChunkRows) -> np.ndarray:
         if self.form.shape is None:
             return object_cells(table, self.name, piece.rows, self.form, None)
-        place = table.schema.get_field_index(self.name)
-        if place < 0:
+        position = table.schema.get_field_index(self.name)
+        if position < 0:
             return array_block(None, None, piece.length, self.form)
-        column, field = as_one_chunk(table.column(place)), table.schema.field(place)
+        column, field = as_one_chunk(table.column(position)), table.schema.field(position)
         return array_block(column, field, table.num_rows, self.form)[piece.rows]
 
 
@@ -149,9 +149,9 @@ class StructuredField(ColumnSource):
                 self._put(part, [every[number] for number in chosen], block.labels[piece.owner])
         return found
 
-    def _put(self, part: np.ndarray, cells: Sequence[Any], label: str) -> None:
-        """Write the field's values of some cells to `part`; missing cells are left blank."""
-        for place, cell in enumerate(cells):
+    def _put(self, out: np.ndarray, cells: Sequence[Any], label: str) -> None:
+        """Write the field's values of some cells to `out`; missing cells are left blank."""
+        for position, cell in enumerate(cells):
             if cell is None or cell is MISSING:
                 continue
             rows = structured_cell(cell, self.fields)
@@ -164,7 +164,7 @@ class StructuredField(ColumnSource):
                 )
             for name in self.path:
                 rows = rows[name]
-            part[place] = rows
+            out[position] = rows
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,9 @@ class Cast(ColumnSource):
         """Shape of each cell."""
         return self.source.cell_shape
 
-    def of_owners(self, places: Sequence[int]) -> Cast:
+    def of_owners(self, indices: Sequence[int]) -> Cast:
         """See :meth:`ColumnSource.of_owners`."""
-        return Cast(self.name, self.source.of_owners(places), self.dtype)
+        return Cast(self.name, self.source.of_owners(indices), self.dtype)
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`.

@@ -130,9 +130,11 @@ class Assembly:
 
         Sizes cannot be left to Dask, as it does not know the size of objects, such as text.
         """
+        # The usual cut, spelled out.
         if self.chunks == "auto":
             return {}
         chunks = {"time": self.chunks} if isinstance(self.chunks, str) else self.chunks
+        # An integer, or a form that only xarray knows.
         if not isinstance(chunks, Mapping):
             return chunks
         return {
@@ -147,6 +149,7 @@ class Assembly:
 
         For ``time``, this is the size of the blocks of the largest variable.
         """
+        # Nothing to cut.
         if not len(self.rows):
             return -1
         if name == "time":
@@ -162,8 +165,10 @@ class Assembly:
         None if more than that is requested: then xarray must cut.
         """
         chunks = self.asked
+        # Chunks that xarray has to cut.
         if not isinstance(chunks, Mapping):
             return None
+        # Names of other dimensions, or lengths that are no plain cuts.
         if not all(n in ("time", *self.sources) and is_cut(cut) for n, cut in chunks.items()):
             return None
         count = len(self.rows)
@@ -175,6 +180,7 @@ class Assembly:
     def usual_lengths(self) -> tuple[int, ...]:
         """Lengths of blocks along ``time`` if nothing else is requested."""
         target = target_bytes()
+        # Without frames, all columns of a block are read together.
         if not self.external:
             columns = sum(name not in self.coordinates for name in self.sizes)
             target = size_of_rows(target, columns)
@@ -192,6 +198,7 @@ class Assembly:
 
     def _frames_of_a_chunk(self, source: ExternalColumn) -> int:
         """Return how many events share one chunk in the files; 1 if stream_resources do not say."""
+        # Datums do not say how frames are stored.
         if not any(source.key in stream_keys(d) for d in self.plan.descriptors):
             return 1
         kind = STREAM_RESOURCE.kind
@@ -203,6 +210,7 @@ class Assembly:
         named = self.asked if isinstance(self.asked, Mapping) else {}
         stored = [name for name in lengths if name in self.stored and name not in named]
         tasks = sum(len(lengths[name]) for name in stored)
+        # Beside frames, stored variables may be cut so finely that Dask has too much to do.
         left_out = stored if self.external and tasks > MOST_TASKS else []
         arrays: dict[str, da.Array] = {}
         for cut in dict.fromkeys(lengths.values()):
@@ -246,9 +254,11 @@ class Assembly:
             for name, source in self.sources.items()
         }
         indexes = {}
+        # An index that is made of values in memory costs no read.
         if "time" in loaded:
             indexes["time"] = PandasIndex(loaded["time"], "time")
             variables |= indexes["time"].create_variables()
+        # So that `Dataset.chunk({})` cuts at the usual blocks.
         if self.chunks is None and variables.keys() - loaded.keys():
             self._note_chunks(variables.values())
         coordinates = {name: variables.pop(name) for name in self.coordinates}
@@ -259,6 +269,7 @@ class Assembly:
             coords=xr.Coordinates(coordinates, indexes=indexes),
             attrs=self.attrs,
         )
+        # Only xarray knows this cut.
         if self.chunks is not None and self.lengths is None:
             result = self._cut(result)
         return result if self.restoring is None else self.restoring(result, loaded)
@@ -276,6 +287,7 @@ class Assembly:
         Variables are renamed meanwhile, as xarray makes the names of tasks from theirs.
         """
         chunks = self.asked
+        # A cut of other dimensions leaves that along time as it is.
         if isinstance(chunks, Mapping):
             chunks = {"time": self.usual_lengths, **chunks}
         clean = {name: graph_name(str(name)) for name in self.sources}
@@ -288,6 +300,7 @@ class Assembly:
         plan, column = self.plan.events, self.columns.get(name)
         if array is None:
             array = lazy_array(plan, self.rows, source)
+        # Shared coordinates have no attributes of a data key.
         if column is None or name in SHARED:
             return xr.Variable(("time",), array, fastpath=True)
         dims = ("time", *self.dims[name])
@@ -300,6 +313,7 @@ class Assembly:
         found = {}
         for name, source in self.sources.items():
             whole, axes = len(source.cell_shape), tuple(range(len(source.cell_shape)))
+            # A region that is shown does not change the names of the axes.
             if isinstance(source, ExternalColumn):
                 whole, axes = len(source.declared.shape or ()), source.axes
             column = self.columns.get(name)

@@ -33,7 +33,7 @@ DOCUMENTED = (
 )  # fmt: skip
 """Names of the attributes that say where a Dataset comes from; all others are the user's."""
 
-LARGEST = 2**63
+INTEGER_LIMIT = 2**63
 SOFTWARE = "daskbroker"
 
 
@@ -98,7 +98,9 @@ def _is_plain(value: Any) -> bool:
         return "\0" not in value and is_unicode(value)
     if isinstance(value, bool):
         return False
-    return isinstance(value, float) or (isinstance(value, int) and -LARGEST <= value < LARGEST)
+    return isinstance(value, float) or (
+        isinstance(value, int) and -INTEGER_LIMIT <= value < INTEGER_LIMIT
+    )
 
 
 def attrs(source: Any) -> dict[str, Any]:
@@ -122,7 +124,10 @@ def attrs(source: Any) -> dict[str, Any]:
         If ``start`` or ``stop`` is not the JSON text of a document.
     """
     given = source if isinstance(source, Mapping) and not hasattr(source, "attrs") else source.attrs
-    found = {name: _python_value(value) for name, value in given.items()}
+    found = {
+        name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        for name, value in given.items()
+    }
     if "run" in found and "start" not in found:
         nodes = getattr(source, "children", {}).values()
         shown: Mapping[str, Any] = next((node.attrs for node in nodes if "start" in node.attrs), {})
@@ -134,13 +139,6 @@ def attrs(source: Any) -> dict[str, Any]:
         found["start"] = _document("start", found["start"])
         found["stop"] = _document("stop", found.get("stop"))
     return found
-
-
-def _python_value(value: Any) -> Any:
-    """Convert NumPy types, which files give, to Python's."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    return value
 
 
 def _document(name: str, value: Any) -> Document | None:

@@ -18,13 +18,13 @@ import pyarrow as pa
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from ...assets.filling.contents import COLUMNS, CellContents, contents_table
+from ...assets.filling.contents import CELL_COLUMNS, CellContents, contents_table
 from ...assets.filling.filling import Filling, Target
 from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...assets.regions import Region, shape_of, take_roi, within
 from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan, damage_of
-from ...core.schema import TIME, constant, to_pandas
+from ...core.schema import TIME_DTYPE, constant, to_pandas
 from .row_block import ChunkRows, RowBlock, planned_block
 from .rows import DatasetRows, RowsOfChunk, by_chunk
 
@@ -66,7 +66,7 @@ class ColumnSource(ABC):
         """Whether cells are objects that may differ in length or type, rather than text."""
         return self.dtype.kind == "O"
 
-    def of_owners(self, places: Sequence[int]) -> ColumnSource:
+    def of_owners(self, indices: Sequence[int]) -> ColumnSource:
         """Return the source with only the descriptors at these positions, in this order."""
         return self
 
@@ -107,15 +107,15 @@ class Constants(ColumnSource):
         text = all(value is None or isinstance(value, str) for value in self.values)
         return self.dtype.kind == "O" and not text
 
-    def of_owners(self, places: Sequence[int]) -> Constants:
+    def of_owners(self, indices: Sequence[int]) -> Constants:
         """See :meth:`ColumnSource.of_owners`."""
-        return replace(self, values=tuple(self.values[place] for place in places))
+        return replace(self, values=tuple(self.values[position] for position in indices))
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         values = np.empty(len(self.values), dtype=self.dtype)
-        for place, value in enumerate(self.values):
-            values[place] = np.nan if value is None and self.dtype.kind != "O" else value
+        for position, value in enumerate(self.values):
+            values[position] = np.nan if value is None and self.dtype.kind != "O" else value
         owners = np.array([piece.owner for piece in block.pieces], np.int64)
         return values[
             np.repeat(owners, np.array([piece.length for piece in block.pieces], np.int64))
@@ -134,24 +134,24 @@ class StoredColumn(ColumnSource):
     ----------
     name
         Name of the column.
-    kind
+    pandas_dtype
         Name of the dtype that a table has for it.
     """
 
     name: str
-    kind: str
+    pandas_dtype: str
     dtype: np.dtype
     cell_shape: tuple[int, ...] = ()
 
     @property
     def is_joinable(self) -> bool:
         """See :attr:`ColumnSource.is_joinable`; in cells of objects, chunks note single rows."""
-        return self.kind != "object"
+        return self.pandas_dtype != "object"
 
     @property
     def is_mixed(self) -> bool:
         """See :attr:`ColumnSource.is_mixed`."""
-        return self.kind == "object"
+        return self.pandas_dtype == "object"
 
     @property
     def physical(self) -> tuple[str, ...]:
@@ -160,13 +160,15 @@ class StoredColumn(ColumnSource):
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
-        if self.kind == "object":  # chunks have notes of their rows
+        if self.pandas_dtype == "object":  # chunks have notes of their rows
             parts = [
-                to_pandas(table, self.name, self.kind)[piece.rows]
+                to_pandas(table, self.name, self.pandas_dtype)[piece.rows]
                 for table, piece in zip(tables, block.pieces, strict=True)
             ]
         else:
-            parts = [_numpy(values, self.kind) for values in self._joined(tables, block.pieces)]
+            parts = [
+                _numpy(values, self.pandas_dtype) for values in self._joined(tables, block.pieces)
+            ]
         if not parts:
             return np.empty((0, *self.cell_shape), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -174,17 +176,17 @@ class StoredColumn(ColumnSource):
     def _joined(self, tables: Sequence[pa.Table], pieces: Sequence[ChunkRows]) -> Iterator[Any]:
         """Yield the chosen rows as in a table; consecutive chunks of one type are joined."""
         if len(pieces) == 1:
-            yield to_pandas(tables[0], self.name, self.kind)[pieces[0].rows]
+            yield to_pandas(tables[0], self.name, self.pandas_dtype)[pieces[0].rows]
             return
         pairs = zip(tables, pieces, strict=True)
         for (there, field), alike in groupby(pairs, lambda pair: _field(pair[0], self.name)):
             if not there:
-                yield constant(None, sum(piece.length for _, piece in alike), self.kind)
+                yield constant(None, sum(piece.length for _, piece in alike), self.pandas_dtype)
                 continue
             columns = [_rows_of(table.column(self.name), piece.rows) for table, piece in alike]
             chunks = [chunk for column in columns for chunk in column.chunks]
             column = pa.chunked_array(chunks, columns[0].type)
-            yield to_pandas(pa.table([column], pa.schema([field])), self.name, self.kind)
+            yield to_pandas(pa.table([column], pa.schema([field])), self.name, self.pandas_dtype)
 
 
 def _field(table: pa.Table, name: str) -> tuple[bool, pa.Field | None]:
@@ -192,8 +194,8 @@ def _field(table: pa.Table, name: str) -> tuple[bool, pa.Field | None]:
 
     The flag is needed for comparisons, as Arrow cannot compare a field with None.
     """
-    place = table.schema.get_field_index(name)
-    return place >= 0, None if place < 0 else table.schema.field(place)
+    position = table.schema.get_field_index(name)
+    return position >= 0, None if position < 0 else table.schema.field(position)
 
 
 def _rows_of(column: pa.ChunkedArray, rows: RowsOfChunk) -> pa.ChunkedArray:
@@ -202,11 +204,11 @@ def _rows_of(column: pa.ChunkedArray, rows: RowsOfChunk) -> pa.ChunkedArray:
     return column.take(pa.array(rows))
 
 
-def _numpy(values: Any, kind: str) -> np.ndarray:
+def _numpy(values: Any, dtype: str) -> np.ndarray:
     """Convert a table's column to the NumPy array of a variable."""
-    if kind == TIME:
+    if dtype == TIME_DTYPE:
         return values.tz_localize(None).to_numpy()
-    if kind == "Int64":
+    if dtype == "Int64":
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
     if isinstance(values, np.ndarray):
         return values
@@ -255,7 +257,7 @@ class ExternalColumn(ColumnSource):
     @property
     def physical(self) -> tuple[str, ...]:
         """See :attr:`ColumnSource.physical`."""
-        return (f"data:{self.key}", *COLUMNS)
+        return (f"data:{self.key}", *CELL_COLUMNS)
 
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]
@@ -280,19 +282,19 @@ class ExternalColumn(ColumnSource):
         parts = self.region or tuple(map(range, self.declared.shape or ()))
         return tuple(axis for axis, part in enumerate(parts) if isinstance(part, range))
 
-    def of_owners(self, places: Sequence[int]) -> ExternalColumn:
+    def of_owners(self, indices: Sequence[int]) -> ExternalColumn:
         """See :meth:`ColumnSource.of_owners`."""
-        targets = tuple(self.targets[place] for place in places)
+        targets = tuple(self.targets[position] for position in indices)
         filling = self.filling.of_runs({target.run for target in targets})
         return replace(self, targets=targets, filling=filling)
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
-        return self._filled(block, tables, self._whole_index(()))
+        return self._filled(block, tables, self._full_index(()))
 
     def read(self, block: RowBlock, inner: tuple[Any, ...] = ()) -> np.ndarray:
         """See :meth:`ColumnSource.read`; of a file only the region is read, in one call."""
-        index = self._whole_index(inner)
+        index = self._full_index(inner)
         tables = self._tables(block) if block.pieces else []
         return block.arranged(self._filled(block, tables, index))
 
@@ -315,15 +317,15 @@ class ExternalColumn(ColumnSource):
         tables = self._tables(block) if block.pieces else []
         parts, begin = [], 0
         for target, contents, run_fraction in self._contents(block, tables):
-            places = np.arange(begin, begin + len(contents))
-            parts.append((places, self.filling.frames(target, contents, run_fraction)))
+            positions = np.arange(begin, begin + len(contents))
+            parts.append((positions, self.filling.frames(target, contents, run_fraction)))
             begin += len(contents)
         found = CellFrames.joined(begin, parts)
         return replace(
             found, numbers=block.arranged(found.numbers), rows=block.arranged(found.rows)
         )
 
-    def _whole_index(self, inner: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _full_index(self, inner: tuple[Any, ...]) -> tuple[Any, ...]:
         return inner if self.region is None else within(self.region, inner)
 
     def _tables(self, block: RowBlock) -> Sequence[pa.Table]:
@@ -404,12 +406,12 @@ class ChunkColumn(BackendArray):
         )
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        places = row_places(key[0], len(self._rows))
-        pieces, order = by_chunk(*self._rows.locate(np.atleast_1d(places)))
-        owners = np.unique(self._plan.records["descriptor"][[place for place, _ in pieces]])
+        positions = row_positions(key[0], len(self._rows))
+        pieces, order = by_chunk(*self._rows.locate(np.atleast_1d(positions)))
+        owners = np.unique(self._plan.records["descriptor"][[position for position, _ in pieces]])
         block = planned_block(self._plan, pieces, order, owners.tolist(), self._rows.later)
         values = self._source.of_owners(owners.tolist()).read(block, key[1:])
-        return values[0] if np.ndim(places) == 0 else values
+        return values[0] if np.ndim(positions) == 0 else values
 
 
 class BlockColumn:
@@ -434,12 +436,12 @@ class BlockColumn:
         """Read an outer index; ``key`` may leave out axes at the end."""
         if isinstance(key[0], slice):
             return self._source.read(self._block.take(key[0]), tuple(key[1:]))
-        places = row_places(key[0], len(self._block))
-        values = self._source.read(self._block.take(np.atleast_1d(places)), tuple(key[1:]))
-        return values[0] if places.ndim == 0 else values
+        positions = row_positions(key[0], len(self._block))
+        values = self._source.read(self._block.take(np.atleast_1d(positions)), tuple(key[1:]))
+        return values[0] if positions.ndim == 0 else values
 
 
-def row_places(item: Any, count: int) -> np.ndarray:
+def row_positions(item: Any, count: int) -> np.ndarray:
     """Return the positions of the chosen rows among ``count`` rows.
 
     They are computed without an array of all rows, as a stream may claim more than fit into
@@ -447,9 +449,9 @@ def row_places(item: Any, count: int) -> np.ndarray:
     """
     if isinstance(item, slice):
         return np.arange(*item.indices(count))
-    places = np.asarray(item)
-    if places.dtype == bool:
-        return np.flatnonzero(places)
-    if ((places < -count) | (places >= count)).any():
-        raise IndexError(f"row {places!r} is outside {count} rows")
-    return np.where(places < 0, places + count, places)
+    positions = np.asarray(item)
+    if positions.dtype == bool:
+        return np.flatnonzero(positions)
+    if ((positions < -count) | (positions >= count)).any():
+        raise IndexError(f"row {positions!r} is outside {count} rows")
+    return np.where(positions < 0, positions + count, positions)

@@ -71,7 +71,7 @@ def even_cut(count: int, most: int, align: int = 1) -> tuple[int, ...]:
 
 
 def size_of_rows(target: int, columns: int) -> int:
-    """Return the bytes of a block of rows of so many stored columns, for a usual size.
+    """Return the bytes of a block of rows of this number of stored columns, for a usual size.
 
     A column of each block is a task, however narrow the column is: Dask takes longer for the tasks
     of some hundred columns than it takes to read them. What a task reads at once does not grow,
@@ -109,13 +109,13 @@ def _is_possible(cut: Any) -> bool:
         return cut in (None, "auto") or text_bytes(cut) > 0
     if isinstance(cut, (tuple, list)):  # lengths, some of which may be 0
         return all(
-            n >= 0 if _is_whole(n) else isinstance(n, (tuple, list)) and _is_possible(n)
+            n >= 0 if _is_integral(n) else isinstance(n, (tuple, list)) and _is_possible(n)
             for n in cut
         )
-    return _is_whole(cut) and (cut > 0 or cut == -1)
+    return _is_integral(cut) and (cut > 0 or cut == -1)
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integral(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 

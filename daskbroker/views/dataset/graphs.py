@@ -56,7 +56,7 @@ class Blocks:
         if number not in self._made:
             end = self._ends[number]
             pieces, order = self._rows.pieces(end - self.lengths[number], end)
-            owners = self._plan.records["descriptor"][[place for place, _ in pieces]]
+            owners = self._plan.records["descriptor"][[number for number, _ in pieces]]
             known = tuple(dict.fromkeys(owners.tolist()))
             block = planned_block(self._plan, pieces, order, known, self._rows.later)
             self._made[number] = (block, known)
@@ -69,24 +69,24 @@ class _Columns(BlockwiseDep):
     produces_tasks = False
 
     def __init__(self, name: str, blocks: Blocks, source: ColumnSource) -> None:
-        self._parts = (name, blocks, source)
+        self._args = (name, blocks, source)
         self.numblocks = (len(blocks), *(1 for _ in source.cell_shape))
 
     def __getitem__(self, idx: tuple[int, ...]) -> BlockColumn:
-        _, blocks, source = self._parts
+        _, blocks, source = self._args
         block, owners = blocks[idx[0]]
         return BlockColumn(block, source.of_owners(owners))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_Columns, self._parts)
+        return (_Columns, self._args)
 
     def __dask_tokenize__(self) -> Any:
-        return (type(self).__name__, self._parts[0])
+        return (type(self).__name__, self._args[0])
 
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """What a task carries to read several columns of a block."""
+    """Description, for a task, of several columns of a block."""
 
     block: RowBlock
     sources: tuple[ColumnSource, ...]
@@ -98,19 +98,19 @@ class _Reads(BlockwiseDep):
     produces_tasks = False
 
     def __init__(self, name: str, blocks: Blocks, sources: Sequence[ColumnSource]) -> None:
-        self._parts = (name, blocks, sources)
+        self._args = (name, blocks, sources)
         self.numblocks = (len(blocks),)
 
     def __getitem__(self, idx: tuple[int, ...]) -> Any:
-        _, blocks, sources = self._parts
+        _, blocks, sources = self._args
         block, owners = blocks[idx[0]]
         return _Read(block, tuple(source.of_owners(owners) for source in sources))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_Reads, self._parts)
+        return (_Reads, self._args)
 
     def __dask_tokenize__(self) -> Any:
-        return (type(self).__name__, self._parts[0])
+        return (type(self).__name__, self._args[0])
 
 
 def external_array(name: str, blocks: Blocks, source: ColumnSource) -> da.Array:
@@ -144,13 +144,13 @@ def stored_arrays(
     dep = _Reads(read, blocks, tuple(sources.values()))
     reads = Blockwise(read, (0,), task, [(dep, (0,))], {})
     arrays = {}
-    for place, (column, source) in enumerate(sources.items()):
+    for number, (column, source) in enumerate(sources.items()):
         name = names[column]
         axes = tuple(range(1 + len(source.cell_shape)))
         layer = Blockwise(
             name,
             axes,
-            Task(name, _column_of, TaskRef(blockwise_token(0)), place),
+            Task(name, _column_of, TaskRef(blockwise_token(0)), number),
             [(read, (0,))],
             {read: (len(blocks),)},
             new_axes=dict(zip(axes[1:], source.cell_shape)),
@@ -164,8 +164,8 @@ def _read(read: _Read) -> list[np.ndarray]:
     return read_columns(read.block, read.sources)
 
 
-def _column_of(columns: list[np.ndarray], place: int) -> np.ndarray:
-    return columns[place]
+def _column_of(columns: list[np.ndarray], index: int) -> np.ndarray:
+    return columns[index]
 
 
 def _array(graph: HighLevelGraph, name: str, blocks: Blocks, source: ColumnSource) -> da.Array:

@@ -65,7 +65,7 @@ class Grid:
         if shape is None and len(motors) == 1:
             shape = [start.get("num_points")]
         if not _is_shape(shape):
-            raise refuse(f"start.shape has to be a list of numbers, and is {shape!r:.80}")
+            raise refuse(f"start.shape must be a list of numbers, not {shape!r:.80}")
         if len(shape) != len(motors):
             raise refuse(
                 f"start.shape {list(shape)} has {len(shape)} axes, hints.dimensions {len(motors)}"
@@ -88,7 +88,7 @@ class Grid:
         """Names of the axes."""
         return tuple(names[0] for names in self.motors)
 
-    def places(self, points: np.ndarray) -> np.ndarray:
+    def flat_index(self, points: np.ndarray) -> np.ndarray:
         """Return the flat C-order index in the grid of some points of the scan.
 
         Points are numbered from 0, in the order in which they are taken.
@@ -146,7 +146,7 @@ def _snaking(start: Mapping[str, Any], axes: int, refuse: GridRefusal) -> tuple[
             raise refuse(f"start.snaking is missing, and start.snake_axes is {told!r:.80}")
         snaking = [False] + [told in ("True", True)] * (axes - 1)
     if not isinstance(snaking, (list, tuple)) or len(snaking) != axes:
-        raise refuse(f"start.snaking has to have a value for each axis, and is {snaking!r:.80}")
+        raise refuse(f"start.snaking must have a value for each axis, not {snaking!r:.80}")
     return tuple(bool(one) for one in snaking)
 
 

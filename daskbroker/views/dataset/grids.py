@@ -20,7 +20,7 @@ from xarray.core import dtypes, indexing
 
 from ...core.errors import BadQuery
 from ...core.name_lists import listed
-from .columns import row_places
+from .columns import row_positions
 from .grid_plan import Grid, GridRefusal
 
 __all__ = ["cut_grid", "gridded", "indexed", "needed"]
@@ -72,17 +72,19 @@ def gridded(
     if "time" not in flat.dims:
         raise refuse(f"its dimensions are {listed(sorted(map(str, flat.dims)))}, not time")
     missing = [name for names in grid.motors for name in names if name not in flat.variables]
+    # The motors of the axes are needed to say where the points are.
     if missing:
         raise refuse(f"it has no {listed(missing)}, which hints.dimensions names")
     points = flat["seq_num"].values - 1
     beyond = points[(points < 0) | (points >= grid.size)]
+    # More events than points: the grid that is declared was not what was done.
     if len(beyond):
         raise refuse(
             f"an event has seq_num {int(beyond[0]) + 1}, and a grid of {list(grid.shape)} has "
             f"{grid.size} points"
         )
     rows = np.full(grid.size, -1, np.int64)
-    rows[grid.places(points)] = np.arange(len(points))
+    rows[grid.flat_index(points)] = np.arange(len(points))
     layout = _Layout(grid, rows.reshape(grid.shape), flat, refuse, loaded)
     return layout.dataset()
 
@@ -113,6 +115,7 @@ class _Layout:
             laid = (
                 self._laid(variable, in_memory=in_memory) if "time" in variable.dims else variable
             )
+            # The coordinate of the axis takes the motor's name.
             shown = f"{name}_readback" if name in taken else str(name)
             is_coordinate = name in self.flat.coords or name in taken
             (coordinates if is_coordinate else variables)[shown] = laid
@@ -126,14 +129,15 @@ class _Layout:
         return type(self.flat)(variables, coordinates, self.flat.attrs)
 
     @cached_property
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         return bool((self.rows >= 0).all())
 
     def _laid(self, variable: xr.Variable, *, in_memory: bool = True) -> xr.Variable:
         """Return a variable along ``time`` as one in the dimensions of the grid."""
         base = variable.to_base_variable().transpose("time", ...)
-        array = _LaidOut(base, self.rows, whole=self._is_whole)
+        array = _LaidOut(base, self.rows, complete=self._is_complete)
         data: Any = indexing.LazilyIndexedArray(array)
+        # A variable in memory would else be read at each access.
         if in_memory:
             data = array.read(())
         return xr.Variable((*self.grid.dims, *base.dims[1:]), data, variable.attrs)
@@ -143,16 +147,19 @@ class _Layout:
     def _axis(self, axis: int, motor: str) -> np.ndarray:
         """Return the setpoints of a motor along its axis, as float64."""
         readback = self._laid(self.flat[motor].variable).values
+        # The positions of the axis could not be computed.
         if readback.dtype.kind not in "fiu" or readback.ndim != self.rows.ndim:
             raise self.refuse(f"{motor} does not have a number at each point")
         readback = readback.astype(float)
         recorded = self._recorded(axis, motor)
         values = _medians(readback, axis) if recorded is None else recorded
         planned = self.grid.positions[axis] if motor == self.grid.dims[axis] else None
+        # The plan's positions are exact; medians of readbacks scatter around them.
         if recorded is None and planned is not None and _agree(values, planned):
             values = planned
         elif planned is not None and _agree(values, planned):
             values = np.where(np.isnan(values), planned, values)
+        # A position that was never reached is known only from the plan.
         if np.isnan(values).any():
             raise self.refuse(
                 f"it was not finished, and neither start.extents nor the plan's arguments tell "
@@ -165,9 +172,11 @@ class _Layout:
         """Return the recorded setpoints of a motor, if constant across the other axes, or None."""
         for suffix in SETPOINTS:
             variable = self.flat.variables.get(f"{motor}{suffix}")
+            # Another variable that only has a suffix like a setpoint's.
             if variable is not None and variable.dims == ("time",) and variable.dtype.kind in "fiu":
                 setpoints = self._laid(variable).values.astype(float)
                 medians = _medians(setpoints, axis)
+                # Setpoints that differ across the other axes are of a motor that moves with them.
                 if np.isnan(medians).all() or not _spread(setpoints, medians, axis):
                     return medians
         return None
@@ -181,18 +190,21 @@ class _Layout:
             If it was, or if several positions of the axis are equal.
         """
         steps = np.abs(np.diff(values))
+        # A single position has nothing to be nearer to.
         if not len(steps) or not steps.min() > 0:
             if len(steps):
                 raise self.refuse(f"{motor} was at the same position in several places of its axis")
             return
         off = np.abs(readback - _along(values, axis, readback.ndim))
         far = np.nanmax(off) if (self.rows >= 0).any() else 0.0
+        # Nearer to a neighbour than to its own position.
         if far > steps.min() / 2:
-            place = np.unravel_index(int(np.nanargmax(off)), off.shape)
-            number = int(self.flat["seq_num"].values[self.rows[place]])
+            position = np.unravel_index(int(np.nanargmax(off)), off.shape)
+            number = int(self.flat["seq_num"].values[self.rows[position]])
             raise self.refuse(
-                f"at seq_num {number} {motor} was at {readback[place]:g}, where the grid has "
-                f"{values[place[axis]]:g}; start.shape and start.snaking may not be what was done"
+                f"at seq_num {number} {motor} was at {readback[position]:g}, where the grid "
+                f"has {values[position[axis]]:g}; start.shape and start.snaking may not be what "
+                "was done"
             )
 
 
@@ -233,12 +245,13 @@ class _LaidOut(BackendArray):
         Whether every point has an event.
     """
 
-    def __init__(self, variable: xr.Variable, rows: np.ndarray, *, whole: bool) -> None:
+    def __init__(self, variable: xr.Variable, rows: np.ndarray, *, complete: bool) -> None:
         self._variable = variable
         self._rows = rows
         self._fill: Any = None
         self.dtype = variable.dtype
-        if not whole:
+        # Without a missing point the dtype stays.
+        if not complete:
             self.dtype, self._fill = _promoted(variable.dtype)
         self.shape = (*rows.shape, *variable.shape[1:])
 
@@ -251,10 +264,11 @@ class _LaidOut(BackendArray):
         """Read a region, given by an outer index."""
         key = key + (slice(None),) * (len(self.shape) - len(key))
         axes = self._rows.ndim
-        outer = [np.atleast_1d(row_places(k, n)) for k, n in zip(key[:axes], self._rows.shape)]
+        outer = [np.atleast_1d(row_positions(k, n)) for k, n in zip(key[:axes], self._rows.shape)]
         rows = self._rows[np.ix_(*outer)]
         there = rows >= 0
         cells = self._variable[(rows[there], *key[axes:])].values
+        # No copy is needed to fill in missing points.
         if there.all():
             values = cells.reshape(*rows.shape, *cells.shape[1:]).astype(self.dtype, copy=False)
         else:
@@ -309,6 +323,7 @@ def cut_grid(
         )
     for name, variable in grid.variables.items():
         source = str(name).removesuffix("_readback")
+        # In memory already, or nothing to cut.
         if name in grid.dims or {name, source} & set(loaded) or not variable.ndim:
             continue
         usual = _usual_cut(variable, block_bytes)
@@ -345,15 +360,17 @@ def indexed(dataset: xr.Dataset, name: str) -> xr.Dataset:
     if variable is None or variable.dims != ("time",) or variable.dtype.kind not in "fiuM":
         fit = [n for n, v in dataset.variables.items() if v.dims == ("time",) and n != "time"]
         raise BadQuery(
-            f"index={name!r} has to be a variable with one number for each event; "
+            f"index={name!r} must be a variable with one number per event; "
             f"there are: {listed(sorted(map(str, fit)), name)}"
         )
     values = variable.values
     missing = int(np.count_nonzero(values != values))
+    # NaN and NaT have no place along an index.
     if missing:
         raise BadQuery(f"index={name!r} has no value in {missing} of {len(values)} events")
     steps = np.diff(values)
     zero = np.zeros((), steps.dtype)
+    # Sorting reorders every variable, so monotonic ones stay as they are.
     if not ((steps >= zero).all() or (steps <= zero).all()):
         dataset = dataset.isel(time=np.argsort(values, kind="stable"))
     return dataset.set_coords(name).swap_dims(time=name)

@@ -74,7 +74,7 @@ class RestoredColumn(ColumnSource):
                 raise StoreDamaged(
                     f"{block.labels[piece.owner]}: the column {self.name!r} is not of the shape "
                     f"{list(self.cell.shape)} and dtype {self.cell.dtype} that the descriptor "
-                    f"tells: {error}"
+                    f"declares: {error}"
                 ) from None
         if not parts:
             return np.empty((0, *self.cell.shape), self.cell.dtype)
@@ -85,13 +85,13 @@ class RestoredColumn(ColumnSource):
         return self.cell.array(self._stored(table), table.num_rows)
 
     def _stored(self, table: pa.Table) -> np.ndarray:
-        place = table.schema.get_field_index(self.name)
-        if place >= 0 and self.cell.dtype.kind != "O":
-            kind = field_kind(table.schema.field(place))[0]
+        position = table.schema.get_field_index(self.name)
+        if position >= 0 and self.cell.dtype.kind != "O":
+            kind = field_kind(table.schema.field(position))[0]
             if kind.name == "array" and not kind.nulls and kind.dtype != "<U":
-                return block_of(as_one_chunk(table.column(place)), kind)
+                return block_of(as_one_chunk(table.column(position)), kind)
             if kind.name in SCALARS and not kind.nulls:
-                return as_one_chunk(table.column(place)).to_numpy(zero_copy_only=False)
+                return as_one_chunk(table.column(position)).to_numpy(zero_copy_only=False)
         return to_pandas(table, self.name, "object")
 
 
@@ -166,7 +166,7 @@ class Restoring:
             if column is None:
                 found[form.name] = self._constant(form)
             elif column in flat.variables:
-                scalar = single and (self.form.has_time or form.place == "seq_num")
+                scalar = single and (self.form.has_time or form.section == "seq_num")
                 found[form.name] = self._along_events(form, flat.variables[column], scalar=scalar)
             in_memory |= {form.name} if column is None or column in loaded else set()
         if not self.form.has_time and "time" in flat.variables and "time" not in found:
@@ -185,11 +185,11 @@ class Restoring:
 
     def _column(self, form: VariableForm) -> str | None:
         """Return a variable's name in the stream's Dataset; None if it is in the configuration."""
-        if form.place == "event":
+        if form.section == "event":
             return self._shown.get(form.key, form.key)
-        if form.place == "timestamps":
+        if form.section == "timestamps":
             return f"ts_{form.key}"
-        return None if form.place == "configuration" else form.place
+        return None if form.section == "configuration" else form.section
 
     def _along_events(
         self, form: VariableForm, column: xr.Variable, *, scalar: bool
@@ -217,23 +217,26 @@ class Restoring:
             ) from None
         return _variable(form.dims, array, dict(form.attrs))
 
-    def _wanted(self, found: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
+    def _wanted(self, variables: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
         """Return the selected variables, and the coordinates that belong to their dimensions."""
         if self._selected is None:
-            return found
+            return variables
         columns = {form.name: self._column(form) for form in self.form.variables}
-        chosen = {name for name in found if columns.get(name) in self._selected}
-        dims = {dim for name in chosen for dim in found[name].dims} | {self._dim}
+        chosen = {name for name in variables if columns.get(name) in self._selected}
+        dims = {dim for name in chosen for dim in variables[name].dims} | {self._dim}
         coordinates = {form.name for form in self.form.variables if form.coordinate}
-        belongs = {n for n in coordinates & found.keys() if dims.issuperset(found[n].dims)}
+        belongs = {n for n in coordinates & variables.keys() if dims.issuperset(variables[n].dims)}
         added = {"time", "run"} - columns.keys()
-        return {n: v for n, v in found.items() if n in chosen | belongs | added}
+        return {n: v for n, v in variables.items() if n in chosen | belongs | added}
 
     def _put_together(
-        self, found: dict[str, xr.Variable], in_memory: Collection[str], attrs: Mapping[str, Any]
+        self,
+        variables: dict[str, xr.Variable],
+        in_memory: Collection[str],
+        attrs: Mapping[str, Any],
     ) -> xr.Dataset:
         data = {form.name for form in self.form.variables if not form.coordinate}
-        coordinates: dict[str, Any] = {n: v for n, v in found.items() if n not in data}
+        coordinates: dict[str, Any] = {n: v for n, v in variables.items() if n not in data}
         indexes = {}
         for name, variable in list(coordinates.items()):
             if variable.dims == (name,) and name in in_memory:
@@ -241,7 +244,7 @@ class Restoring:
                 indexes[name] = index
                 coordinates |= index.create_variables({name: variable})
         result = xr.Dataset(
-            {name: variable for name, variable in found.items() if name in data},
+            {name: variable for name, variable in variables.items() if name in data},
             # Given as a mapping, a lazy coordinate would be read to make an index.
             coords=xr.Coordinates(coordinates, indexes=indexes),
             attrs={**self.form.attrs, **attrs},

@@ -33,8 +33,8 @@ def region_of(name: str, asked: Any, shape: Sequence[int]) -> Region:
     """
     parts = list(asked) if isinstance(asked, tuple) else [asked]
     if parts.count(Ellipsis) == 1:
-        place = parts.index(Ellipsis)
-        parts[place : place + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
+        position = parts.index(Ellipsis)
+        parts[position : position + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
     shown = f"roi of {name!r} is {asked!r}, cells have the shape {tuple(shape)}"
     if len(parts) > len(shape):
         raise BadQuery(f"{shown}: these are more indices than axes")

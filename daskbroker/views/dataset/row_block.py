@@ -80,12 +80,12 @@ class RowBlock:
         pieces = tuple(p._replace(key=key) for p, key in zip(self.pieces, portable))
         return (RowBlock, (self.reader, self.store, pieces, self.order, self.labels))
 
-    def take(self, places: slice | np.ndarray) -> RowBlock:
+    def take(self, positions: slice | np.ndarray) -> RowBlock:
         """Return the block with only some of its rows, in the given order."""
         count = len(self)
-        if isinstance(places, slice) and places.indices(count) == (0, count, 1):
+        if isinstance(positions, slice) and positions.indices(count) == (0, count, 1):
             return self
-        wanted = np.arange(count)[places] if isinstance(places, slice) else places
+        wanted = np.arange(count)[positions] if isinstance(positions, slice) else positions
         if self.order is not None:
             wanted = self.order[wanted]
         ends = np.cumsum(np.array([piece.length for piece in self.pieces], np.int64))
@@ -148,18 +148,18 @@ def planned_block(
     """
     descriptors = plan.records["descriptor"]
     known = range(len(plan.descriptors)) if owners is None else owners
-    number_of = {place: number for number, place in enumerate(known)}
-    labels = tuple(chunk_label(plan.descriptors[place]) for place in known)
+    number_of = {index: number for number, index in enumerate(known)}
+    labels = tuple(chunk_label(plan.descriptors[index]) for index in known)
     of_chunk = later or {}
     found = tuple(
         ChunkRows(
-            plan.keys[place],
-            number_of[int(descriptors[place])],
+            plan.keys[index],
+            number_of[int(descriptors[index])],
             rows,
-            (place + 0.5) / len(plan),
-            of_chunk[place][rows] if place in of_chunk else None,
+            (index + 0.5) / len(plan),
+            of_chunk[index][rows] if index in of_chunk else None,
         )
-        for place, rows in pieces
+        for index, rows in pieces
     )
     return RowBlock(plan.reader, plan.store, found, order, labels)
 

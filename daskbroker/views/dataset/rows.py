@@ -54,7 +54,7 @@ class DatasetRows:
         counts = []
         for number, group in enumerate(groups):
             if not group.simple:
-                seq, times = seq_and_times(plan, group.places)
+                seq, times = seq_and_times(plan, group.indices)
                 taken[number] = keep(seq, times, duplicates)
                 if duplicates == "all":
                     later |= _later(plan, group, seq, times)
@@ -91,20 +91,20 @@ class DatasetRows:
 
     @cached_property
     def _first_chunk(self) -> np.ndarray:
-        return np.array([group.places[0] for group in self.groups], np.int64)
+        return np.array([group.indices[0] for group in self.groups], np.int64)
 
-    def locate(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the chunk of each of the given rows, and the position of the row in it."""
-        numbers = np.searchsorted(self.ends, places, side="right")
-        rows = places - self._begins[numbers]
+        numbers = np.searchsorted(self.ends, positions, side="right")
+        rows = positions - self._begins[numbers]
         chunks = self._first_chunk[numbers]
         for number in [n for n in np.unique(numbers).tolist() if n in self.taken]:
             here = numbers == number
             group = self.groups[number]
-            ends = np.cumsum(self.lengths[list(group.places)])
+            ends = np.cumsum(self.lengths[list(group.indices)])
             among = self.taken[number][rows[here]]
             which = np.searchsorted(ends, among, side="right")
-            chunks[here] = np.array(group.places)[which]
+            chunks[here] = np.array(group.indices)[which]
             rows[here] = among - np.concatenate([[0], ends[:-1]])[which]
         return chunks, rows
 
@@ -122,7 +122,7 @@ class DatasetRows:
             low, high = int(self._begins[number]), int(self.ends[number])
             if high > low:
                 rows = slice(max(begin, low) - low, min(end, high) - low)
-                found.append((self.groups[number].places[0], rows))
+                found.append((self.groups[number].indices[0], rows))
         return found, None
 
 
@@ -153,20 +153,20 @@ def by_chunk(
     ], order
 
 
-def slice_if_consecutive(places: np.ndarray) -> RowsOfChunk:
+def slice_if_consecutive(positions: np.ndarray) -> RowsOfChunk:
     """Return a slice if the positions are consecutive; there must be at least one."""
-    if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
-        return slice(int(places[0]), int(places[-1]) + 1)
-    return places
+    if positions[-1] - positions[0] == len(positions) - 1 and (np.diff(positions) == 1).all():
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return positions
 
 
 def _later(
     plan: ChunkPlan, group: RowGroup, seq: np.ndarray, times: np.ndarray
 ) -> dict[int, np.ndarray]:
     """Return :attr:`DatasetRows.later` of the chunks of a group."""
-    places = list(group.places)
-    rows = plan.records["rows"][places]
-    later = later_counts(np.repeat(plan.records["descriptor"][places], rows), seq, times)
+    positions = list(group.indices)
+    rows = plan.records["rows"][positions]
+    later = later_counts(np.repeat(plan.records["descriptor"][positions], rows), seq, times)
     if later is None:
         return {}
-    return dict(zip(places, np.split(later, np.cumsum(rows)[:-1])))
+    return dict(zip(positions, np.split(later, np.cumsum(rows)[:-1])))

@@ -223,13 +223,13 @@ def _replaced(dataset: xr.Dataset, name: Any, values: np.ndarray, dims: Any) -> 
 
 def _of_json(values: np.ndarray) -> np.ndarray:
     out = np.empty(values.size, dtype=object)
-    for place, text in enumerate(values.ravel()):
-        out[place] = from_extended_json(text)
+    for position, text in enumerate(values.ravel()):
+        out[position] = from_extended_json(text)
     return out.reshape(values.shape)
 
 
 def _unpadded(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     out = np.empty(len(values), dtype=object)
-    for place, (row, length) in enumerate(zip(values, lengths.tolist())):
-        out[place] = row[:length].copy() if length >= 0 else None
+    for position, (row, length) in enumerate(zip(values, lengths.tolist())):
+        out[position] = row[:length].copy() if length >= 0 else None
     return out

@@ -16,10 +16,10 @@ other times and durations                   integers, in the units of the data k
 a MultiIndex                                its levels, each a variable
 =========================================== ====================================================
 
-What a reader cannot derive from the event model is in the descriptor under :data:`KEY`:
+What a reader cannot derive from the event model is in the descriptor under :data:`FORM_KEY`:
 ``version``; ``dim``, the dimension of the events, or None; ``attrs`` as JSON text; ``indexes``,
 the dimension and levels of each MultiIndex; ``variables``, each with ``name``, ``place`` (one of
-:data:`PLACES`), its ``key`` there, ``dims``, ``shape`` without the events' dimension, ``dtype``,
+:data:`SECTIONS`), its ``key`` there, ``dims``, ``shape`` without the events' dimension, ``dtype``,
 ``coordinate`` (whether it is one), and ``attrs``.
 """
 
@@ -39,9 +39,9 @@ from ...core.json_text import marked_json, of_marked_json
 
 __all__ = [
     "DEVICE",
-    "KEY",
-    "LONGEST",
-    "PLACES",
+    "FORM_KEY",
+    "MAX_ITEM_BYTES",
+    "SECTIONS",
     "DatasetForm",
     "StoredForm",
     "VariableForm",
@@ -51,16 +51,16 @@ __all__ = [
     "time_units",
 ]
 
-KEY = "xarray"
+FORM_KEY = "xarray"
 """Key of descriptors with the stored form of the Dataset that the stream was made of."""
 
 DEVICE = "dataset"
 """Name of the device whose configuration holds what is the same in all events."""
 
-LONGEST = 2**16
+MAX_ITEM_BYTES = 2**16
 """Maximum bytes of an item of fixed-width text; arrays with longer items are of objects."""
 
-PLACES = ("event", "configuration", "time", "seq_num", "timestamps")
+SECTIONS = ("event", "configuration", "time", "seq_num", "timestamps")
 VERSION = 1
 
 UNITS = {
@@ -102,7 +102,7 @@ class VariableForm:
     """Stored form of one variable; see the module's docstring."""
 
     name: str
-    place: str
+    section: str
     key: str
     dims: tuple[str, ...]
     cell: StoredForm
@@ -114,7 +114,7 @@ class VariableForm:
         dtype = self.cell.dtype
         return {
             "name": self.name,
-            "place": self.place,
+            "place": self.section,
             "key": self.key,
             "dims": list(self.dims),
             "shape": list(self.cell.shape),
@@ -133,10 +133,10 @@ class VariableForm:
             If `doc` is not a valid form.
         """
         shape = tuple(doc["shape"])
-        if doc["place"] not in PLACES or not all(type(n) is int and n >= 0 for n in shape):
+        if doc["place"] not in SECTIONS or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(doc["place"])
         dtype = np.dtype(object) if doc["dtype"] == "object" else plain_dtype(doc["dtype"])
-        if dtype.itemsize > LONGEST:
+        if dtype.itemsize > MAX_ITEM_BYTES:
             raise ValueError(doc["dtype"])
         return cls(
             str(doc["name"]),
@@ -171,7 +171,7 @@ class DatasetForm:
     attrs: Mapping[str, Any]
 
     def to_document(self) -> dict[str, Any]:
-        """Return the form as it is in the descriptor under :data:`KEY`."""
+        """Return the form as it is in the descriptor under :data:`FORM_KEY`."""
         return {
             "version": VERSION,
             "dim": self.dim,
@@ -195,9 +195,11 @@ class DatasetForm:
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             return None
 
-    def at(self, place: str) -> dict[str, VariableForm]:
-        """Return the variables in one place (see :data:`PLACES`), by their keys there."""
-        return {variable.key: variable for variable in self.variables if variable.place == place}
+    def at(self, section: str) -> dict[str, VariableForm]:
+        """Return the variables of one section (see :data:`SECTIONS`), by their keys there."""
+        return {
+            variable.key: variable for variable in self.variables if variable.section == section
+        }
 
     @property
     def has_time(self) -> bool:
@@ -210,17 +212,13 @@ def form_of(descriptors: Any) -> DatasetForm | None:
 
     Their configuration of the constant variables must be equal, too.
     """
-    first, *others = [descriptor.get(KEY) for descriptor in descriptors] or [None]
+    first, *others = [descriptor.get(FORM_KEY) for descriptor in descriptors] or [None]
     if first is None or any(other != first for other in others):
         return None
-    constants = [_constants(descriptor) for descriptor in descriptors]
+    constants = [(d.get("configuration") or {}).get(DEVICE, {}).get("data") for d in descriptors]
     if any(other != constants[0] for other in constants[1:]):
         return None
     return DatasetForm.of_document(first)
-
-
-def _constants(descriptor: Mapping[str, Any]) -> Any:
-    return (descriptor.get("configuration") or {}).get(DEVICE, {}).get("data")
 
 
 def _text_of(attrs: Mapping[str, Any], where: str) -> str:
@@ -284,8 +282,8 @@ def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     if len(leaves) != prod(shape):
         raise ValueError(f"{len(leaves):,} values cannot be an array of shape {shape}")
     out = np.empty(len(leaves), dtype=object)
-    for place, leaf in enumerate(leaves):
-        out[place] = leaf
+    for position, leaf in enumerate(leaves):
+        out[position] = leaf
     return out.reshape(shape)
 
 

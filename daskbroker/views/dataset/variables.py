@@ -17,7 +17,7 @@ from ...core.dtypes import dtype_of
 from ...core.errors import BadQuery
 from ...core.external import is_stream_key
 from ...core.fields import Field
-from ...core.schema import TIME, TableColumn, constant_of, stored_kinds
+from ...core.schema import TIME_DTYPE, TableColumn, constant_of, stored_kinds
 from ..missing import common_cells
 from ..table.lazy_table import Runs
 from .arrays import Cast, StoredArray, StructuredField, leaf_paths
@@ -41,7 +41,7 @@ OBJECT = np.dtype(object)
 def coordinate_sources(plan: ChunkPlan, *, with_run: bool) -> dict[str, ColumnSource]:
     """Return the sources of the coordinates of every stream, with ``run`` if requested."""
     sources: dict[str, ColumnSource] = {
-        "time": StoredColumn("time", TIME, np.dtype("datetime64[us]")),
+        "time": StoredColumn("time", TIME_DTYPE, np.dtype("datetime64[us]")),
         "seq_num": StoredColumn("seq_num", "int64", np.dtype(np.int64)),
     }
     if with_run:
@@ -76,6 +76,7 @@ def variable_sources(
         If a requested dtype is not valid.
     """
     chosen = dtypes.get(column.name)
+    # A column may be shown as `data:<key>`; dtypes may name it by its key, too.
     if chosen is None and column.field.role == "data":
         chosen = dtypes.get(column.field.key)
     if not column.physical:
@@ -86,6 +87,7 @@ def variable_sources(
         return {
             column.name: ExternalColumn.of(plan.descriptors, column.field.key, declared, filling)
         }
+    # Each field of structured cells is a variable.
     elif column.fields is not None:
         return _field_sources(column, column.fields, dtypes)
     elif column.arrays is not None:
@@ -104,6 +106,7 @@ def _field_sources(
 ) -> dict[str, ColumnSource]:
     form = column.arrays if column.arrays is not None and column.arrays.shape else None
     paths = {".".join((column.name, *path)): path for path in leaf_paths(fields)}
+    # Chosen by the names of variables, which are paths to fields.
     for name, path in paths.items():
         if name in dtypes:
             fields = _with_leaf(fields, path, _chosen_dtype(name, dtypes[name]))
@@ -135,8 +138,10 @@ def _chosen_dtype(name: str, chosen: Any) -> np.dtype:
 def _cast(name: str, source: ColumnSource, chosen: Any) -> ColumnSource:
     """Return the source with the requested dtype."""
     dtype = _chosen_dtype(name, chosen)
+    # Nothing to convert, and no need to look whether values change.
     if dtype == source.dtype:
         return source
+    # As objects, cells keep what they are; a cast of the joined array could not give that back.
     if dtype == OBJECT and isinstance(source, StoredArray):
         return StoredArray(source.name, replace(source.form, leaf=""))
     if dtype == OBJECT and isinstance(source, StoredColumn):
@@ -175,9 +180,12 @@ def _may_lack(plan: ChunkPlan, column: TableColumn) -> bool:
     pairs = np.unique(plan.records[["descriptor", "schema"]])
     for descriptor, schema in pairs.tolist():
         claim = plan.descriptors[descriptor]["data_keys"].get(column.field.key)
+        # Events of a descriptor without the key have no cell.
         if claim is None:
             return True
         kind = plan.schemas[schema].get(column.physical)
+        # Cells of stream keys are found by seq_num, and their absence is known only from
+        # stream_datums.
         if not is_stream_key(claim) and (kind is None or kind.nulls):
             return True
     return False
@@ -187,16 +195,19 @@ def chunk_length(
     source: ExternalColumn, plan: ChunkPlan, resources: Iterable[Mapping[str, Any]]
 ) -> int:
     """Return how many events share one chunk in the files, from stream_resources; 1 if unknown."""
+    # Only stream_resources tell their chunks.
     if not any(is_stream_key(claim) for claim in _claims(plan, source.key)):
         return 1
     shape = source.declared.shape
     found = 1
     for resource in resources:
         chunk = (resource.get("parameters") or {}).get("chunk_shape")
+        # Of another key, or a chunk shape that is no list.
         if resource.get("data_key") != source.key or not isinstance(chunk, list) or not chunk:
             continue
         if not all(type(n) is int and n > 0 for n in chunk):
             continue
+        # Several frames of an event lie along the same axis as the events' frames.
         frames = shape[0] if shape and len(shape) == len(chunk) else 1
         found = max(found, chunk[0] // gcd(chunk[0], frames))
     return found
@@ -208,10 +219,11 @@ def chunk_length(
 def declared_dims(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str, ...] | None:
     """Return the names that a descriptor gives the `inner` dimensions of a cell.
 
-    None if it does not name exactly so many. The first descriptor with the key counts.
+    None if it does not name exactly this number. The first descriptor with the key counts.
     """
     claims = _claims(plan, column.field.key) if column.field.role == "data" else []
     named = claims[0].get("dims") if claims else None
+    # Names for another number of dimensions cannot be told apart.
     if not isinstance(named, list) or len(named) != inner:
         return None
     return tuple(map(str, named))
@@ -246,6 +258,7 @@ class Dimensions:
         lengths
             Lengths of the axes that are shown, by their positions in a whole cell.
         """
+        # A name given twice would join dimensions of a cell.
         if declared is not None and len(set(declared)) == len(declared):
             shown = {declared[axis]: length for axis, length in lengths.items()}
             if all(self._is_free(name, length) for name, length in shown.items()):
@@ -254,6 +267,7 @@ class Dimensions:
         own = {}
         for axis, length in lengths.items():
             name = f"{variable}_dim_{axis}"
+            # A name that other variables use with another length gets a mark.
             while not self._is_free(name, length):
                 name += "_"
             own[name] = length

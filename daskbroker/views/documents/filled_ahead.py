@@ -60,7 +60,7 @@ def fill_chunks(
         As for :func:`~daskbroker.assets.filling.events.fill_events`, which also says what the
         filled events hold.
     chunks
-        Chunks in order. Unless workers fill, each is exhausted before the next is asked for.
+        Chunks in order. Unless workers fill, each is exhausted before the next is requested.
     ahead
         Prefetcher that decides whether workers fill, and how far ahead.
 

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...assets.access import FileAccess
-from ...core.chunks import ChunkPlan, Statistics, column_kinds, ranges_table
-from ...core.documents import ALL, Document
+from ...core.chunk_statistics import of_frames
+from ...core.chunks import ChunkPlan, column_kinds, ranges_table
+from ...core.documents import ALL, AllStreams, Document, StreamName
 from ...core.errors import StreamNotFound
 from ...core.fields import select
 from ...core.layouts import EVENT, LAYOUTS, STREAM_DATUM, Layout
@@ -62,7 +63,7 @@ class Follower:
         self,
         sources: Sequence[tuple[PlanNow, FileAccess]],
         start: Document,
-        stream_name: Any,
+        stream_name: StreamName,
         options: ViewOptions,
     ) -> None:
         self._sources = [(plan, files, _Grown()) for plan, files in sources]
@@ -108,7 +109,7 @@ class Follower:
                 yield item
                 latest = time.monotonic()
             if last:
-                self._check_found()
+                self._check_exists()
                 return
             if timeout is not None and time.monotonic() - latest > timeout:
                 raise TimeoutError(
@@ -117,7 +118,7 @@ class Follower:
                 )
             time.sleep(interval)
 
-    def _check_found(self) -> None:
+    def _check_exists(self) -> None:
         if not self._descriptors and self._stream is not ALL:
             raise StreamNotFound(
                 f"run {self._start['uid']!r} has ended and has no stream {self._stream!r:.200}"
@@ -161,6 +162,7 @@ class Follower:
 
     def tables(self) -> Iterator[pd.DataFrame]:
         """Yield the new rows as computed tables, one per event source that has any."""
+        assert not isinstance(self._stream, AllStreams)
         for now, new, files in self._look():
             if not new.events.rows:
                 continue
@@ -187,42 +189,42 @@ class _Grown:
 
     def _new(self, plan: ChunkPlan, layout: Layout) -> ChunkPlan:
         builder = PlanBuilder(plan.reader, layout, plan.store, plan.descriptors)
-        for place in range(len(plan)):
-            owner = int(plan.records["descriptor"][place])
-            facts, first = plan.facts(place), int(plan.records["first"][place])
+        for index in range(len(plan)):
+            owner = int(plan.records["descriptor"][index])
+            facts, first = plan.facts(index), int(plan.records["first"][index])
             name = (layout.kind, plan.descriptors[owner]["uid"])
-            final = plan.reader.is_final(plan.keys[place])
+            final = plan.reader.is_final(plan.keys[index])
             # Rows are never removed, so the same number of rows at the same place are the same.
             chunk = (*name, final, first, facts.rows, facts.seq_min, facts.seq_max)
             if chunk in self._seen:
                 continue
-            if isinstance(plan.keys[place], range):
-                self._add_frames(builder, owner, name[1], plan.keys[place])
+            if isinstance(plan.keys[index], range):
+                self._add_frames(builder, owner, name[1], plan.keys[index])
                 continue
             self._seen.add(chunk)
-            table = self._unseen(plan, place, layout, name)
+            table = self._unseen(plan, index, layout, name)
             if table is None:
-                schema = builder.add_schema(plan.schemas[plan.records["schema"][place]])
-                builder.add_chunk(owner, plan.keys[place], first, schema, facts)
+                schema = builder.add_schema(plan.schemas[plan.records["schema"][index]])
+                builder.add_chunk(owner, plan.keys[index], first, schema, facts)
             elif table.num_rows:
                 builder.add_table(owner, first, table)
         return builder.plan()
 
     def _unseen(
-        self, plan: ChunkPlan, place: int, layout: Layout, name: tuple[str, str]
+        self, plan: ChunkPlan, index: int, layout: Layout, name: tuple[str, str]
     ) -> pa.Table | None:
         """Return the new rows of a chunk as a table; None if all rows are new."""
         known = self._uids.setdefault(name, set())
-        uids = plan.read(place, [layout.uid]).column(layout.uid)
+        uids = plan.read(index, [layout.uid]).column(layout.uid)
         texts = uids.to_pylist()
         new = np.fromiter((uid not in known for uid in texts), bool, len(texts))
-        if plan.reader.is_final(plan.keys[place]):  # these rows will not come in another chunk
+        if plan.reader.is_final(plan.keys[index]):  # these rows will not come in another chunk
             known.difference_update(texts)
         else:
             known.update(texts)
         if new.all():
             return None
-        table = plan.read(place)
+        table = plan.read(index)
         # Select by uid, not by position, as rows may have been added since the uids were read.
         wanted = pa.array([uid for uid, is_new in zip(texts, new) if is_new], pa.string())
         return table.filter(pc.is_in(table.column(layout.uid).cast(pa.string()), wanted))
@@ -242,8 +244,4 @@ class _Grown:
         schema = builder.add_schema(column_kinds(ranges_table(range(0))))
         for run in np.split(new, np.flatnonzero(np.diff(new) > 1) + 1):
             part = range(int(run[0]), int(run[-1]) + 1)
-            facts = Statistics(
-                rows=len(part), bytes=16 * len(part), seq_min=part.start, seq_max=part.stop - 1,
-                distinct=len(part),
-            )  # fmt: skip
-            builder.add_chunk(owner, part, part.start, schema, facts)
+            builder.add_chunk(owner, part, part.start, schema, of_frames(part))

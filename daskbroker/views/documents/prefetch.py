@@ -1,4 +1,4 @@
-"""Read chunks before they are asked for, on the workers of a Client or in a thread.
+"""Read chunks before they are requested, on the workers of a Client or in a thread.
 
 Bounds are set in dask's configuration: ``daskbroker.prefetch`` is the maximum number of reads
 ahead on a cluster (8), ``daskbroker.prefetch-bytes`` the maximum bytes that all reads ahead hold
@@ -55,7 +55,7 @@ class _Reads:
         return [list(reader.read_labelled(keys, labels)) for reader, keys, labels in self.parts]
 
     def one_by_one(self) -> list[list[Read]]:
-        """Read chunks one by one, with the error in the place of each damaged one."""
+        """Read chunks one by one, with the error in place of each damaged one."""
         return [
             [_read_one(reader, key, label) for key, label in zip(keys, labels, strict=True)]
             for reader, keys, labels in self.parts
@@ -125,7 +125,7 @@ class Prefetcher:
         self._bound = setting("prefetch-bytes")
         self.unit = self._bound // max(1, count)
         """Target bytes of a step: the maximum number of such steps fit within the bound."""
-        self._held = 0
+        self._bytes_in_flight = 0
         self._windows: dict[int, _Window] = {}
 
     @property
@@ -142,6 +142,7 @@ class Prefetcher:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # Whoever stops taking documents must not leave tasks behind on the workers.
         for window in self._windows.values():
             window.cancel()
         if self._executor is not None:
@@ -157,11 +158,12 @@ class Prefetcher:
             # end of a task and the fetching of its result.
             key = f"daskbroker-{step.name}-{uuid.uuid4().hex}"
             return self._client.submit(_do, step.call, key=key, pure=False)
+        # One thread suffices: it reads the next chunk while this one is used.
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead")
         return self._executor.submit(step.call)
 
-    def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Read]:
+    def tables(self, plan: ChunkPlan, indices: Sequence[int]) -> Iterator[Read]:
         """Yield chunks of a plan, one by one, each as a table of all its columns.
 
         With ``skip_damaged``, a damaged chunk is yielded as its error.
@@ -171,33 +173,35 @@ class Prefetcher:
         StoreDamaged
             If a chunk is damaged, unless damaged ones are skipped.
         """
-        if not places:
+        if not indices:
             return
-        steps = [] if isinstance(plan.reader, _InHand) else list(self._steps(plan, places))
+        steps = [] if isinstance(plan.reader, _InHand) else list(self._steps(plan, indices))
         if len(steps) < 2:  # there is nothing to read ahead
-            yield from (self._read_now(plan, place) for place in places)
+            yield from (self._read_now(plan, position) for position in indices)
             return
         for _, tables in self.in_order(steps):
             yield from tables[0]
 
-    def _read_now(self, plan: ChunkPlan, place: int) -> Read:
+    def _read_now(self, plan: ChunkPlan, index: int) -> Read:
         try:
-            return plan.read(place)
+            return plan.read(index)
         except StoreDamaged as error:
+            # Reports of one run end at damage; readers of many runs may go on without it.
             if not self.skip_damaged:
                 raise
             return error
 
-    def _steps(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Step]:
+    def _steps(self, plan: ChunkPlan, indices: Sequence[int]) -> Iterator[Step]:
         """Yield reads of several chunks, up to a size; the first chunk alone, to have it soon."""
-        sizes = plan.records["bytes"][list(places)].tolist()
-        pairs = list(zip(places, sizes))
+        sizes = plan.records["bytes"][list(indices)].tolist()
+        pairs = list(zip(indices, sizes))
         for some in chain(
             [pairs[:1]], self._pieces(pairs[1:], CHUNKS_IN_A_READ, lambda pair: pair[1])
         ):
+            # The first of a plan is read alone, and there may be no others.
             if some:
-                keys = [plan.keys[place] for place, _ in some]
-                labels = [plan.label(place) for place, _ in some]
+                keys = [plan.keys[index] for index, _ in some]
+                labels = [plan.label(index) for index, _ in some]
                 read = _Reads([(plan.reader, keys, labels)])
                 yield Step(read, sum(size for _, size in some))
 
@@ -208,6 +212,7 @@ class Prefetcher:
         piece: list[Item] = []
         size = 0
         for item in items:
+            # An item that is larger than a step is a step of its own.
             if piece and (size + size_of(item) > self.unit or len(piece) >= most):
                 yield piece
                 piece, size = [], 0
@@ -229,6 +234,7 @@ class Prefetcher:
         """
         window = _Window(self, iter(steps))
         self._windows[id(window)] = window
+        # Runs are begun before they are taken, so that their first chunks are on their way.
         if begin:
             window.fill()
         return self._results(window)
@@ -240,6 +246,7 @@ class Prefetcher:
                 if not window.steps:
                     break
                 yield window.take()
+            # Results of steps before the error were good, and have been yielded.
             if window.error is not None:
                 raise window.error
         finally:
@@ -264,6 +271,7 @@ class Prefetcher:
             Runs in the same order. A plan that was read ahead holds its chunks in memory. Large
             runs, and all runs without a Client, are passed on unchanged.
         """
+        # Without workers, a run's own stream reads ahead.
         if self._client is None:
             yield from runs
             return
@@ -271,6 +279,7 @@ class Prefetcher:
         for piece, tables in self.in_order(map(self._step_of_runs, pieces)):
             in_hand = iter(tables)
             for name, plans in piece:
+                # Larger runs read their own chunks ahead.
                 if _is_small(plans, self.unit):
                     plans = [_InHand.plan(plan, next(in_hand)) for plan in plans]
                 yield name, plans
@@ -287,6 +296,7 @@ class Prefetcher:
         waiting: deque[Iterator[Item]] = deque()
         for run in begun:
             waiting.append(run)
+            # Here, runs are not begun early; on workers only as many as fit the number of steps.
             if not self.on_workers or len(waiting) > self._count:
                 yield from waiting.popleft()
         for run in waiting:
@@ -326,7 +336,9 @@ class _InHand(ChunkReader):
     @classmethod
     def plan(cls, plan: ChunkPlan, tables: Sequence[Read]) -> ChunkPlan:
         """Return the plan with its chunks in memory; keys that are ranges stay as they are."""
-        keys = (key if isinstance(key, range) else place for place, key in enumerate(plan.keys))
+        keys = (
+            key if isinstance(key, range) else position for position, key in enumerate(plan.keys)
+        )
         return replace(plan, reader=cls(tables, plan), keys=tuple(keys))
 
     def stored(self, keys: Sequence[Any]) -> tuple[ChunkReader, Sequence[Any]]:
@@ -337,6 +349,7 @@ class _InHand(ChunkReader):
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         table = self.tables[key]
+        # The damage is raised where the chunk is read, as if it were read there.
         if isinstance(table, StoreDamaged):
             raise table
         return table if columns is None else table.select(present(table.schema, columns))
@@ -362,16 +375,20 @@ class _Window:
         owner = self._owner
         while len(self.steps) < owner._count:
             step = self._following = self._following or self._next()
+            # One step in any case, else a chunk larger than the bound would never be read.
             has_to_be = one_at_least and not self.steps
-            if step is None or not (has_to_be or owner._held + step.size <= owner._bound):
+            if step is None or not (
+                has_to_be or owner._bytes_in_flight + step.size <= owner._bound
+            ):
                 return
             self.steps.append((step, owner._origin, owner._submit(step)))
-            owner._held += step.size
+            owner._bytes_in_flight += step.size
             self._following = None
 
     def _next(self) -> Step | None:
         try:
             return next(self._coming, None)
+        # Results of earlier steps are yielded before it is raised.
         except Exception as error:
             self.error = error
             return None
@@ -383,11 +400,12 @@ class _Window:
             # In a forked child, no thread is left that would complete the future.
             result = future.result() if origin.is_here() else step.call()
         except StoreDamaged:
+            # Whole steps can be retried chunk by chunk only if they are reads.
             if not (self._owner.skip_damaged and isinstance(step.call, _Reads)):
                 raise
             result = step.call.one_by_one()
         self.steps.popleft()
-        self._owner._held -= step.size
+        self._owner._bytes_in_flight -= step.size
         # The future is dropped here, which also releases the result on the worker.
         return step.what, result
 
@@ -395,6 +413,7 @@ class _Window:
         """Cancel all steps, and return their bytes to the shared bound."""
         while self.steps:
             step, origin, future = self.steps.popleft()
-            self._owner._held -= step.size
+            self._owner._bytes_in_flight -= step.size
+            # A forked child cannot cancel the futures of its parent.
             if origin.is_here() and self._owner._can_cancel():
                 future.cancel()

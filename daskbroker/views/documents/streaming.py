@@ -48,7 +48,7 @@ FIRST_SEQ = "seq_nums:start"
 
 @dataclass
 class Uses:
-    """References of the requested streams, as far as they are known.
+    """References of the requested streams that were found so far.
 
     Attributes
     ----------
@@ -115,9 +115,10 @@ def stream_documents(
     Raises
     ------
     FieldNotFound
-        If no stream has one of the fields; raised when the first document is asked for.
+        If no stream has one of the fields; raised when the first document is requested.
     """
-    begin = partial(_begun, sources, start, stop, options, all_streams)
+    begin = partial(_begun, sources, start, stop, options, all_streams=all_streams)
+    # Nothing reads ahead, so the chunks are read as documents are taken.
     if ahead is None:
         return _lazily(begin, skip_damaged=options.errors == "skip")
     try:
@@ -143,10 +144,12 @@ def _begun(
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
     options: ViewOptions,
-    all_streams: bool,
     ahead: Prefetcher,
+    *,
+    all_streams: bool,
 ) -> Iterator[NamedDocument]:
     fields = None if options.fields is ALL else options.fields
+    # Before the first document, so that a wrong field raises at once.
     if fields is not None:
         select(fields, [d for plan, _ in sources for d in plan.descriptors])
     runs = {start["uid"]: (start, stop)}
@@ -184,24 +187,25 @@ def new_documents(
 
 
 def _documents(
-    parts: Sequence[_Source],
+    sources: Sequence[_Source],
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
     fields: Any,
     ahead: Prefetcher,
 ) -> Iterator[NamedDocument]:
     tracks = [
-        _track(part, place, change, _events(part, place, change, ahead), ahead)
-        for part in parts
-        for place, change in sorted(_changes(part, start, stop, fields).items())
+        _track(source, index, change, _events(source, index, change, ahead), ahead)
+        for source in sources
+        for index, change in sorted(_changes(source, start, stop, fields).items())
     ]
-    return _given(parts, tracks, ahead)
+    return _given(sources, tracks, ahead)
 
 
 def _given(
-    parts: Sequence[_Source], tracks: Sequence[_Track], ahead: Prefetcher
+    sources: Sequence[_Source], tracks: Sequence[_Track], ahead: Prefetcher
 ) -> Iterator[NamedDocument]:
-    yield from _references(parts, ahead)
+    yield from _references(sources, ahead)
+    # One descriptor needs no merging by time.
     if len(tracks) == 1:
         merged: Iterable[Any] = tracks[0]
     else:
@@ -210,62 +214,65 @@ def _given(
         yield name, doc
 
 
-def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:
+def _references(sources: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:
     given: set[tuple[str, str]] = set()
-    used = [None if part.all_streams else _used_resources(part) for part in parts]
-    for part, wanted in zip(parts, used, strict=True):
-        for name, doc in resources_of(part.plan.references):
+    used = [None if source.all_streams else _used_resources(source) for source in sources]
+    for source, wanted in zip(sources, used, strict=True):
+        for name, doc in resources_of(source.plan.references):
+            # Several event sources may have the same reference; or only some streams are wanted.
             if (name, doc["uid"]) in given or (wanted is not None and doc["uid"] not in wanted):
                 continue
             given.add((name, doc["uid"]))
             yield name, doc
     datums_given: set[str] = set()
-    for number, (part, wanted) in enumerate(zip(parts, used, strict=True)):
-        for *_, docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
+    for number, (source, wanted) in enumerate(zip(sources, used, strict=True)):
+        for *_, docs in _decoded(source.datums, DATUM, range(len(source.datums)), ahead):
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
                     continue
                 # The last source need not be remembered, and a single one not be compared.
-                if len(parts) > 1:
+                if len(sources) > 1:
                     if doc["datum_id"] in datums_given:
                         continue
-                    if number < len(parts) - 1:
+                    if number < len(sources) - 1:
                         datums_given.add(doc["datum_id"])
                 yield "datum", doc
 
 
-def _used_resources(part: _Source) -> set[str]:
+def _used_resources(source: _Source) -> set[str]:
     """Return the uids of the resources that the requested streams refer to.
 
     They are found from the datum ids of events, and from stream_datums.
     """
-    used = part.uses.resources
-    _look_for_datums(part)
-    uids = {descriptor["uid"] for descriptor in part.plan.descriptors}
-    for place in range(len(part.stream_datums)):
-        table = part.stream_datums.read(place, ["descriptor", STREAM_DATUM.owner])
+    used = source.uses.resources
+    _look_for_datums(source)
+    uids = {descriptor["uid"] for descriptor in source.plan.descriptors}
+    for index in range(len(source.stream_datums)):
+        table = source.stream_datums.read(index, ["descriptor", STREAM_DATUM.owner])
         for descriptor, resource in zip(*table.to_pydict().values(), strict=True):
+            # References of other streams share the chunk.
             if descriptor in uids:
                 used.add(resource)
     return used
 
 
-def _look_for_datums(part: _Source) -> None:
+def _look_for_datums(source: _Source) -> None:
     """Add the resources of the datums that events refer to; keep the ids of unknown datums."""
     external = {
-        f"data:{key}" for descriptor in part.plan.descriptors for key in datum_keys(descriptor)
+        f"data:{key}" for descriptor in source.plan.descriptors for key in datum_keys(descriptor)
     }
-    datum_ids = part.uses.unresolved
-    for place in range(len(part.plan.events)) if external else ():
-        for column in part.plan.events.read(place, sorted(external)).columns:
+    datum_ids = source.uses.unresolved
+    for index in range(len(source.plan.events)) if external else ():
+        for column in source.plan.events.read(index, sorted(external)).columns:
             datum_ids.update(value for value in column.to_pylist() if isinstance(value, str))
+    # No external data by datum, so the datums need not be read.
     if not datum_ids:
         return
     wanted = pa.array(datum_ids, pa.string())
-    for place in range(len(part.datums)):
-        table = part.datums.read(place, [DATUM.uid, DATUM.owner])
+    for index in range(len(source.datums)):
+        table = source.datums.read(index, [DATUM.uid, DATUM.owner])
         found = table.filter(pc.is_in(table.column(DATUM.uid), wanted))
-        part.uses.resources.update(found.column(DATUM.owner).unique().to_pylist())
+        source.uses.resources.update(found.column(DATUM.owner).unique().to_pylist())
         datum_ids.difference_update(found.column(DATUM.uid).to_pylist())
 
 
@@ -273,32 +280,35 @@ def _in_order(track: _Track) -> _Track:
     """Yield a track with times that never decrease, so that merging keeps its order."""
     latest = float("-inf")
     for time, name, doc in track:
+        # A clock that was set back must not change the order within a descriptor.
         if time > latest:
             latest = time
         yield latest, name, doc
 
 
 def _track(
-    part: _Source,
-    place: int,
+    source: _Source,
+    index: int,
     change: _Change | None,
     coming: Iterator[Iterator[Document]],
     ahead: Prefetcher,
 ) -> _Track:
     """Yield one descriptor, its events, and its stream_datums between them, with their times."""
-    parent = part.plan.descriptors[place]
+    parent = source.plan.descriptors[index]
     descriptor = parent if change is None else change.descriptor
     time = seconds_of(descriptor)
     yield time, "descriptor", descriptor
-    frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
+    frames = _stream_datums(source.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)
     for events in coming:
+        # Nothing to change, and no frames to put between the events.
         if change is None and waiting is None:
             for event in events:
                 yield event["time"], "event", event
             continue
         for event in events:
             time = event["time"]
+            # A stream_datum comes before the first of its events.
             while waiting is not None and waiting["seq_nums"]["start"] <= event["seq_num"]:
                 yield time, "stream_datum", _of_descriptor(waiting, descriptor)
                 waiting = next(frames, None)
@@ -310,27 +320,29 @@ def _track(
 
 def _of_descriptor(doc: Document, descriptor: Document) -> Document:
     """Return the stream_datum with the uid of the yielded descriptor, which may be derived."""
+    # Not derived, so the stored document is yielded itself.
     if doc["descriptor"] == descriptor["uid"]:
         return doc
     return frozen_document({**doc, "descriptor": descriptor["uid"]})
 
 
 def _events(
-    part: _Source, place: int, change: _Change | None, ahead: Prefetcher
+    source: _Source, index: int, change: _Change | None, ahead: Prefetcher
 ) -> Iterator[Iterator[Document]]:
     """Yield the events of a descriptor in batches, with the chosen external keys filled."""
-    plan, parent = part.plan.events, part.plan.descriptors[place]
+    plan, parent = source.plan.events, source.plan.descriptors[index]
     keys = wanted_keys(parent, None if change is None else change.kept)
-    chunks = np.flatnonzero(plan.records["descriptor"] == place).tolist()
+    chunks = np.flatnonzero(plan.records["descriptor"] == index).tolist()
     coming = _decoded(plan, EVENT, chunks, ahead)
-    if part.filling is None or not keys:
+    # References stay as they are.
+    if source.filling is None or not keys:
         return (events for *_, events in coming)
     later = later_of(plan, chunks) if set(keys) & set(stream_keys(parent)) else {}
     read = (
         EventChunk(table, events, (bisect(chunks, one) - 0.5) / len(chunks), later.get(one))
         for one, table, events in coming
     )
-    return fill_chunks(part.filling, parent, read, keys, ahead)
+    return fill_chunks(source.filling, parent, read, keys, ahead)
 
 
 def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
@@ -339,17 +351,19 @@ def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Itera
     If the ranges of the chunks do not overlap, one chunk at a time is in use; else all are merged.
     """
     chunks: list[tuple[int, int, int]] = []
-    for place in range(len(plan)):
-        table = plan.read(place, ["descriptor", FIRST_SEQ])
+    for index in range(len(plan)):
+        table = plan.read(index, ["descriptor", FIRST_SEQ])
         starts = table.filter(pc.field("descriptor") == descriptor).column(FIRST_SEQ)
+        # Only chunks that have frames of this descriptor.
         if len(starts):
-            chunks.append((*pc.min_max(starts).as_py().values(), place))
+            chunks.append((*pc.min_max(starts).as_py().values(), index))
     chunks.sort()
-    places = [place for *_, place in chunks]
+    indices = [index for *_, index in chunks]
     rows = (
         iter_rows(STREAM_DATUM, _frames_of(_sound(table), descriptor), "")
-        for table in ahead.tables(plan, places)
+        for table in ahead.tables(plan, indices)
     )
+    # Chunks follow each other, as one process writes them in order.
     if all(high <= low for (_, high, _), (low, _, _) in pairwise(chunks)):
         return chain.from_iterable(rows)
     return heapq.merge(*rows, key=lambda doc: doc["seq_nums"]["start"])
@@ -367,7 +381,7 @@ def _sound(table: pa.Table | StoreDamaged) -> pa.Table:
 
 
 def _decoded(
-    plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
+    plan: ChunkPlan, layout: Layout, indices: Iterable[int], ahead: Prefetcher
 ) -> Iterator[tuple[int, pa.Table, Iterator[Document]]]:
     """Yield position, table and documents of each chunk, read ahead.
 
@@ -379,44 +393,47 @@ def _decoded(
     StoreDamaged
         If another chunk is damaged.
     """
-    places = [place for place in places if not isinstance(plan.keys[place], range)]
-    if not places:
+    found = [index for index in indices if not isinstance(plan.keys[index], range)]
+    # An empty plan need not start to read ahead.
+    if not found:
         return
     owners = plan.records["descriptor"]
-    for place, table in zip(places, ahead.tables(plan, places)):
-        owner = plan.descriptors[int(owners[place])]
+    for index, table in zip(found, ahead.tables(plan, found)):
+        owner = plan.descriptors[int(owners[index])]
         try:  # damage_of would need the label of every chunk; here only damaged ones need it
             rows = iter_rows(layout, _sound(table), owner["uid"])
         except StoreDamaged as error:
-            problem = damaged(plan.label(place), error)
+            problem = damaged(plan.label(index), error)
             if not (ahead.skip_damaged and layout is EVENT):
                 raise problem from error
             warn_of_bad(BadRun(owner["run_start"], str(problem)))
             continue
-        yield place, table, rows
+        yield index, table, rows
 
 
 def _changes(
-    part: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: Any
+    source: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: Any
 ) -> dict[int, _Change | None]:
     """Return the changes by a selection of fields, by position of the descriptor in the plan.
 
     Descriptors of streams that have none of the fields are left out; None means no change.
     """
-    descriptors = part.plan.descriptors
+    descriptors = source.plan.descriptors
+    # All fields: no descriptor changes.
     if fields is None:
         return dict.fromkeys(range(len(descriptors)))
     streams: dict[str, list[int]] = {}
-    for place, descriptor in enumerate(descriptors):
-        streams.setdefault(stream_of(descriptor), []).append(place)
+    for index, descriptor in enumerate(descriptors):
+        streams.setdefault(stream_of(descriptor), []).append(index)
     changes: dict[int, _Change | None] = {}
-    for places in streams.values():
-        same_stream = [descriptors[place] for place in places]
+    for indices in streams.values():
+        same_stream = [descriptors[index] for index in indices]
         there = select_there(fields, same_stream)
+        # A stream without any of the fields is left out.
         if there is not None:
             chosen = select(there, same_stream)
             changes |= {
-                place: _Change.of(descriptors[place], chosen, start, stop) for place in places
+                index: _Change.of(descriptors[index], chosen, start, stop) for index in indices
             }
     return changes
 
@@ -449,6 +466,7 @@ class _Change:
         stop: Mapping[str, Any] | None,
     ) -> _Change | None:
         descriptor, data, timestamps = derive_descriptor(parent, chosen, start, stop)
+        # The selection has everything that the descriptor has.
         if descriptor["uid"] == parent["uid"]:
             return None
         kept = frozenset(field.key for field in chosen if field.role == "data")

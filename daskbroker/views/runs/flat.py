@@ -28,7 +28,7 @@ ODD = frozenset({pd.Timestamp, pd.Timedelta, pd.Interval, pd.Period})
 
 
 class FlatTable:
-    """Flattens the parts of one table, all in the same way.
+    """Flattens the partitions of one table, all in the same way.
 
     The first part decides which levels of the index become columns, and under which names:
 
@@ -55,41 +55,48 @@ class FlatTable:
         self.specs: dict[str, Mapping[str, Any]] = {}
         self._names: list[str | None] | None = None
 
-    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
-        """Return the part with plain columns, indexed by ``seq_num`` or by 0, 1, 2, ….
+    def __call__(self, partition: pd.DataFrame) -> pd.DataFrame:
+        """Return the partition with plain columns, indexed by ``seq_num`` or by 0, 1, 2, ….
 
         Raises
         ------
         BadDocument
             If two columns have the same name, or if an index level and the column of its name
-            differ in a later part although they were equal in the first.
+            differ in a later partition although they were equal in the first.
         """
-        part = _without_arrow_times(part).set_axis(_texts(part.columns), axis="columns")
+        partition = _without_arrow_times(partition).set_axis(
+            _texts(partition.columns), axis="columns"
+        )
+        # The first partition decides, so that all have the same columns.
         if self._names is None:
-            self._names = _level_names(part)
-        levels = self._levels(part, self._names)
-        if not _is_numbering(part.index):
-            part = part.reset_index(drop=True)
-        if not levels and not any(map(_is_odd, map(part.get, part.columns))):
-            return part
+            self._names = _level_names(partition)
+        levels = self._levels(partition, self._names)
+        # Any index but seq_num has become columns, or only counted the rows.
+        if not _is_numbering(partition.index):
+            partition = partition.reset_index(drop=True)
+        # The usual table has plain columns only.
+        if not levels and not any(map(_is_odd, map(partition.get, partition.columns))):
+            return partition
         columns: dict[str, pd.Series] = {}
-        for name, column in [*levels.items(), *part.items()]:
+        for name, column in [*levels.items(), *partition.items()]:
             for shown, values in self._plain(str(name), column):
                 if shown in columns:
                     raise BadDocument(f"the table has two columns for {shown!r}; rename one")
-                columns[shown] = values.set_axis(part.index)
-        return pd.DataFrame(columns, index=part.index)
+                columns[shown] = values.set_axis(partition.index)
+        return pd.DataFrame(columns, index=partition.index)
 
-    def _levels(self, part: pd.DataFrame, names: list[str | None]) -> dict[str, pd.Series]:
+    def _levels(self, partition: pd.DataFrame, names: list[str | None]) -> dict[str, pd.Series]:
         """Return the levels of the index that become columns."""
         found: dict[str, pd.Series] = {}
         for number, name in enumerate(names):
+            # This level becomes no column.
             if name is None:
                 continue
-            values = part.index.get_level_values(number).to_series()
-            if name not in part.columns:
+            values = partition.index.get_level_values(number).to_series()
+            # A column of the same values stands for the level.
+            if name not in partition.columns:
                 found[name] = values
-            elif not _same(values, part[name]):
+            elif not _same(values, partition[name]):
                 raise BadDocument(
                     f"the table has an index {name!r} and a column {name!r}, which differ in some "
                     "partitions; rename one"
@@ -98,8 +105,10 @@ class FlatTable:
 
     def _plain(self, name: str, column: pd.Series) -> Iterator[tuple[str, pd.Series]]:
         """Yield a column as one or more columns of plain values, each with its name."""
+        # The categories say what the values are.
         if isinstance(column.dtype, pd.CategoricalDtype):
             column = column.astype(column.cat.categories.dtype)
+        # Periods have no zone and no end; an event needs one instant.
         if name == "time" and isinstance(column.dtype, pd.PeriodDtype):
             column = column.dt.to_timestamp()
         dtype = column.dtype
@@ -107,6 +116,7 @@ class FlatTable:
             yield name, _instants(column)
             return
         name = "data:time" if name == "time" else name
+        # Text to read, and both ends as numbers or times to compute with.
         if isinstance(dtype, pd.IntervalDtype):
             ends = pd.arrays.IntervalArray(column)
             yield self._told(name, TEXT, column.astype(object).map(str, na_action="ignore"))
@@ -128,21 +138,24 @@ class FlatTable:
         return name, values
 
 
-def _without_arrow_times(part: pd.DataFrame) -> pd.DataFrame:
-    """Return the part with Arrow's instants and durations as pandas' own, in the index too."""
-    places = [place for place, dtype in enumerate(part.dtypes) if _is_arrow_time(dtype)]
-    if places:
-        part = part.copy(deep=False)
-        for place in places:
-            part.isetitem(place, _own(part.iloc[:, place]))
-    index = part.index
+def _without_arrow_times(partition: pd.DataFrame) -> pd.DataFrame:
+    """Return the partition with Arrow's instants and durations as pandas' own, in the index too."""
+    positions = [
+        position for position, dtype in enumerate(partition.dtypes) if _is_arrow_time(dtype)
+    ]
+    if positions:
+        partition = partition.copy(deep=False)
+        for position in positions:
+            partition.isetitem(position, _own(partition.iloc[:, position]))
+    index = partition.index
     if not isinstance(index, pd.MultiIndex):
-        return part.set_axis(_own(index)) if _is_arrow_time(index.dtype) else part
+        return partition.set_axis(_own(index)) if _is_arrow_time(index.dtype) else partition
+    # Making a MultiIndex takes longer than all the rest, so it is made only if needed.
     if not any(map(_is_arrow_time, index.dtypes)):
-        return part
+        return partition
     levels = [index.get_level_values(number) for number in range(index.nlevels)]
     own = [_own(level) if _is_arrow_time(level.dtype) else level for level in levels]
-    return part.set_axis(pd.MultiIndex.from_arrays(own, names=index.names))
+    return partition.set_axis(pd.MultiIndex.from_arrays(own, names=index.names))
 
 
 def _is_arrow_time(dtype: Any) -> bool:
@@ -155,6 +168,7 @@ def _own(values: Any) -> Any:
     if pa.types.is_date(kind):
         return values.astype("datetime64[s]")
     zone = getattr(kind, "tz", None)
+    # Naive instants and durations have the same form in pandas.
     if zone is None:
         duration = values.dtype.kind == "m"
         return values.astype(f"{'timedelta' if duration else 'datetime'}64[{kind.unit}]")
@@ -180,18 +194,20 @@ def _texts(columns: pd.Index) -> list[str]:
     return texts
 
 
-def _level_names(part: pd.DataFrame) -> list[str | None]:
+def _level_names(partition: pd.DataFrame) -> list[str | None]:
     """Return the name under which each index level becomes a column; None if it does not."""
-    index = part.index
+    index = partition.index
+    # The index says nothing that a run needs.
     if _is_numbering(index) or (index.name is None and _is_default(index)):
         return [None]
     single = index.nlevels == 1
     names: list[str | None] = []
     for number in range(index.nlevels):
         level = index.get_level_values(number)
-        taken = {*part.columns, *names}
+        taken = {*partition.columns, *names}
         name = _level_name(level, "index" if single else f"level_{number}", taken)
-        if name in taken and not _same(level.to_series(), part.get(name)):
+        # The name is taken by a column of other values.
+        if name in taken and not _same(level.to_series(), partition.get(name)):
             name = free_name(f"{name}_index", taken.__contains__)
         names.append(name)
     return names
@@ -199,6 +215,7 @@ def _level_names(part: pd.DataFrame) -> list[str | None]:
 
 def _level_name(level: pd.Index, default: str, taken: set[str | None]) -> str:
     if level.name is None:
+        # An index of instants without a name is what `set_index("time")` has left.
         return "time" if _is_instants(level) and "time" not in taken else default
     label: Hashable = level.name
     name = "_".join(map(str, label)) if isinstance(label, tuple) else str(label)
@@ -211,6 +228,7 @@ def _is_numbering(index: pd.Index) -> bool:
 
 def _is_default(index: pd.Index) -> bool:
     """Return whether an index only counts rows, or is the index of an empty frame."""
+    # Columns of an empty frame come with an index of objects.
     if index.nlevels > 1 or index.dtype.kind not in "iu":
         return index.nlevels == 1 and len(index) == 0 and index.dtype == object
     return bool(np.array_equal(index, np.arange(len(index))))
@@ -224,6 +242,7 @@ def _is_odd(column: Any) -> bool:
     dtype = column.dtype
     if isinstance(dtype, (pd.CategoricalDtype, pd.IntervalDtype, pd.PeriodDtype)):
         return True
+    # Only a `time` of another form than a table's own needs to be changed.
     if column.name == "time":
         return not is_zoned(dtype)
     return dtype.kind in "mM" or _has_odd_cells(column)

@@ -20,8 +20,8 @@ from ..dataset.attributes import DOCUMENTED, attrs
 from ..dataset.savable import check_is_dataset
 from ..dataset.stored_form import (
     DEVICE,
-    KEY,
-    LONGEST,
+    FORM_KEY,
+    MAX_ITEM_BYTES,
     DatasetForm,
     StoredForm,
     VariableForm,
@@ -96,6 +96,7 @@ def dataset_to_stream(
     origin = told.get("start") if header is None else header
     run = NewRun.of(told, origin, stream, uid, time, provenance)
     yield "start", run.start
+    # A single stream.
     if not isinstance(dataset, xr.DataTree):
         yield from _stream(run, dataset, scheduler)
         yield "stop", run.stop()
@@ -116,12 +117,14 @@ def _root_attrs(tree: xr.DataTree) -> dict[str, Any]:
     Coordinates of the root are inherited by its children.
     """
     lost = [n.path for n in tree.subtree if n is not tree and n.parent is not tree and _holds(n)]
+    # Variables of the root belong to no stream.
     if tree.data_vars:
         names = listed(map(str, tree.data_vars))
         raise BadDocument(
             f"the root of the tree has variables ({names}), and a run holds only streams: move "
             "them into a node, such as tree['scalars'] = tree.to_dataset(), or out of the tree"
         )
+    # Runs have one level of streams.
     if lost:
         raise BadDocument(
             f"the tree has groups below its streams ({listed(lost)}), and a run holds one level of "
@@ -181,9 +184,11 @@ class _Cube:
     @cached_property
     def dim(self) -> Any:
         """The dimension of the events; None if the Dataset is one event."""
+        # As daskbroker's own Datasets.
         if "time" in self.flat.dims:
             return "time"
         time = self.flat.variables.get("time")
+        # Nothing else tells which dimension is that of the events.
         if time is None or time.ndim != 1 or time.dtype.kind != "M":
             return None
         return time.dims[0]
@@ -197,30 +202,33 @@ class _Cube:
             form = self._form(name, taken)
             taken.add(form.key)
             found[name] = form
-        keys = {form.key for form in found.values() if form.place == "event"}
+        keys = {form.key for form in found.values() if form.section == "event"}
         return {name: self._stamps_or(form, keys) for name, form in found.items()}
 
     def _form(self, name: Any, taken: set[str]) -> VariableForm:
         variable = self.flat.variables[name]
         key = self.run.key_of(str(name))
-        place = self._place(name)
+        section = self._section(name)
         shape = tuple(size for dim, size in variable.sizes.items() if dim != self.dim)
         dtype = np.dtype(object) if _is_loose(variable.dtype) else variable.dtype
         return VariableForm(
             str(name),
-            place,
-            _free(key if place == "event" else str(name), taken),
+            section,
+            _free(key if section == "event" else str(name), taken),
             tuple(map(str, variable.dims)),
             StoredForm(shape, dtype),
             name in self.flat.coords,
             variable.attrs,
         )
 
-    def _place(self, name: Any) -> str:
+    def _section(self, name: Any) -> str:
+        # Times that POSIX seconds do not hold exactly are kept as a variable, too.
         if name == "time" and self._are_event_times:
             return "time"
+        # Only numbers that increase can be those of events.
         if name == "seq_num" and self._numbers is not None:
             return "seq_num"
+        # Without a dimension of events the Dataset is one event.
         if self.dim is None:
             return "configuration" if name in self.flat.coords else "event"
         return "event" if self.dim in self.flat.variables[name].dims else "configuration"
@@ -231,22 +239,23 @@ class _Cube:
         Timestamps are float64 scalars for each event; they are stored beside the data.
         """
         key = form.name.removeprefix("ts_")
-        are_stamps = form.name.startswith("ts_") and key in keys and form.place == "event"
+        are_stamps = form.name.startswith("ts_") and key in keys and form.section == "event"
+        # Only a number per event can be a timestamp.
         if not are_stamps or form.cell != StoredForm((), np.dtype(np.float64)):
             return form
         return VariableForm(
             form.name, "timestamps", key, form.dims, form.cell, form.coordinate, form.attrs
         )
 
-    def _along_events(self, name: str, kinds: str) -> np.ndarray | None:
+    def _along_events(self, name: str, dtype_kinds: str) -> np.ndarray | None:
         """Return the values of a variable that has exactly one for each event.
 
-        None if there is no such variable, or if the kind of its dtype is not in `kinds`. Computes
-        the variable.
+        None if there is no such variable, or if the kind of its dtype is not in
+        `dtype_kinds`. Computes the variable.
         """
         variable = self.flat.variables.get(name)
         dims = () if self.dim is None else (self.dim,)
-        if variable is None or variable.dims != dims or variable.dtype.kind not in kinds:
+        if variable is None or variable.dims != dims or variable.dtype.kind not in dtype_kinds:
             return None
         return np.atleast_1d(variable.to_base_variable().compute(scheduler=self.scheduler).values)
 
@@ -258,6 +267,7 @@ class _Cube:
     def _are_event_times(self) -> bool:
         """Whether ``time`` survives the conversion to POSIX seconds and back unchanged."""
         times = self._times
+        # There is no time for each event.
         if times is None:
             return False
         back = posix_to_datetime(datetime_to_posix(times)).tz_localize(None).to_numpy()
@@ -267,6 +277,7 @@ class _Cube:
     def _numbers(self) -> list[int] | None:
         """Values of ``seq_num``; None if it does not increase from each event to the next."""
         numbers = self._along_events("seq_num", NUMBERS)
+        # Unsigned integers beyond int64 are no numbers of events.
         if numbers is None or not len(numbers) or int(numbers.max()) >= 2**63:
             return None
         fits = numbers[0] >= 0 and (numbers[1:] > numbers[:-1]).all()
@@ -274,7 +285,7 @@ class _Cube:
 
     @property
     def _varying(self) -> dict[Any, VariableForm]:
-        return {name: form for name, form in self.forms.items() if form.place == "event"}
+        return {name: form for name, form in self.forms.items() if form.section == "event"}
 
     # -- the descriptor ----------------------------------------------------------------------
 
@@ -296,7 +307,7 @@ class _Cube:
             keys,
             object_keys=objects,
             configuration=self._configuration(),
-            **{KEY: form.to_document()},
+            **{FORM_KEY: form.to_document()},
         )
 
     def _declared(self, form: VariableForm) -> dict[str, Any]:
@@ -316,7 +327,8 @@ class _Cube:
         }
 
     def _configuration(self) -> dict[str, Any]:
-        constant = {n: form for n, form in self.forms.items() if form.place == "configuration"}
+        constant = {n: form for n, form in self.forms.items() if form.section == "configuration"}
+        # An empty configuration would say that there is a device.
         if not constant:
             return {}
         values = self.flat[list(constant)].compute(scheduler=self.scheduler)
@@ -345,14 +357,14 @@ class _Cube:
             stamps = {
                 form.key: normalize(part[name], str(name))
                 for name, form in self.forms.items()
-                if form.place == "timestamps"
+                if form.section == "timestamps"
             }
             seq_num = None if self._numbers is None else self._numbers[begin:end]
             yield self.run.page(seq_num, self._seconds(begin, end), cells, stamps)
 
     def _part(self, begin: int, end: int) -> dict[Any, np.ndarray]:
         """Compute the cells of events `begin` to `end`; the first axis is the events'."""
-        names = [n for n, form in self.forms.items() if form.place in ("event", "timestamps")]
+        names = [n for n, form in self.forms.items() if form.section in ("event", "timestamps")]
         if self.dim is None:
             values = self.flat[names].compute(scheduler=self.scheduler)
             return {name: values[name].values[np.newaxis] for name in names}
@@ -380,6 +392,7 @@ class _Cube:
 
     def _seconds(self, begin: int, end: int) -> list[float]:
         start = float(self.run.start["time"])
+        # All events have the time of the start.
         if self._times is None:
             return [start] * (end - begin)
         return posix_seconds(self._times[begin:end], start)
@@ -396,6 +409,6 @@ def _is_loose(dtype: Any) -> bool:
     """Return whether values are stored as Python objects.
 
     This holds for objects, ``StringDType``, void and extension dtypes, and for items longer than
-    ``LONGEST`` bytes.
+    ``MAX_ITEM_BYTES`` bytes.
     """
-    return not isinstance(dtype, np.dtype) or dtype.kind in "OTV" or dtype.itemsize > LONGEST
+    return not isinstance(dtype, np.dtype) or dtype.kind in "OTV" or dtype.itemsize > MAX_ITEM_BYTES

@@ -78,18 +78,19 @@ class _Renamed:
             raise BadDocument(f"{document_label(name, doc)}: cannot be part of a derived run")
         return Document({**doc, **change(self, doc)})
 
-    def _make(self, kind: str, old: Any) -> str:
-        self._counts[kind] = number = self._counts.get(kind, 0) + 1
-        new = self._run.uid_of(f"{kind} {number}")
-        self._new[kind, str(old)] = new
+    def _make(self, reference: str, old: Any) -> str:
+        self._counts[reference] = number = self._counts.get(reference, 0) + 1
+        new = self._run.uid_of(f"{reference} {number}")
+        self._new[reference, str(old)] = new
         return new
 
-    def _find(self, kind: str, doc: Mapping[str, Any]) -> str:
+    def _find(self, reference: str, doc: Mapping[str, Any]) -> str:
         try:
-            return self._new[kind, doc[kind]]
+            return self._new[reference, doc[reference]]
         except KeyError:
             raise BadDocument(
-                f"{doc!r:.200}: its {kind} {doc.get(kind)!r} is not among the documents before it"
+                f"{doc!r:.200}: its {reference} {doc.get(reference)!r} is not among the "
+                "documents before it"
             ) from None
 
     def _descriptor(self, doc: Mapping[str, Any]) -> dict[str, Any]:

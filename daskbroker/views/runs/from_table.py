@@ -14,7 +14,7 @@ from ...core.documents import Document, as_lists, normalize
 from ...core.errors import BadDocument
 from ...core.frozen import ArrayList
 from .flat import FlatTable
-from .new_run import DTYPES, PLAIN, NewRun, Pairs, posix_seconds
+from .new_run import DTYPES, NOT_DATA, NewRun, Pairs, posix_seconds
 
 __all__ = ["table_to_stream"]
 
@@ -43,7 +43,7 @@ def table_to_stream(
         The index ``seq_num`` numbers the rows. Of any other index, each level becomes a column of
         its name (``index`` if it has none), except the 0, 1, 2, … that pandas makes by itself.
         An index of times becomes the events' time. Rows of several runs (column ``run``) are
-        numbered anew.
+        numbered again.
     header
         Header, or start document, of the origin. If None, only ``frame.attrs`` describes it.
     stream
@@ -87,7 +87,7 @@ def table_to_stream(
     run = NewRun.of(attrs, header, stream, uid, time, provenance)
     table = _Table(run)
     yield "start", run.start
-    for part in map(table.flat, _parts(frame, scheduler)):
+    for part in map(table.flat, _partitions(frame, scheduler)):
         if run.descriptor is None:
             yield "descriptor", table.declare(part)
         yield from table.page(part) if pages else table.events(part)
@@ -97,7 +97,7 @@ def table_to_stream(
     yield "stop", run.stop()
 
 
-def _parts(frame: Any, scheduler: str | None) -> Iterator[pd.DataFrame]:
+def _partitions(frame: Any, scheduler: str | None) -> Iterator[pd.DataFrame]:
     if isinstance(frame, pd.DataFrame):
         if len(frame):
             yield frame
@@ -115,49 +115,55 @@ class _Table:
     run: NewRun
     flat: FlatTable = field(default_factory=FlatTable)
 
-    def declare(self, part: pd.DataFrame) -> Document:
+    def declare(self, partition: pd.DataFrame) -> Document:
         """Return the descriptor, derived from the first partition."""
-        names = self._data(part)
-        return self.run.declare({self.run.key_of(n): self._declared(part, n) for n in names})
+        names = self._data(partition)
+        return self.run.declare({self.run.key_of(n): self._declared(partition, n) for n in names})
 
-    def _data(self, part: pd.DataFrame) -> list[str]:
-        stamps = {f"ts_{self.run.key_of(name)}" for name in part.columns}
-        return [name for name in part.columns if name not in PLAIN and name not in stamps]
+    def _data(self, partition: pd.DataFrame) -> list[str]:
+        stamps = {f"ts_{self.run.key_of(name)}" for name in partition.columns}
+        return [name for name in partition.columns if name not in NOT_DATA and name not in stamps]
 
-    def _declared(self, part: pd.DataFrame, name: str) -> dict[str, Any]:
+    def _declared(self, partition: pd.DataFrame, name: str) -> dict[str, Any]:
         key = self.run.key_of(name)
         if name in self.flat.specs:
             return dict(self.flat.specs[name])
         if key in self.run.known:
             return {k: v for k, v in self.run.known[key].items() if k != "external"}
-        present = part[name].dropna()
+        present = partition[name].dropna()
         first = _cell(present.iloc[0], key) if len(present) else None
         shape = _shape(first) if isinstance(first, list) else []
-        kind = getattr(part[name].dtype, "kind", "O")
+        kind = getattr(partition[name].dtype, "kind", "O")
         dtype = "array" if shape else DTYPES.get(kind, "string")
         return {"source": "derived", "dtype": dtype, "shape": shape}
 
-    def page(self, part: pd.DataFrame) -> Pairs:
+    def page(self, partition: pd.DataFrame) -> Pairs:
         """Yield one event_page of all rows, or events if some cells are missing."""
-        names = self._data(part)
-        if part[names].isna().to_numpy().any():
-            yield from self.events(part)
+        names = self._data(partition)
+        if partition[names].isna().to_numpy().any():
+            yield from self.events(partition)
             return
-        data = {self.run.key_of(name): _column(part[name], name) for name in names}
-        stamps = {key: part[f"ts_{key}"].tolist() for key in data if f"ts_{key}" in part.columns}
-        yield self.run.page(self._numbers(part), self._times(part), data, stamps)
+        data = {self.run.key_of(name): _column(partition[name], name) for name in names}
+        stamps = {
+            key: partition[f"ts_{key}"].tolist() for key in data if f"ts_{key}" in partition.columns
+        }
+        yield self.run.page(self._numbers(partition), self._times(partition), data, stamps)
 
-    def events(self, part: pd.DataFrame) -> Pairs:
+    def events(self, partition: pd.DataFrame) -> Pairs:
         """Yield an event per row; missing cells are left out of it."""
         run = self.run
         assert run.descriptor is not None
-        names = self._data(part)
-        seconds = self._times(part)
-        columns = {run.key_of(n): part[n].astype(object).tolist() for n in names}
-        present = {run.key_of(n): part[n].notna().tolist() for n in names}
-        stamps = {key: part[f"ts_{key}"].tolist() for key in columns if f"ts_{key}" in part.columns}
-        numbers = self._numbers(part)
-        for row in range(len(part)):
+        names = self._data(partition)
+        seconds = self._times(partition)
+        columns = {run.key_of(n): partition[n].astype(object).tolist() for n in names}
+        present = {run.key_of(n): partition[n].notna().tolist() for n in names}
+        stamps = {
+            key: partition[f"ts_{key}"].tolist()
+            for key in columns
+            if f"ts_{key}" in partition.columns
+        }
+        numbers = self._numbers(partition)
+        for row in range(len(partition)):
             run.count += 1
             keys = [key for key in columns if present[key][row] is not False]
             run.last_time = seconds[row]
@@ -174,21 +180,23 @@ class _Table:
             }
             yield "event", Document(event)
 
-    def _numbers(self, part: pd.DataFrame) -> list[int] | None:
-        """Return ``seq_num`` of the rows; None if they must be counted anew.
+    def _numbers(self, partition: pd.DataFrame) -> list[int] | None:
+        """Return ``seq_num`` of the rows; None if they must be counted again.
 
         That is so without an index ``seq_num``, and for rows of several runs, whose numbers clash.
         """
-        if part.index.name != "seq_num" or "run" in part.columns or not self.run.single:
+        if partition.index.name != "seq_num" or "run" in partition.columns or not self.run.single:
             return None
-        return [int(number) for number in part.index]
+        return [int(number) for number in partition.index]
 
-    def _times(self, part: pd.DataFrame) -> list[float]:
+    def _times(self, partition: pd.DataFrame) -> list[float]:
         start = float(self.run.start["time"])
-        if "time" not in part.columns or not isinstance(part["time"].dtype, pd.DatetimeTZDtype):
-            return [start] * len(part)
+        if "time" not in partition.columns or not isinstance(
+            partition["time"].dtype, pd.DatetimeTZDtype
+        ):
+            return [start] * len(partition)
         return posix_seconds(
-            part["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(), start
+            partition["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(), start
         )
 
 

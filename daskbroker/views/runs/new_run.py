@@ -15,9 +15,9 @@ from ...core.errors import BadDocument
 from ...core.fields import shown_names
 from ...core.schema import datetime_to_posix
 
-__all__ = ["DTYPES", "PLAIN", "NewRun", "Pairs", "derived_uid", "posix_seconds"]
+__all__ = ["DTYPES", "NOT_DATA", "NewRun", "Pairs", "derived_uid", "posix_seconds"]
 
-PLAIN = ("time", "uid", "descriptor", "run", "seq_num")
+NOT_DATA = ("time", "uid", "descriptor", "run", "seq_num")
 """Columns that do not become data keys."""
 
 DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}

@@ -25,7 +25,7 @@ import pyarrow as pa
 from ...core.documents import is_unicode
 from ...core.leaves import EXACT_INTEGER
 
-__all__ = ["CellTypes", "arrow_cells", "claimed_type", "common_type", "depth_of", "is_missing"]
+__all__ = ["CellTypes", "arrow_cells", "claimed_type", "common_type", "is_missing", "list_depth"]
 
 NUMBERS = "biuf"
 LEAVES = (pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.null())
@@ -48,7 +48,7 @@ class CellTypes:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
-        self.found: dict[str, pa.DataType | None] = {}
+        self.types: dict[str, pa.DataType | None] = {}
         self._wide: set[str] = set()  # columns with integers that no float holds
 
     def look(self, frame: pd.DataFrame) -> CellTypes:
@@ -65,21 +65,21 @@ class CellTypes:
     def merge(self, other: CellTypes) -> CellTypes:
         """Take the types found in other rows into account, and return self."""
         self._wide |= other._wide
-        for name, kind in other.found.items():
+        for name, kind in other.types.items():
             self._add(name, kind)
         return self
 
-    def _add(self, name: str, kind: pa.DataType | None) -> None:
-        known = self.found.get(name, kind)
-        found = common_type(known, kind)
-        if name in self._wide and found is not None and pa.types.is_floating(depth_of(found)[1]):
+    def _add(self, name: str, arrow_type: pa.DataType | None) -> None:
+        known = self.types.get(name, arrow_type)
+        found = common_type(known, arrow_type)
+        if name in self._wide and found is not None and pa.types.is_floating(list_depth(found)[1]):
             found = None
-        self.found[name] = found
+        self.types[name] = found
 
     def settled(self, claims: dict[str, pa.DataType] | None = None) -> dict[str, Any]:
         """Return the type of each column; for one without cells its claimed type, else text."""
         claims = claims or {}
-        known = {name: claims.get(name, pa.string()) for name in self.names} | self.found
+        known = {name: claims.get(name, pa.string()) for name in self.names} | self.types
         return {name: kind and _without_null(kind) for name, kind in known.items()}
 
 
@@ -102,12 +102,12 @@ def _type_of(cell: Any) -> pa.DataType | None:
     return pa.float64() if isinstance(cell, (float, np.floating)) else None
 
 
-def _is_wide(cell: Any, kind: pa.DataType) -> bool:
+def _is_wide(cell: Any, arrow_type: pa.DataType) -> bool:
     """Return whether a cell of this type is, or has, an integer that no float holds."""
-    if not pa.types.is_integer(depth_of(kind)[1]):
+    if not pa.types.is_integer(list_depth(arrow_type)[1]):
         return False
     if not isinstance(cell, np.ndarray):
-        values = pa.array([cell], kind)
+        values = pa.array([cell], arrow_type)
         while pa.types.is_list(values.type):
             values = values.flatten()
         cell = values.drop_null().to_numpy(zero_copy_only=False)
@@ -140,7 +140,7 @@ def _type_of_list(cell: list[Any]) -> pa.DataType | None:
         pa.array([cell], kind)
     except (pa.ArrowException, ValueError, OverflowError):
         return None
-    return kind if depth_of(kind)[1] in LEAVES else None
+    return kind if list_depth(kind)[1] in LEAVES else None
 
 
 def _nested_type(leaf: pa.DataType, depth: int) -> pa.DataType:
@@ -149,12 +149,12 @@ def _nested_type(leaf: pa.DataType, depth: int) -> pa.DataType:
     return leaf
 
 
-def depth_of(kind: pa.DataType) -> tuple[int, pa.DataType]:
+def list_depth(arrow_type: pa.DataType) -> tuple[int, pa.DataType]:
     """Return the number of nested lists, and the type of their innermost items."""
     depth = 0
-    while pa.types.is_list(kind):
-        depth, kind = depth + 1, kind.value_type
-    return depth, kind
+    while pa.types.is_list(arrow_type):
+        depth, arrow_type = depth + 1, arrow_type.value_type
+    return depth, arrow_type
 
 
 def common_type(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataType | None:
@@ -173,13 +173,13 @@ def common_type(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataTy
     return None if both_whole and pa.types.is_floating(found) else found
 
 
-def _without_null(kind: pa.DataType) -> pa.DataType:
+def _without_null(arrow_type: pa.DataType) -> pa.DataType:
     """Replace the null type by float64, also within lists, as not all tools read null types.
 
     Lists have the null type if all of them were empty.
     """
-    depth, leaf = depth_of(kind)
-    return _nested_type(pa.float64(), depth) if pa.types.is_null(leaf) else kind
+    depth, leaf = list_depth(arrow_type)
+    return _nested_type(pa.float64(), depth) if pa.types.is_null(leaf) else arrow_type
 
 
 def claimed_type(claim: Any) -> pa.DataType | None:
@@ -198,7 +198,7 @@ def claimed_type(claim: Any) -> pa.DataType | None:
     return None if leaf is None else _nested_type(leaf, max(1, len(shape)))
 
 
-def arrow_cells(cells: Iterable[Any], kind: pa.DataType) -> pa.Array:
+def arrow_cells(cells: Iterable[Any], arrow_type: pa.DataType) -> pa.Array:
     """Return cells as an Arrow array of a type that :class:`CellTypes` found for them.
 
     Missing cells become null.
@@ -209,13 +209,15 @@ def arrow_cells(cells: Iterable[Any], kind: pa.DataType) -> pa.Array:
         If a cell is not of that type.
     """
     cells = [None if is_missing(cell) else cell for cell in cells]
-    depth, leaf = depth_of(kind)
+    depth, leaf = list_depth(arrow_type)
     if not depth:
-        return pa.array(cells, kind)
+        return pa.array(cells, arrow_type)
     given = [cell for cell in cells if cell is not None]
     if all(isinstance(cell, np.ndarray) and cell.dtype.kind in NUMBERS for cell in given):
         return _nested(cells, depth, leaf)
-    return pa.array([cell.tolist() if hasattr(cell, "tolist") else cell for cell in cells], kind)
+    return pa.array(
+        [cell.tolist() if hasattr(cell, "tolist") else cell for cell in cells], arrow_type
+    )
 
 
 def _nested(cells: list[Any], depth: int, leaf: pa.DataType) -> pa.Array:

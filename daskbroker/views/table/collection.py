@@ -45,21 +45,21 @@ from daskbroker.views.table.partitions import Partitions
 __all__ = ["DataFrame", "concat", "from_partitions"]
 
 
-def from_partitions(parts: Partitions) -> DataFrame:
+def from_partitions(partitions: Partitions) -> DataFrame:
     """Return a lazy table of partitions, without reading any.
 
     Parameters
     ----------
-    parts : Partitions
+    partitions : Partitions
         Description of the partitions, and how one is read.
 
     Returns
     -------
     DataFrame
-        Table whose partitions have the dtypes of ``parts.meta``; otherwise computing them raises
+        Table whose partitions have the dtypes of ``partitions.meta``; else computing them raises
         `StoreError`.
     """
-    return DataFrame(FromPartitions(parts))
+    return DataFrame(FromPartitions(partitions))
 
 
 def concat(tables: Sequence[DataFrame]) -> DataFrame:
@@ -209,10 +209,10 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
     """A ``SetIndex`` on times, or into one partition."""
 
     def _divisions(self) -> tuple[Any, ...]:
-        return self._found[0]
+        return self._divisions_and_order[0]
 
     @functools.cached_property
-    def _found(self) -> tuple[tuple[Any, ...], bool]:
+    def _divisions_and_order(self) -> tuple[tuple[Any, ...], bool]:
         """The divisions, and whether the rows already are in the right partitions."""
         count = self._npartitions_input
         known = _from_statistics(self)
@@ -249,7 +249,7 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
         return (*(some.tolist() for some in zoned), presorted)
 
     def _lower(self) -> ex.Expr:
-        divisions, in_place = self._found
+        divisions, in_place = self._divisions_and_order
         frame = self.frame
         if not in_place and len(divisions) == 2:
             frame, in_place = RepartitionToFewer(frame, 1), True

@@ -74,6 +74,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
         return f"{self._parts.name}-{self.deterministic_token}"
 
     def __dask_tokenize__(self) -> str:
+        # Made once for a node, as Dask asks for it again and again.
         if not self._determ_token:
             self._determ_token = tokenize(
                 type(self).__name__,
@@ -104,6 +105,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
 
     @functools.cached_property
     def _kept_set(self) -> frozenset[int] | range | None:
+        # A range looks up its members as fast as a set, without memory for them.
         if self._kept is None or isinstance(self._kept, range):
             return self._kept
         return frozenset(self._kept)
@@ -129,6 +131,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
         return FrameSchema.of(self._meta)
 
     def _divisions(self) -> tuple[Any, ...]:
+        # Dask needs one partition in any table; without rows it is empty.
         if self._parts.npartitions < 1:
             return (None, None)
         divisions = self._parts.divisions
@@ -147,6 +150,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
 
     def _filtered_task(self, name: Any, index: int) -> Task:
         empty = self._kept_set is not None and index not in self._kept_set
+        # Not kept, or the one empty partition of a table without rows.
         if empty or index >= self._parts.npartitions:
             return Task(name, FrameSchema.empty, self._shape, _data_producer=True)
         if self._rows is None:
@@ -165,6 +169,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
 
     def _get_lengths(self) -> tuple[int, ...] | None:
         lengths = self._parts.lengths if self._parts.npartitions else (0,)
+        # Rows are left out, so the stored numbers of rows say nothing.
         if lengths is None or self._kept is not None or self._rows is not None:
             return None
         return tuple(int(lengths[i]) for i in self._partitions)
@@ -204,9 +209,11 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
 
         This is needed because dask moves such a selection below the projection.
         """
+        # A label of columns is selected together with rows: it has its own rule.
         if _choice(parent) is None or (isinstance(parent, LocBase) and parent.cindexer is not None):
             return None
         users = list(users_of(parent, dependents))
+        # The rows themselves are the result, or something needs all columns.
         if not users or not all(type(user) is ex.Projection for user in users):
             return None
         wanted = {column for user in users for column in user.columns}
@@ -222,6 +229,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
 
         Projections may come between them.
         """
+        # Rows are chosen already, or every row has to be read before the choice.
         if self._rows is not None or not self._parts.can_choose_rows(self.columns):
             return None
         choices = tuple(_choices(parent, dependents))
@@ -232,6 +240,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
         users = list(users_of(parent, dependents))
         if not users or not all(isinstance(u, (ex.Index, Len, ex.Lengths)) for u in users):
             return None
+        # No column is read already, or a column label is checked by Dask itself.
         if not self.columns or parent.operand("cindexer") is not None:
             return None
         return parent.substitute(self, self._with(columns=[]))
@@ -246,6 +255,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
         columns = [c for c in self.columns if c in wanted]
         frame = self if columns == self.columns else self._with(columns=columns)
         if isinstance(parent, ex.Index):
+            # Without this, the rule would rewrite its own result forever.
             done = frame is self and isinstance(parent, PartitionsIndex)
             return None if done else PartitionsIndex(frame)
         if frame is self:
@@ -258,6 +268,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
         # answer within a pass, so the decision is kept for it.
         past = self.__dict__.get("_decision")
         if past is None or past[0] is not dependents:
+            # Labels begin again with each run, so Dask must not look for them as they are.
             if not self.known_divisions:
                 refuse_labels(self, dependents)
             past = self.__dict__["_decision"] = (dependents, prune(self, dependents))
@@ -266,6 +277,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
 
     def _tune_down(self) -> FromPartitions | None:
         """Remove the partitions that are not kept, once no rule changes the expression any more."""
+        # The number of partitions can be seen above, so empty ones stay.
         if not self.operand("_loose"):
             return None
         if self._kept:
@@ -286,6 +298,7 @@ def _choices(node: Expr, dependents: Dependents) -> Iterator[RowChoice]:
                 return
             yield choice
         users = {user._name: user for user in users_of(node, dependents)}
+        # Another user of these rows would see fewer than it asked for.
         if len(users) != 1:
             return
         (node,) = users.values()
@@ -296,6 +309,7 @@ def _choice(node: Expr) -> RowChoice | None:
     if type(node) in (ex.Head, ex.Tail) and node.operand("n") >= 0:
         return RowChoice("first" if type(node) is ex.Head else "last", (node.operand("n"),))
     wanted: Any = node.operand("iindexer") if isinstance(node, LocBase) else None
+    # With a step, and for labels that are no numbers, Dask's own rules hold.
     if type(node) is LocSlice and wanted.step in (None, 1):
         chosen = RowChoice("between", (wanted.start, wanted.stop))
     elif type(node) is LocElement:

@@ -34,7 +34,7 @@ class MemoryReader(ChunkReader):
 
 
 class RunBuffer:
-    """Collects the documents of one run in memory, and shows those that have come so far.
+    """Buffer of the documents of one run in memory, with tables of those received so far.
 
     It is a callback, so ``RE.subscribe(RunBuffer())`` works. Iterating it gives the
     ``(name, document)`` pairs again, with event pages as single events.
@@ -129,11 +129,11 @@ class RunBuffer:
                 f"there are: {listed(self.streams, stream_name)}"
             )
         builder = PlanBuilder(MemoryReader(), EVENT, f"memory-{uuid.uuid4()}", chosen)
-        for place, descriptor in enumerate(chosen):
+        for position, descriptor in enumerate(chosen):
             events = self._events.get(descriptor["uid"])
             if events:
                 note = {"run": descriptor["run_start"]}
-                builder.add_table(place, 0, encode_rows(EVENT, events, note))
+                builder.add_table(position, 0, encode_rows(EVENT, events, note))
         return with_frames(builder.plan(), lambda runs: self._frames)
 
     def table(self, stream_name: str = "primary", **options: Any) -> Any:

@@ -184,8 +184,8 @@ class StreamPartitions(Partitions):
         """Values of the columns that are constant in a descriptor, by its position in the plan."""
         fields = [column.field for column in self._columns if not column.physical]
         return {
-            place: tuple(self._constant(field, d) for field in fields)
-            for place, d in enumerate(self._plan.descriptors)
+            index: tuple(self._constant(field, d) for field in fields)
+            for index, d in enumerate(self._plan.descriptors)
         }
 
     def _constant(self, field: Field, descriptor: Mapping[str, Any]) -> Any:
@@ -283,10 +283,10 @@ class StreamPartitions(Partitions):
         group = self._groups[number]
         descriptors = self._plan.records["descriptor"]
         parts = []
-        for place in group.places:
-            descriptor = int(descriptors[place])
+        for index in group.indices:
+            descriptor = int(descriptors[index])
             constants, targets = self._constants_of[descriptor], self._targets_of[descriptor]
-            parts.append(PartitionChunk(self._plan.keys[place], constants, targets))
+            parts.append(PartitionChunk(self._plan.keys[index], constants, targets))
         within = (group.seq_min, group.seq_max) if group.within else None
         run_fraction = 0.0 if self._filling is None else float(self._run_fractions[number])
         return ChunkGroup(
@@ -298,8 +298,8 @@ class StreamPartitions(Partitions):
         """Targets to fill in the events of a descriptor, by its position in the plan."""
         external = [c.field.key for c in self._columns if c.external and self._filling is not None]
         return {
-            place: tuple(Target.of(d, key) for key in external)
-            for place, d in enumerate(self._plan.descriptors)
+            index: tuple(Target.of(d, key) for key in external)
+            for index, d in enumerate(self._plan.descriptors)
         }
 
     @cached_property

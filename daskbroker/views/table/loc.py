@@ -1,6 +1,6 @@
 """``loc`` by labels if divisions are not known, as in a table of many runs.
 
-The index of such a table, ``seq_num``, begins anew with each run. Dask passes the labels to the
+The index of such a table, ``seq_num``, begins again with each run. Dask passes the labels to the
 ``loc`` of each partition. pandas then raises a bare ``KeyError``, or, if runs share a partition,
 silently finds nothing. Here labels are compared with the index instead: ``table.loc[5:7]`` is
 ``table[table.index.to_series().between(5, 7)]``, the events 5 to 7 of each run, in order.

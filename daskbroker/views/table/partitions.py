@@ -21,11 +21,11 @@ Reader = Callable[[Any, tuple[str, ...]], pd.DataFrame]
 
 
 class RowChoice(NamedTuple):
-    """Which rows of each partition are wanted.
+    """Selection of rows, made in each partition.
 
     Attributes
     ----------
-    kind
+    how
         ``"first"`` or ``"last"`` for a number of rows at either end; ``"between"`` for rows whose
         index lies between two values, both included, either of which may be None; ``"among"`` for
         rows whose index is one of several values.
@@ -33,17 +33,17 @@ class RowChoice(NamedTuple):
         The number of rows, the two values, or the several values.
     """
 
-    kind: str
+    how: str
     values: tuple[Any, ...]
 
     def mask(self, index: np.ndarray) -> Mask:
         """Return which rows of a partition are wanted, given its index in the order of rows."""
-        if self.kind == "among":
+        if self.how == "among":
             return np.isin(index, np.array(self.values))
         mask = np.ones(len(index), bool)
-        if self.kind == "first":
+        if self.how == "first":
             mask[self.values[0] :] = False
-        elif self.kind == "last":
+        elif self.how == "last":
             mask[: max(0, len(index) - self.values[0])] = False
         else:
             low, high = self.values
@@ -158,7 +158,7 @@ class Partitions(abc.ABC):
 
 
 class FrameSchema(NamedTuple):
-    """What a partition must look like: a meta that is small enough to travel with every task."""
+    """Columns, index and dtypes of a partition, small enough to be sent with every task."""
 
     columns: tuple[str, ...]
     dtypes: tuple[Any, ...]
@@ -240,18 +240,18 @@ def _check(frame: pd.DataFrame, number: int, shape: FrameSchema) -> None:
 
 
 def may_match(
-    parts: Partitions, column: str, bounds: tuple[Bound, Bound], sign: str, value: Any
+    partitions: Partitions, column: str, bounds: tuple[Bound, Bound], sign: str, value: Any
 ) -> Mask:
     """Return a mask of the partitions that may hold ``column <sign> value``.
 
     Parameters
     ----------
-    parts : Partitions
+    partitions : Partitions
         The table.
     column : str
         Name of a column or of the index.
     bounds : tuple of arrays
-        What ``parts.bounds(column)`` returned.
+        Bounds of the column, as ``partitions.bounds(column)`` returns them.
     sign : str
         One of ``<``, ``<=``, ``>``, ``>=``, ``==``.
     value : scalar
@@ -269,12 +269,14 @@ def may_match(
     StoreError
         If `bounds` do not have one value for each partition.
     """
-    dtype = parts.meta[column].dtype if column in parts.meta else parts.meta.index.dtype
+    dtype = (
+        partitions.meta[column].dtype if column in partitions.meta else partitions.meta.index.dtype
+    )
     low, high = (_comparable(bound, dtype) for bound in bounds)
-    if not len(low) == len(high) == parts.npartitions:
+    if not len(low) == len(high) == partitions.npartitions:
         raise StoreError(
-            f"{parts!r} has {len(low)} and {len(high)} bounds of column {column!r} for "
-            f"{parts.npartitions} partitions"
+            f"{partitions!r} has {len(low)} and {len(high)} bounds of column {column!r} for "
+            f"{partitions.npartitions} partitions"
         )
     return _possible(low, high, sign, value)
 

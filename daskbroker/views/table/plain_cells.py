@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["holds_arrays", "is_array"]
+__all__ = ["holds_arrays", "is_nested"]
 
 
-def is_array(cell: Any) -> bool:
+def is_nested(cell: Any) -> bool:
     """Return whether a cell is an array, a list, a tuple or a mapping."""
     return isinstance(cell, (np.ndarray, list, tuple, Mapping))
 
@@ -21,5 +21,5 @@ def holds_arrays(frames: Iterable[pd.DataFrame]) -> set[str]:
     found: set[str] = set()
     for frame in frames:
         objects = [name for name in frame.columns if frame[name].dtype.kind == "O"]
-        found |= {name for name in objects if any(map(is_array, frame[name]))}
+        found |= {name for name in objects if any(map(is_nested, frame[name]))}
     return found

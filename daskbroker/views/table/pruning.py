@@ -3,7 +3,7 @@
 ``table[table.time > t]`` reads only the partitions whose bounds of ``time`` allow a match. This
 works for the columns that chunks have bounds of: ``time`` and the index ``seq_num``.
 
-It is decided anew in each pass of the optimizer, only from the expression as it is then: the last
+It is decided again in each pass of the optimizer, only from the expression as it is then: the last
 pass, in which nothing changes, is the one that counts. Before that, a filter and its frame may
 disagree about what is kept; as long as all partitions keep their places, both are right.
 """
@@ -60,6 +60,7 @@ def prune(table: FromPartitions, dependents: Dependents) -> FromPartitions:
     some = _either(masks) if masks else None
     chosen = table._chosen
     kept = chosen if some is None else chosen[some[chosen]]
+    # Nothing can be left out, so the expression stays as it is, with its name.
     if len(kept) == len(chosen):
         return table._with(_kept=None, _loose=False)
     return table._with(_kept=compact(kept), _loose=above.rows_only())
@@ -135,15 +136,18 @@ class _Above:
         nodes: list[Expr] = []
         while stack:
             users = list(users_of(stack.pop(), self.dependents))
+            # The table itself is the result: all of its rows are shown.
             if not users:
                 return False
             for user in users:
+                # It was reached by another way, as the users of a node form a graph.
                 if user._name in self.names:
                     continue
                 self.names.add(user._name)
                 nodes.append(user)
                 if _predicate(user) is not None:
                     self.filters.append(user)
+                # Row by row, so a filter above it still selects rows of the same partitions.
                 elif isinstance(user, ex.Elemwise):
                     stack.append(user)
                 else:
@@ -220,6 +224,7 @@ def _matching(table: FromPartitions, condition: Any, names: set[str]) -> Mask | 
         right = _matching(table, condition.right, names)
         return (_either if isinstance(condition, ex.Or) else _both)([left, right])
     if isinstance(condition, ex.Between):
+        # An unknown value, for which pandas raises its own error.
         if condition.operand("inclusive") not in _BETWEEN:
             return None
         low, high = _BETWEEN[condition.operand("inclusive")]
@@ -247,6 +252,7 @@ def _comparison(table: FromPartitions, condition: Any, names: set[str]) -> Mask 
     if sign is None:
         return None
     options = ("level", "fill_value")
+    # These options give comparisons another meaning.
     if any(condition.operand(o) is not None for o in options if o in condition._parameters):
         return None
     column = _column(table, condition.operand("left"), names)
@@ -255,6 +261,7 @@ def _comparison(table: FromPartitions, condition: Any, names: set[str]) -> Mask 
 
 def _column(table: FromPartitions, node: Any, names: set[str]) -> str | None:
     """Return the name of the table's column or index that a node is; None if it is neither."""
+    # A column compared by its index, as pandas aligns both.
     if isinstance(node, ex.ToSeriesIndex):
         node = node.frame
     if not isinstance(node, (ex.Projection, ex.Index)) or node.ndim != 1:
@@ -265,6 +272,7 @@ def _column(table: FromPartitions, node: Any, names: set[str]) -> str | None:
     if not _is_table(base) or base._name not in names:
         return None
     if isinstance(node, ex.Projection):
+        # A column that is assigned above would have other bounds than the stored one.
         return str(node.columns[0]) if node.columns[0] in base.columns else None
     name = table._meta.index.name
     # A column of the same name would leave open whose bounds these are.
@@ -273,6 +281,7 @@ def _column(table: FromPartitions, node: Any, names: set[str]) -> str | None:
 
 def _compared(table: FromPartitions, column: str | None, sign: str, value: Any) -> Mask | None:
     """Return a mask of the partitions that may hold ``column <sign> value``."""
+    # Nothing is known of bounds against arrays, other columns or missing values.
     if column is None or not pd.api.types.is_scalar(value) or pd.isna(value):
         return None
     parts = table._parts

@@ -18,7 +18,7 @@ from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkReader, damage_of, damaged
 from ...core.errors import StoreDamaged
 from ...core.schema import (
-    TIME,
+    TIME_DTYPE,
     TableColumn,
     column_cells,
     empty_frame,
@@ -103,7 +103,7 @@ class ChunkGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class Payload:
-    """What a task reads. When pickled, keys are replaced by ones that other processes can read."""
+    """Chunks that a task reads. Pickling replaces their keys by portable ones."""
 
     reader: ChunkReader
     pieces: tuple[ChunkGroup, ...]
@@ -140,6 +140,7 @@ class TableReader:
             pieces = self._pieces(payload, payload.pieces, wanted)
             return self._frame(_with_chosen_rows(pieces, payload.chosen), wanted)
         except StoreDamaged:
+            # Without errors="skip", the first damaged chunk ends it.
             if not self.options.skip_damaged:
                 raise
         # Reading piece by piece is slower, so it is done only after reading all together failed.
@@ -183,6 +184,7 @@ class TableReader:
         take most of the time.
         """
         chunks = [chunk for piece in pieces for chunk in piece.chunks]
+        # Nothing to join, and no chunk whose dtypes could tell the columns.
         if not any(len(chunk.seq_num) for chunk in chunks):
             return empty_frame(wanted, {})
         order = _order(pieces)
@@ -199,11 +201,12 @@ class TableReader:
 
     def _column(self, column: TableColumn, chunks: Sequence[_Chunk]) -> Any:
         """Return the cells of a column in all chunks, in the order of the chunks."""
+        # A constant of the descriptor, which no chunk holds.
         if not column.physical:
-            place = self.constant_names.index(column.name)
-            values = of_values([chunk.part.constants[place] for chunk in chunks], column.dtype)
+            position = self.constant_names.index(column.name)
+            values = of_values([chunk.part.constants[position] for chunk in chunks], column.dtype)
             return values.take(np.repeat(np.arange(len(chunks)), [len(c.seq_num) for c in chunks]))
-        if column.dtype == TIME:
+        if column.dtype == TIME_DTYPE:
             return posix_to_datetime(np.concatenate([chunk.times for chunk in chunks]))
         return _joined([chunk.array(column) for chunk in chunks])
 
@@ -216,9 +219,12 @@ class TableReader:
         """
         physical = [c.physical for c in wanted if c.physical]
         dropping = self._dropping(filling)
+        # References are resolved by their events, so seq_num and the notes of filled keys are
+        # read.
         if dropping or (filling is not None and any(column.external for column in wanted)):
             keys = [self.columns[name].physical for name in dropping]
             physical = ["seq_num", *physical, *keys, "filled"]
+        # Not known from the plan: rewound events, or a journal.
         elif not numbered:
             physical = ["seq_num", *physical]
         return list(dict.fromkeys(physical))
@@ -242,12 +248,14 @@ class TableReader:
             )
         ]
         dropping = self._dropping(payload.filling)
+        # Before the cells are read: rows that go need not be filled.
         if dropping:
             chunks = [chunk.only(chunk.having(dropping)) for chunk in chunks]
         return _GroupRows(chunks, piece.simple)
 
     def _dropping(self, filling: Filling | None) -> list[str]:
         """Return the external columns, shown or not, whose missing cells drop rows."""
+        # Without rules, no missing frame takes its row away.
         if filling is None or not filling.rules:
             return []
         rules = {key: rule for (stream, key), rule in filling.rules.items()}
@@ -259,6 +267,7 @@ class TableReader:
     ) -> list[slice | np.ndarray]:
         """Return the rows of each chunk that are shown."""
         if piece.simple:
+            # One chunk, all of it: nothing is copied.
             if piece.within is None:
                 return [slice(None)]
             first, last = piece.within
@@ -277,6 +286,8 @@ class TableReader:
         self, piece: ChunkGroup, tables: Sequence[pa.Table], seq_nums: Sequence[Numbers]
     ) -> list[np.ndarray | None]:
         """Return :attr:`CellContents.later` of each chunk's rows; None if it has none."""
+        # Only where repeated events are all shown, a later event may have the frame of an earlier
+        # one.
         if piece.simple or self.options.duplicates != "all" or not self.external_names:
             return [None] * len(seq_nums)
         number_of: dict[str, int] = {}
@@ -286,6 +297,7 @@ class TableReader:
         together = np.concatenate([_array(seq) for seq in seq_nums])
         later = later_counts(np.repeat(owners, lengths), together, _times(tables))
         if later is None:
+            # No seq_num comes twice.
             return [None] * len(seq_nums)
         return list(np.split(later, np.cumsum(lengths)[:-1]))
 
@@ -359,6 +371,7 @@ class _Chunk:
 
     def only(self, mask: np.ndarray) -> _Chunk:
         """Return the chunk with only those of its chosen rows that the mask marks."""
+        # Usually no row goes.
         if mask.all():
             return self
         rows = np.arange(self.table.num_rows)[self.rows][mask]
@@ -373,15 +386,16 @@ class _GroupRows(NamedTuple):
 def _with_chosen_rows(pieces: list[_GroupRows], chosen: Sequence[RowChoice]) -> list[_GroupRows]:
     """Return the pieces with only the chosen rows of the partition, before any cell is filled."""
     chunks = [chunk for piece in pieces for chunk in piece.chunks]
+    # Selections were not pushed down to this table.
     if not chosen or not chunks:
         return pieces
     seq_num = np.concatenate([_array(chunk.seq_num) for chunk in chunks])
     order = _order(pieces)
-    places = np.arange(len(seq_num)) if order is None else order
+    positions = np.arange(len(seq_num)) if order is None else order
     for choice in chosen:
-        places = places[choice.mask(seq_num[places])]
+        positions = positions[choice.mask(seq_num[positions])]
     mask = np.zeros(len(seq_num), bool)
-    mask[places] = True
+    mask[positions] = True
     ends = np.cumsum([len(chunk.seq_num) for chunk in chunks])
     parts = iter(np.split(mask, ends[:-1]))
     return [
@@ -395,7 +409,9 @@ def _seq_num(table: pa.Table, key: Any, piece: ChunkGroup, reader: ChunkReader) 
 
     The column is read if the numbers are not known, or do not fit the chunk's number of rows.
     """
+    # It was not asked for, as the plan knows the numbers.
     if "seq_num" not in table.column_names:
+        # A chunk of another size than planned is read, which names the damage.
         if piece.numbers is not None and len(piece.numbers) == table.num_rows:
             return piece.numbers
         table = reader.read(key, ["seq_num"])
@@ -414,6 +430,7 @@ def _index(numbers: Sequence[Numbers], order: np.ndarray | None) -> pd.Index:
     """Return the index of all rows in the given order; a RangeIndex if they are consecutive."""
     ranges = [some for some in numbers if isinstance(some, range) and len(some)]
     follow = all(one.stop == two.start for one, two in pairwise(ranges))
+    # Consecutive numbers need no memory as an index.
     if order is None and follow and sum(map(len, ranges)) == sum(map(len, numbers)):
         return pd.RangeIndex(ranges[0].start, ranges[-1].stop, name="seq_num")
     seq_num = np.concatenate([_array(some) for some in numbers])
@@ -426,6 +443,7 @@ def _times(tables: Sequence[pa.Table]) -> np.ndarray:
 
 def _order(pieces: Sequence[_GroupRows]) -> np.ndarray | None:
     """Return the order that sorts the rows of each piece; None if they are sorted."""
+    # Chunks without rewound events are in order already.
     if all(piece.simple for piece in pieces):
         return None
     orders: list[np.ndarray] = []
@@ -444,6 +462,7 @@ def _order(pieces: Sequence[_GroupRows]) -> np.ndarray | None:
 def _joined(arrays: Sequence[Any]) -> Any:
     """Concatenate arrays of one dtype, of NumPy or of pandas."""
     first = arrays[0]
+    # A partition often is one chunk; it is not copied.
     if len(arrays) == 1:
         return first
     if isinstance(first, np.ndarray):

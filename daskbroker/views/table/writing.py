@@ -28,7 +28,7 @@ __all__ = ["known_arrays", "with_arrow_lists", "without_arrays"]
 
 ARRAYS = ("raise", "drop")
 """Values of the option ``arrays``."""
-ROWS = (ex.Projection, ex.Filter, ex.Partitions)
+SELECTIONS = (ex.Projection, ex.Filter, ex.Partitions)
 """Expressions that choose columns or rows and change no cell."""
 
 
@@ -59,7 +59,7 @@ def with_arrow_lists(table: Any, given: Mapping[str, Any]) -> tuple[Any, dict[st
     objects = object_columns(table._meta)
     known = {name: given[name] for name in objects if name in given}
     names = [name for name in objects if name not in given]
-    kinds = {**known, **_found_types(table, names)}
+    kinds = {**known, **_arrow_types(table, names)}
     dtypes = {name: pd.ArrowDtype(kind) for name, kind in kinds.items()}
     meta = table._meta.assign(**{n: pd.Series([], dtype=dtype) for n, dtype in dtypes.items()})
     if kinds:
@@ -67,7 +67,7 @@ def with_arrow_lists(table: Any, given: Mapping[str, Any]) -> tuple[Any, dict[st
     return table, kinds
 
 
-def _found_types(table: Any, names: list[Any]) -> dict[str, pa.DataType]:
+def _arrow_types(table: Any, names: list[Any]) -> dict[str, pa.DataType]:
     types = CellTypes(names)
     if not names:
         return {}
@@ -86,7 +86,7 @@ def _types_of(frame: pd.DataFrame, names: list[str]) -> CellTypes:
 
 
 def _refuse(table: Any, types: CellTypes) -> None:
-    refused = [name for name, kind in types.found.items() if kind is None]
+    refused = [name for name, kind in types.types.items() if kind is None]
     if refused:
         raise BadQuery(
             f"to_parquet cannot write {_named(table, refused)}: the cells have no Arrow type in "
@@ -104,26 +104,26 @@ def _of_stream(table: Any) -> str:
     return "" if stream is None else f" of stream {stream!r}"
 
 
-def _in_arrow(frame: pd.DataFrame, kinds: Mapping[str, pa.DataType]) -> pd.DataFrame:
+def _in_arrow(frame: pd.DataFrame, types: Mapping[str, pa.DataType]) -> pd.DataFrame:
     """Convert cells to their Arrow types, but keep the columns' dtype ``object``.
 
     With Arrow list dtypes, the Parquet files would name dtypes that neither pandas nor Dask
     understands when reading them.
     """
     columns = {}
-    for name, kind in kinds.items():
+    for name, kind in types.items():
         cells = np.empty(len(frame), dtype=object)
-        for place, cell in enumerate(_as_kind(frame[name], kind).to_pandas()):
-            cells[place] = cell
+        for position, cell in enumerate(_as_arrow_type(frame[name], kind).to_pandas()):
+            cells[position] = cell
         columns[name] = pd.Series(cells, index=frame.index, dtype=object)
     return frame.assign(**columns)
 
 
-def _as_kind(cells: pd.Series, kind: pa.DataType) -> pa.Array:
+def _as_arrow_type(cells: pd.Series, arrow_type: pa.DataType) -> pa.Array:
     try:
-        return arrow_cells(cells, kind)
+        return arrow_cells(cells, arrow_type)
     except TypeError:  # the type was given by the user, and arrow_cells cannot cast to it safely
-        return pa.array([c.tolist() if hasattr(c, "tolist") else c for c in cells], kind)
+        return pa.array([c.tolist() if hasattr(c, "tolist") else c for c in cells], arrow_type)
 
 
 def without_arrays(table: Any, arrays: str) -> Any:
@@ -161,7 +161,7 @@ def without_arrays(table: Any, arrays: str) -> Any:
 def known_arrays(table: Any) -> frozenset[Any]:
     """Return the names of those columns that are known to hold arrays without reading them."""
     expr = table.expr
-    while isinstance(expr, ROWS):
+    while isinstance(expr, SELECTIONS):
         expr = expr.frame
     if not isinstance(expr, FromPartitions):
         return frozenset()

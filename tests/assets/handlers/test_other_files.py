@@ -137,7 +137,7 @@ def test_parts_of_an_image_that_are_larger_than_it(tmp_path, reader):
 
 def test_compressions_of_unknown_size_are_not_read(tmp_path, reader):
     tifffile.imwrite(tmp_path / "f.tif", np.zeros((64, 64, 3), np.uint8), compression="webp")
-    with pytest.raises(FillError, match="compressed by WEBP, which is not read"):
+    with pytest.raises(FillError, match="compressed by WEBP, which is not supported"):
         reader.stream(PAGES, tmp_path / "f.tif", (1, 64, 64, 3), [0])
 
 

@@ -149,7 +149,7 @@ def test_files_of_other_shape_make_a_list(tmp_path, reader):
         ({"template": "{:999999999d}.tif"}, "fields other than a whole number"),
         ({"template": "%999999999d.tif"}, "wider than 64 digits"),
         ({"template": "%(x)s.tif"}, "fields other than %s and %d"),
-        ({"template": "{"}, "is none"),
+        ({"template": "{"}, "is not valid"),
         ({"template": "{}", "chunk_shape": [4, 6, 8]}, "files of 4 frames do not make events of 6"),
     ],
 )

@@ -72,12 +72,12 @@ def test_found_by_resource_in_the_order_of_the_question(many):
     asked = pa.array([ids[place] for place in places])
     seen = np.zeros(len(places), int)
     for found in references_of(header).find(asked):
-        numbers = places[found.places]
+        numbers = places[found.positions]
         assert found.indices is None
         assert found.resource["resource_path"] == f"{numbers[0] // EACH}.h5"
         assert found.datums.columns["point_number"].tolist() == (numbers % EACH).tolist()
         assert set(found.datums.columns["file"].tolist()) == {numbers[0] // EACH}
-        seen[found.places] += 1
+        seen[found.positions] += 1
     assert (seen == 1).all()
 
 
@@ -117,7 +117,7 @@ def test_datums_with_differing_keywords(db):
     insert_all(db, run.stop())
     rows = {}
     for found in references_of(db[-1]).find(pa.array(ids)):
-        rows.update(zip(found.places.tolist(), found.datums.rows(), strict=True))
+        rows.update(zip(found.positions.tolist(), found.datums.rows(), strict=True))
     assert [rows[place] for place in range(len(ids))] == kwargs
 
 
@@ -136,7 +136,7 @@ def test_an_open_run_is_looked_up_anew(db):
     assert before.token != after.token
     assert len(list(after.find(pa.array([first, second])))) >= 1
     copy = pickle.loads(pickle.dumps(after))
-    assert sum(len(found.places) for found in copy.find(pa.array([second, first]))) == 2
+    assert sum(len(found.positions) for found in copy.find(pa.array([second, first]))) == 2
 
 
 # -- frames ----------------------------------------------------------------------------------

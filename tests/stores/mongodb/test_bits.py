@@ -32,7 +32,7 @@ def flip(data, bit):
 @pytest.fixture(params=[0, 2**20], ids=["columns", "whole"])
 def header(mongo, request, monkeypatch):
     """A sealed run, its columns apart or together."""
-    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", request.param)
+    monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", request.param)
     insert_all(mongo, RUN)
     return mongo["the-run"]
 
@@ -65,7 +65,7 @@ def test_a_body_of_another_type(header, column, raw, body):
 
 
 def test_columns_that_were_swapped(mongo, raw, monkeypatch):
-    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", 0)
     insert_all(mongo, RUN)
     columns = raw.event_chunk_column
     other = columns.find_one({"column": "seq_num"})["body"]

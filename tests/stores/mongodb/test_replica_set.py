@@ -16,9 +16,9 @@ import daskbroker
 from daskbroker.core.errors import StoreUnavailable
 from daskbroker.stores.mongodb import chunk_store, sealing
 from daskbroker.stores.mongodb.acknowledgement import insert_seconds
-from daskbroker.stores.mongodb.database import CHUNKS, Database
+from daskbroker.stores.mongodb.database import CHUNK_COLLECTION, Database
 from daskbroker.stores.mongodb.journal import row_batches
-from daskbroker.stores.mongodb.sealed_rows import MARKS
+from daskbroker.stores.mongodb.sealed_rows import SEALED_MARK
 from daskbroker.testing import assert_documents_equal, external_run, make_run, paged_run
 from daskbroker.testing.crowd import main as crowd
 from daskbroker.testing.kill import until_it_answers
@@ -56,7 +56,7 @@ def insert_until_stored(db, documents):
 def test_writes_wait_for_a_majority_unless_the_uri_says_otherwise(options, expected):
     database = Database(f"mongodb://127.0.0.1:9/db{options}")
     with closing(database):
-        for collection in ("run_start", "event_descriptor", "event", "datum", CHUNKS):
+        for collection in ("run_start", "event_descriptor", "event", "datum", CHUNK_COLLECTION):
             assert database.collection(collection).write_concern.document == expected
 
 
@@ -194,7 +194,7 @@ def test_a_change_of_primary_after_rows_were_removed(members, name, monkeypatch)
         assert_documents_equal(documents, db[-1].documents())
         with pymongo.MongoClient(members.uri(name)) as client:
             events = client.get_default_database().event
-            assert events.count_documents({"descriptor": {"$ne": MARKS}}) == 0
+            assert events.count_documents({"descriptor": {"$ne": SEALED_MARK}}) == 0
 
 
 # -- spool -------------------------------------------------------------------------------------

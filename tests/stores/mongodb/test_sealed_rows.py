@@ -132,7 +132,7 @@ def test_a_different_event_under_the_uid_of_one_just_sealed_is_refused(mongo, ot
 def test_events_that_no_journal_holds_are_stored_once_by_several_processes(
     mongo, others, late, monkeypatch
 ):
-    monkeypatch.setattr(writing, "LARGEST", 10)
+    monkeypatch.setattr(writing, "MAX_DOCUMENT_BYTES", 10)
     insert(mongo, RUN[:2])
     first, second = others(), others()
     first.do(insert, singly(EVENTS[:1]))
@@ -193,7 +193,7 @@ def test_many_marks_are_removed_some_at_a_time(mongo, raw, monkeypatch):
     monkeypatch.setattr(sealed_rows, "MOST_REMOVED", 30)
     insert(mongo, RUN[:2])
     marks = [
-        {"uid": f"old-{n}", "descriptor": sealed_rows.MARKS, "time": n, "chunk": "c"}
+        {"uid": f"old-{n}", "descriptor": sealed_rows.SEALED_MARK, "time": n, "chunk": "c"}
         for n in range(100)
     ]
     raw.event.insert_many(marks)

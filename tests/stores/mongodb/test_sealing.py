@@ -17,11 +17,11 @@ from daskbroker.core.errors import (
     StoreReadOnly,
 )
 from daskbroker.stores.mongodb import chunk_store, sealing
-from daskbroker.stores.mongodb.sealed_rows import MARKS
+from daskbroker.stores.mongodb.sealed_rows import SEALED_MARK
 from daskbroker.testing import RunBuilder, assert_documents_equal, make_run
 from daskbroker.testing.runs import page_of
 
-ROWS = {"descriptor": {"$ne": MARKS}}
+ROWS = {"descriptor": {"$ne": SEALED_MARK}}
 """Of the journal; the rest are marks of those that have left it."""
 
 
@@ -205,14 +205,14 @@ def test_an_event_that_no_document_can_hold_is_refused_whole(mongo, raw):
 
 
 def test_chunks_are_cut_where_a_column_would_not_fit(mongo, raw, monkeypatch, run):
-    monkeypatch.setattr(chunk_store, "LARGEST", 1500)
-    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(chunk_store, "MAX_DOCUMENT_BYTES", 1500)
+    monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", 0)
     assert mongo.seal() > 1
     check(mongo, run)
 
 
 def test_lost_and_damaged_columns_are_named(mongo, run, raw, monkeypatch):
-    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", 0)
     mongo.seal()
     table = mongo["the-run"].table()
     body = bytearray(raw.event_chunk_column.find_one({"column": "data:y"})["body"])

@@ -27,7 +27,7 @@ from daskbroker.views.rows import RowGroup, coalesce, cut_groups
 def group(low, high, stored, size=1000):
     dense = stored == high - low + 1
     return RowGroup(
-        places=(0,), run="r", simple=dense, rows=stored if dense else None, bytes=size,
+        indices=(0,), run="r", simple=dense, rows=stored if dense else None, bytes=size,
         seq_min=low, seq_max=high, time_min=0.0, time_max=1.0, stored=stored,
     )  # fmt: skip
 

@@ -99,11 +99,11 @@ def test_an_unfinished_grid_whose_plan_tells_no_positions_is_an_error(db):
 
 NO_GRID = [
     ({"hints": {}}, "hints.dimensions, which names the motors of each axis, is missing"),
-    ({"shape": None}, "start.shape has to be a list of numbers, and is None"),
+    ({"shape": None}, "start.shape must be a list of numbers, not None"),
     ({"shape": [3]}, r"start.shape \[3\] has 1 axes, hints.dimensions 2"),
     ({"shape": [2, 4]}, r"an event has seq_num 9, and a grid of \[2, 4\] has 8 points"),
-    ({"shape": [3, "4"]}, "start.shape has to be a list of numbers"),
-    ({"snaking": [True]}, "start.snaking has to have a value for each axis"),
+    ({"shape": [3, "4"]}, "start.shape must be a list of numbers"),
+    ({"snaking": [True]}, "start.snaking must have a value for each axis"),
     ({"snaking": [False, True]}, "at seq_num 8 m1 was at 3, where the grid has 0"),
     ({"hints": {"gridding": "spiral", "dimensions": [[["m0"], "primary"], [["m1"], "primary"]]}},
      "hints.gridding is 'spiral'"),
@@ -223,5 +223,5 @@ def test_a_scan_is_selected_by_its_motor(db, positions):
 def test_an_index_has_to_be_one_number_for_each_event(db):
     header = put(db, grid_run((2, 2)))
     for name in ("spectrum", "gone"):
-        with pytest.raises(BadQuery, match=f"index='{name}' has to be a variable with one number"):
+        with pytest.raises(BadQuery, match=f"index='{name}' must be a variable with one number"):
             header.dataset(index=name)

@@ -99,16 +99,16 @@ def test_what_is_held_counts_for_all_that_read(plan):
             next(first), next(second)
         assert len(list(first)) == len(list(second)) == 0
         assert len(asked) == 2 * CHUNKS
-        assert ahead._held == 0
+        assert ahead._bytes_in_flight == 0
 
 
 def test_closing_early_gives_back_what_is_held(plan):
     with dask.config.set(settings(plan, 3)), Prefetcher() as ahead:
         tables = ahead.tables(plan, range(CHUNKS))
         next(tables)
-        assert ahead._held > 0
+        assert ahead._bytes_in_flight > 0
         tables.close()
-        assert ahead._held == 0
+        assert ahead._bytes_in_flight == 0
 
 
 def threads(prefix):

@@ -11,7 +11,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
-from daskbroker.core.schema import TIME
+from daskbroker.core.schema import TIME_DTYPE
 from daskbroker.testing import RunBuilder, make_run, rewound_run
 
 
@@ -81,7 +81,7 @@ def test_the_zone_of_the_broker_is_for_what_is_computed(tmp_path):
         results = db().table("primary")
         for table in (header.table(), empty.table(), results, buffer, results[results.x < 0]):
             computed = table.compute()
-            assert str(table.dtypes["time"]) == str(computed["time"].dtype) == TIME
+            assert str(table.dtypes["time"]) == str(computed["time"].dtype) == TIME_DTYPE
             local = db.tz_convert(computed)
             assert str(local["time"].dtype) == "datetime64[us, Europe/Berlin]"
             assert local.attrs == computed.attrs

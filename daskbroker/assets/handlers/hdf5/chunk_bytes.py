@@ -138,7 +138,7 @@ class ChunkBytes:
         if stored.offset < 0:
             chunk = np.broadcast_to(np.asarray(self.fill, self.dtype), self.chunk)
         else:
-            into = self._whole(parts, out)
+            into = self._equal_region(parts, out)
             if into is None:
                 data = np.empty(self.filters.size, np.uint8)
             else:
@@ -146,15 +146,17 @@ class ChunkBytes:
             try:
                 self._decode(file, stored, data)
             except Damaged as error:
-                place = tuple(part.chunk for part in parts)
-                raise FillError(f"the chunk {place} of the dataset is damaged: {error}") from None
+                position = tuple(part.chunk for part in parts)
+                raise FillError(
+                    f"the chunk {position} of the dataset is damaged: {error}"
+                ) from None
             if into is not None:
                 return
             chunk = data.view(self.dtype).reshape(self.chunk)
         inside = take_region(chunk, [part.inside for part in parts])
         put_region(out, [part.outside for part in parts], inside)
 
-    def _whole(self, parts: tuple[_Part, ...], out: np.ndarray) -> np.ndarray | None:
+    def _equal_region(self, parts: tuple[_Part, ...], out: np.ndarray) -> np.ndarray | None:
         """Return the contiguous part of the result that equals the chunk; None if there is none."""
         whole = (
             isinstance(part.inside, range) and part.inside == range(side)
@@ -168,7 +170,7 @@ class ChunkBytes:
     def _decode(self, file: int, stored: StoredChunk, out: np.ndarray) -> None:
         # pread would allocate the claimed size, even if the file is shorter.
         if stored.offset + stored.size > self.state[2] or stored.size > self.filters.most:
-            raise Damaged(f"it takes {stored.size:,} bytes, more than there are or can be")
+            raise Damaged(f"its size of {stored.size:,} bytes is not possible in this file")
         data = os.pread(file, stored.size, stored.offset)
         self.filters.decode(memoryview(data), stored.mask, out)
 
@@ -218,10 +220,10 @@ def is_written(file: int) -> bool:
 
 def _parts(axis: Axis, side: int) -> list[_Part]:
     """Divide an axis by chunks; evenly spaced places in a chunk become a range."""
-    places = np.array([axis] if isinstance(axis, int) else axis, dtype=np.int64)
-    chunks = places // side
+    positions = np.array([axis] if isinstance(axis, int) else axis, dtype=np.int64)
+    chunks = positions // side
     parts = []
     for chunk in np.unique(chunks).tolist():
         outside = np.flatnonzero(chunks == chunk)
-        parts.append(_Part(chunk, as_axis(places[outside] - chunk * side), outside))
+        parts.append(_Part(chunk, as_axis(positions[outside] - chunk * side), outside))
     return parts

@@ -15,7 +15,7 @@ MOST_CHUNKS = 2**17
 FEW = 16
 """Maximum number of chunks that are looked up one by one."""
 
-ChunkPlace = tuple[int, ...]
+ChunkPosition = tuple[int, ...]
 
 
 class StoredChunk(NamedTuple):
@@ -42,22 +42,22 @@ class ChunkIndex:
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._dataset = dataset
-        self._known: dict[ChunkPlace, StoredChunk] = {}
+        self._known: dict[ChunkPosition, StoredChunk] = {}
         self._table: np.ndarray | None = None
 
-    def find(self, places: Sequence[ChunkPlace]) -> list[StoredChunk]:
-        """Return the stored chunks at some places of the grid."""
+    def find(self, positions: Sequence[ChunkPosition]) -> list[StoredChunk]:
+        """Return the stored chunks at some positions in the grid of chunks."""
         if self._table is None:
-            new = [place for place in places if place not in self._known]
+            new = [position for position in positions if position not in self._known]
             if len(self._known) + len(new) <= FEW:
-                for place in new:
-                    self._known[place] = self._ask(place)
-                return [self._known[place] for place in places]
+                for position in new:
+                    self._known[position] = self._ask(position)
+                return [self._known[position] for position in positions]
             self._table = chunk_table(self._dataset)
-        return [StoredChunk(*self._table[place].tolist()) for place in places]
+        return [StoredChunk(*self._table[position].tolist()) for position in positions]
 
-    def _ask(self, place: ChunkPlace) -> StoredChunk:
-        corner = tuple(at * side for at, side in zip(place, self._dataset.chunks))
+    def _ask(self, position: ChunkPosition) -> StoredChunk:
+        corner = tuple(at * side for at, side in zip(position, self._dataset.chunks))
         info = self._dataset.id.get_chunk_info_by_coord(corner)
         offset = -1 if info.byte_offset is None else info.byte_offset
         return StoredChunk(offset, info.size, info.filter_mask)

@@ -33,49 +33,49 @@ class ConcatenatedRows:
         The same dataset, read from its sources.
     """
 
-    def __init__(self, whole: RowSource, parts: VirtualRows) -> None:
-        self._whole, self._parts = whole, parts
-        self.name, self.dtype = whole.name, whole.dtype
+    def __init__(self, dataset: RowSource, rows: VirtualRows) -> None:
+        self._dataset, self._rows = dataset, rows
+        self.name, self.dtype = dataset.name, dataset.dtype
 
     @classmethod
-    def of(cls, whole: RowSource, parts: VirtualRows) -> ConcatenatedRows | None:
+    def of(cls, dataset: RowSource, rows: VirtualRows) -> ConcatenatedRows | None:
         """Return the dataset, or None if it is not a concatenation."""
-        return cls(whole, parts) if parts.is_concatenation() else None
+        return cls(dataset, rows) if rows.is_concatenation() else None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape, with the number of rows that exist now."""
-        return self._whole.shape
+        return self._dataset.shape
 
     @property
     def maximum(self) -> tuple[int | None, ...]:
         """Maximum length of each dimension; None if unlimited."""
-        return self._whole.maximum
+        return self._dataset.maximum
 
     @property
     def opened(self) -> dict[str, Identity]:
         """Its file and those of the sources read so far, each with its identity when opened."""
-        return self._parts.opened
+        return self._rows.opened
 
     @property
     def watched(self) -> bool:
         """Whether all files were opened to be watched while they are written."""
-        return self._whole.watched and self._parts.watched
+        return self._dataset.watched and self._rows.watched
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Return the bytes of the files that hold ``rows``, or all rows if None; None: unknown."""
-        return self._whole.stored(rows)
+        return self._dataset.stored(rows)
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`~.rows.read_rows`."""
-        source = self._parts if self._parts.is_as_mapped(rows) else self._whole
+        source = self._rows if self._rows.is_as_mapped(rows) else self._dataset
         return source.read(rows, axes)
 
     def locate(self, rows: np.ndarray) -> Located:
         """Return where some rows lie in the sources."""
-        return self._parts.locate(rows)
+        return self._rows.locate(rows)
 
     def refresh(self) -> None:
         """Update the shape with the rows that writers added."""
-        self._whole.refresh()
-        self._parts.refresh()
+        self._dataset.refresh()
+        self._rows.refresh()

@@ -24,7 +24,7 @@ from ..rows import (
     locate_events,
     read_cell,
     read_events,
-    whole,
+    whole_region,
 )
 from ..stored_frames import CellFrames, NoReference, StoredRows
 from .files import open_file
@@ -80,14 +80,17 @@ class AreaDetectorTimes(BlockHandler):
         self._datasets = OpenDatasets(path, swmr=swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        places = datums.integers("point_number")
+        positions = datums.integers("point_number")
         axes = axes_of(roi, (self._per_point,)) if self._per_point != 1 else (0,)
         if self._per_point == 1:
             axes_of(roi, ())  # raises if a region of a number is requested
-        total = np.zeros((len(places), *shape_of(axes)))
+        total = np.zeros((len(positions), *shape_of(axes)))
         for name, unit in self.parts:
             source = self._datasets.get(name, self.readable)
-            total += read_events(source, places, self._per_point, axes, whole(source.shape)) * unit
+            total += (
+                read_events(source, positions, self._per_point, axes, whole_region(source.shape))
+                * unit
+            )
         return total
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
@@ -134,10 +137,11 @@ class Xspress3(BlockHandler):
         axes = axes_of(roi, source.shape[2:])
         out = np.empty((datums.count, *shape_of(axes)), source.dtype.newbyteorder("="))
         for channel in np.unique(channels).tolist():
+            # Channels count from 1.
             if not 1 <= channel <= source.shape[1]:
                 raise FillError(f"there is no channel {channel} among {source.shape[1]}")
             of_it = np.flatnonzero(channels == channel)
-            view = (range(source.shape[0]), channel - 1, *whole(source.shape[2:]))
+            view = (range(source.shape[0]), channel - 1, *whole_region(source.shape[2:]))
             out[of_it] = read_events(source, frames[of_it], 1, (0, *axes), view)
         return out
 
@@ -154,15 +158,17 @@ class Xspress3(BlockHandler):
         source = self._source()
         channels, frames = _channels_and_frames(datums)
         outside = (channels < 1) | (channels > source.shape[1]) | (frames >= source.shape[0])
+        # A reference must not lead to bytes of another cell.
         if outside.any():
             raise NoReference(f"{source.name!r} of {source.shape} does not have all cells")
         stored, which, rows = source.locate(frames)
         used, numbers = np.unique(np.stack([which, channels]), axis=1, return_inverse=True)
-        parts = [stored[place].channel(channel - 1) for place, channel in used.T.tolist()]
+        parts = [stored[position].channel(channel - 1) for position, channel in used.T.tolist()]
         return cell_frames(parts, numbers.ravel(), rows, 1, has_axis=False)
 
     def _source(self) -> Rows:
         source = self._datasets.get(self._key, self.readable)
+        # Frames, channels and bins.
         if len(source.shape) != 3:
             raise FillError(
                 f"the dataset {self._key!r} has the shape {source.shape}, not 3 lengths"
@@ -218,8 +224,8 @@ class FlyScan(BlockHandler):
         if len(targets) > 1:
             raise NoReference(f"datums of one key name several datasets: {sorted(targets)}")
         source = self._source(targets.pop() if targets else "data")
-        places = np.zeros(datums.count, np.int64)
-        return locate_events(source, places, source.shape[0], whole(source.shape))
+        positions = np.zeros(datums.count, np.int64)
+        return locate_events(source, positions, source.shape[0], whole_region(source.shape))
 
     def _source(self, target: str) -> Rows:
         name = target if target == "data" else f"NDAttributes/{target}"
@@ -262,6 +268,7 @@ class Eiger(BlockHandler):
         sources = self._sources(row[0])
         counts = [source.shape[0] for source in sources]
         frame = sources[0].shape[1:]
+        # Without a number the cell is the whole series.
         if row[1] is None:
             axes = axes_of(roi, (sum(counts), *frame))
         else:
@@ -274,7 +281,7 @@ class Eiger(BlockHandler):
         for source, low, high in zip(sources, starts, starts[1:]):
             of_it = np.flatnonzero((wanted >= low) & (wanted < high))
             if len(of_it):
-                view = whole(source.shape)
+                view = whole_region(source.shape)
                 out[of_it] = read_events(source, wanted[of_it] - low, 1, (0, *axes[1:]), view)
         return out[0] if isinstance(axes[0], int) else out
 
@@ -293,16 +300,17 @@ class Eiger(BlockHandler):
 
     def frames_of(self, datums: Datums) -> CellFrames:
         parts: list[tuple[np.ndarray, CellFrames]] = []
-        for place, (seq_id, number) in enumerate(_eiger_rows(datums)):
+        for position, (seq_id, number) in enumerate(_eiger_rows(datums)):
             stored, numbers, rows = _located(self._sources(seq_id), number)
             width = len(rows) if number is None else 1
             found = cell_frames(stored, numbers, rows, width, has_axis=number is None)
-            parts.append((np.array([place]), found))
+            parts.append((np.array([position]), found))
         return CellFrames.joined(datums.count, parts)
 
     def _sources(self, seq_id: int) -> list[Rows]:
         path = f"{self._stem}_{seq_id}_master.h5"
         known, state = self._series.get(seq_id), identity(self.readable.check(path))
+        # The master file was replaced, or is new.
         if known is None or known.state != state:
             known = self._series[seq_id] = _Series(path, state)
         return known.sources(self.readable)
@@ -312,6 +320,7 @@ def _eiger_rows(datums: Datums) -> list[tuple[int, int | None]]:
     columns = dict(datums.columns)
     given = columns.pop("frame_num", None)
     numbers: Sequence[int | None] = [None] * datums.count
+    # Some datums have a number, and others mean the whole series.
     if given is not None and any(number is not None for number in given):
         numbers = Datums({"frame_num": given}, datums.count).integers("frame_num").tolist()
     return list(zip(Datums(columns, datums.count).integers("seq_id").tolist(), numbers))
@@ -402,20 +411,20 @@ class SingleHDF5(BlockHandler):
         self._template, self._per_point = check_percent(template), int(frame_per_point)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        places = datums.integers("point_number")
+        positions = datums.integers("point_number")
         picked = axes_of(roi[:1], (self._per_point,))[0]
         if isinstance(picked, int):
-            cells = (self._frame(int(p) * self._per_point + picked, roi[1:]) for p in places)
-            return gather(cells, len(places))
-        if len(places) and not len(picked):
-            source = self._source(int(places[0]) * self._per_point)
+            cells = (self._frame(int(p) * self._per_point + picked, roi[1:]) for p in positions)
+            return gather(cells, len(positions))
+        if len(positions) and not len(picked):
+            source = self._source(int(positions[0]) * self._per_point)
             inner = shape_of(axes_of(roi[1:], source.shape))
-            return np.empty((len(places), 0, *inner), source.dtype.newbyteorder("="))
+            return np.empty((len(positions), 0, *inner), source.dtype.newbyteorder("="))
         cells = (
             np.stack([self._frame(int(p) * self._per_point + int(n), roi[1:]) for n in picked])
-            for p in places
+            for p in positions
         )
-        return gather(cells, len(places))
+        return gather(cells, len(positions))
 
     def _frame(self, number: int, roi: Roi) -> np.ndarray:
         return read_cell(self._source(number), roi)
@@ -429,16 +438,16 @@ class SingleHDF5(BlockHandler):
         return None if first is None else first.dtype.newbyteorder("=")
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
-        places = datums.integers("point_number")
-        if not len(places) or not self._per_point:
+        positions = datums.integers("point_number")
+        if not len(positions) or not self._per_point:
             return None
-        last = (int(places.max()) + 1) * self._per_point - 1
+        last = (int(positions.max()) + 1) * self._per_point - 1
         files = count_files(self._name, last, self.readable)
         return FramesThere(files, "point_number", self._per_point, option="frame_per_point")
 
     def frames_of(self, datums: Datums) -> CellFrames:
-        places = datums.integers("point_number")
-        numbers = (places[:, None] * self._per_point + np.arange(self._per_point)).ravel()
+        positions = datums.integers("point_number")
+        numbers = (positions[:, None] * self._per_point + np.arange(self._per_point)).ravel()
         stored = []
         for number in numbers.tolist():
             source = self._source(number)
@@ -448,8 +457,8 @@ class SingleHDF5(BlockHandler):
         return cell_frames(stored, which, np.zeros_like(which), self._per_point, has_axis=True)
 
     def _first(self, datums: Datums) -> Rows | None:
-        places = datums.integers("point_number")
-        return self._source(int(places[0]) * self._per_point) if len(places) else None
+        positions = datums.integers("point_number")
+        return self._source(int(positions[0]) * self._per_point) if len(positions) else None
 
     def _source(self, number: int) -> Rows:
         return OpenDatasets(self._name(number), swmr=False).get(self._key, self.readable)

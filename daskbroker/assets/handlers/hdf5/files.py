@@ -16,7 +16,7 @@ DRIVER = "sec2"
 
 __all__ = ["offer", "open_dataset", "open_file"]
 
-SHOWN = 8
+MAX_NAMED_DATASETS = 8
 """Maximum number of datasets of a file that an error message names."""
 
 
@@ -92,7 +92,7 @@ def offer(file: h5py.File) -> str:
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> bool | None:
         if isinstance(item, h5py.Dataset):
             names.append(f"/{name}")
-        return len(names) >= SHOWN or None
+        return len(names) >= MAX_NAMED_DATASETS or None
 
     file.visititems(visit)
     return f"it has {listed(map(repr, names), none='no datasets')}"

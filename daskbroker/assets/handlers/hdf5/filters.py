@@ -2,7 +2,7 @@
 
 A decoder gets the stored bytes and an output buffer of exactly the right size. The sizes in a
 chunk's header are compared with that buffer first, so that no decoder takes memory or time as a
-damaged or malicious header asks for.
+damaged or malicious header declares.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Filters:
             If the chunk does not have the right size, or is not valid output of its filters.
         """
         pairs = list(zip(self.codes, self.values))
-        applied = [pair for place, pair in enumerate(pairs) if not mask >> place & 1]
+        applied = [pair for position, pair in enumerate(pairs) if not mask >> position & 1]
         for number in reversed(range(len(applied))):
             code, values = applied[number]
             if code == FLETCHER32:
@@ -168,7 +168,7 @@ def _checked(data: memoryview) -> memoryview:
     if len(stored) != CHECKSUM:
         raise Damaged("it is too short for its checksum")
     found = int(imagecodecs.h5checksum_fletcher32(content)).to_bytes(CHECKSUM, "little")
-    if stored not in (found, bytes(found[place] for place in (1, 0, 3, 2))):
+    if stored not in (found, bytes(found[position] for position in (1, 0, 3, 2))):
         raise Damaged("its checksum differs from the stored one")
     return content
 

@@ -11,7 +11,7 @@ from ....core.errors import FillError
 from ....core.name_lists import listed
 from ...regions import Roi, axes_of
 from ..contract import Block, BlockHandler, Datums, FramesThere
-from ..rows import OneFrame, Rows, locate_events, read_events, whole
+from ..rows import OneFrame, Rows, locate_events, read_events, whole_region
 from ..stored_frames import CellFrames
 from ..stream_rows import StreamRows
 from .open_datasets import HDF5Rows, OpenDatasets
@@ -51,9 +51,9 @@ class AreaDetectorHDF5(BlockHandler):
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         source = self._frames()
-        places = datums.integers("point_number")
+        positions = datums.integers("point_number")
         axes = axes_of(roi, (self._per_point, *source.shape[1:]))
-        return read_events(source, places, self._per_point, axes, whole(source.shape))
+        return read_events(source, positions, self._per_point, axes, whole_region(source.shape))
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         return (self._per_point, *self._frames().shape[1:])
@@ -67,8 +67,8 @@ class AreaDetectorHDF5(BlockHandler):
 
     def frames_of(self, datums: Datums) -> CellFrames:
         source = self._frames()
-        places = datums.integers("point_number")
-        return locate_events(source, places, self._per_point, whole(source.shape))
+        positions = datums.integers("point_number")
+        return locate_events(source, positions, self._per_point, whole_region(source.shape))
 
     def _frames(self) -> Rows:
         """Return the dataset; a single frame gets a leading dimension of frames."""
@@ -132,9 +132,9 @@ class FrameHDF5(BlockHandler):
         self._datasets = OpenDatasets(path, swmr=swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        source, places = self._find(datums)
+        source, positions = self._find(datums)
         axes = axes_of(roi, (self._per_point, *source.shape[1:]))
-        return read_events(source, places, self._per_point, axes, whole(source.shape))
+        return read_events(source, positions, self._per_point, axes, whole_region(source.shape))
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         return (self._per_point, *self._find(datums)[0].shape[1:])
@@ -148,8 +148,8 @@ class FrameHDF5(BlockHandler):
         return FramesThere(rows, name, self._per_point, option="frame_per_point")
 
     def frames_of(self, datums: Datums) -> CellFrames:
-        source, places = self._find(datums)
-        return locate_events(source, places, self._per_point, whole(source.shape))
+        source, positions = self._find(datums)
+        return locate_events(source, positions, self._per_point, whole_region(source.shape))
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
@@ -159,8 +159,8 @@ class FrameHDF5(BlockHandler):
         names = sorted(set(map(str, columns.pop("dataset", [self._dataset]))))
         if len(names) > 1:
             raise FillError(f"datums of one key name several datasets: {listed(map(repr, names))}")
-        places = Datums(columns, datums.count).integers("frame", "point_number")
-        return self._datasets.get(names[0] if names else self._dataset, self.readable), places
+        positions = Datums(columns, datums.count).integers("frame", "point_number")
+        return self._datasets.get(names[0] if names else self._dataset, self.readable), positions
 
 
 class StreamHDF5(StreamRows):

@@ -94,14 +94,14 @@ class ChunkGuard:
         if not all(len(side) for side in sides) or not self._waiting[np.ix_(*sides)].any():
             return
         file = self._dataset.file.id.get_vfd_handle()
-        for place in itertools.product(*(side.tolist() for side in sides)):
-            if self._waiting[place]:
-                self._check_chunk(file, place)
-                self._waiting[place] = False
+        for position in itertools.product(*(side.tolist() for side in sides)):
+            if self._waiting[position]:
+                self._check_chunk(file, position)
+                self._waiting[position] = False
         self._left = int(self._waiting.sum())
 
-    def _check_chunk(self, file: int, place: tuple[int, ...]) -> None:
-        offset, stored, mask = self._index.find([place])[0]
+    def _check_chunk(self, file: int, position: tuple[int, ...]) -> None:
+        offset, stored, mask = self._index.find([position])[0]
         if offset < 0:  # never written
             return
         applied = [pair for bit, pair in enumerate(self._filters) if not mask >> bit & 1]
@@ -117,10 +117,10 @@ class ChunkGuard:
                 self._check_each(os.pread(file, stored, offset), applied)
         except (_TooLarge, Damaged) as error:
             raise FillError(
-                f"the chunk {place} of the dataset {self._dataset.name!r} is damaged: it {error}, "
-                f"far more than the {self._size} of a chunk"
+                f"the chunk {position} of the dataset {self._dataset.name!r} is damaged: it "
+                f"{error}, far more than the {self._size} of a chunk"
                 if isinstance(error, _TooLarge)
-                else f"the chunk {place} of the dataset {self._dataset.name!r} cannot be read "
+                else f"the chunk {position} of the dataset {self._dataset.name!r} cannot be read "
                 f"safely: {error}"
             ) from None
 
@@ -143,7 +143,9 @@ class ChunkGuard:
                 continue
             size = len(data) if code == SHUFFLE else _unpacked(code, values, data, self._most)
             if number > first and size is None:
-                raise Damaged(f"nothing tells how much filter {code} makes of it for the next one")
+                raise Damaged(
+                    f"the size of what filter {code} produces for the next filter is unknown"
+                )
             self._believed(size or 0)
             if number > first:
                 out = np.empty(size or 0, np.uint8)

@@ -114,7 +114,7 @@ class LinkedFiles:
             links, or a link is of a kind that cannot be followed.
         """
         file = start or self.first
-        here, parts, followed = _root(file), deque(_parts(name)), 0
+        here, parts, followed = _root(file), deque(_steps_of(name)), 0
         while parts:
             part = parts.popleft()
             link = _link(file, here, part, name)
@@ -139,7 +139,7 @@ class LinkedFiles:
                     f"{file.path!r}: the link {os.fsdecode(part)!r} is of a kind that libraries "
                     "define themselves; it is not followed where readable roots are set"
                 )
-            parts.extendleft(reversed(_parts(target)))
+            parts.extendleft(reversed(_steps_of(target)))
         if not isinstance(here, h5d.DatasetID):
             raise FillError(f"{name!r} is a group of the file, not a dataset; {offer(file.file)}")
         return file, h5py.Dataset(here)
@@ -149,7 +149,7 @@ def _root(file: LinkedFile) -> h5g.GroupID:
     return h5o.open(file.file.id, b"/")
 
 
-def _parts(name: str) -> list[bytes]:
+def _steps_of(name: str) -> list[bytes]:
     if "\0" in name:
         raise FillError(f"the name {name!r} contains a null character")
     return [os.fsencode(part) for part in name.split("/") if part not in ("", ".")]

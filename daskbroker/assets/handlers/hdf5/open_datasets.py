@@ -23,7 +23,7 @@ __all__ = ["HDF5Rows", "OpenDatasets"]
 HDF5Rows: TypeAlias = "RowSource | VirtualRows | ConcatenatedRows"
 """A dataset, which tells by ``maximum`` how far each dimension may grow; None: without limit."""
 
-DEEPEST = 8
+MAX_VIRTUAL_DEPTH = 8
 """Maximum depth of virtual datasets whose sources are virtual datasets."""
 
 
@@ -96,7 +96,7 @@ class OpenDatasets:
         return True
 
     def refresh(self) -> bool:
-        """See the rows that a writer added; return False if a file is not open to be watched."""
+        """Take in rows that a writer added; return False if a file was not opened for watching."""
         with self._lock:
             watched = all(entry.rows.watched for entry in self._open.values())
             if watched:
@@ -108,9 +108,11 @@ class OpenDatasets:
 def _open_rows(path: str, name: str, *, swmr: bool, readable: ReadableRoots) -> HDF5Rows:
     if readable.roots is None:
         return _open_anywhere(
-            open_file(path, swmr=swmr, readable=readable), name, swmr=swmr, depth=DEEPEST
+            open_file(path, swmr=swmr, readable=readable), name, swmr=swmr, depth=MAX_VIRTUAL_DEPTH
         )
-    return _open_linked(LinkedFiles(path, swmr=swmr, readable=readable), None, name, DEEPEST)
+    return _open_linked(
+        LinkedFiles(path, swmr=swmr, readable=readable), None, name, MAX_VIRTUAL_DEPTH
+    )
 
 
 def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF5Rows:
@@ -145,7 +147,8 @@ def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth:
         return _rows_of(dataset, plist)
     if depth == 0:
         raise FillError(
-            f"more than {DEEPEST} virtual datasets refer from one to the next, at {name!r}"
+            f"more than {MAX_VIRTUAL_DEPTH} virtual datasets refer from one to the next, at "
+            f"{name!r}"
         )
     return VirtualRows(
         files, file, dataset, lambda where, of: _open_linked(files, where, of, depth - 1)

@@ -26,7 +26,7 @@ __all__ = ["RowSource", "dtype_as_read", "read_rows"]
 GAP = 64 * 1024
 """Maximum bytes between wanted rows that are read and dropped rather than skipped: a separate read
 costs as much as reading this many bytes."""
-PIECE = 16 * 2**20
+MAX_READ_BYTES = 16 * 2**20
 """Maximum bytes that are read at a time if more is read than wanted."""
 
 
@@ -61,7 +61,7 @@ class RowSource:
     """
 
     def __init__(self, dataset: h5py.Dataset, plist: h5p.PropDCID | None = None) -> None:
-        # h5py looks up each of these anew whenever it is asked.
+        # h5py looks up each of these again whenever it is asked.
         self.dataset = dataset
         self.dtype = dataset.dtype
         plist = dataset.id.get_create_plist() if plist is None else plist
@@ -142,7 +142,7 @@ def read_rows(
     chunks
         Chunks of this dataset, if they can be read past HDF5.
     check
-        Function that is called with the places along all dimensions before HDF5 reads there.
+        Function that is called with the positions along all dimensions before HDF5 reads there.
 
     Returns
     -------
@@ -150,8 +150,8 @@ def read_rows(
         Shape ``(len(rows), *shape_of(axes))``, in the byte order of this machine.
     """
     if len(rows) > 1 and (np.diff(rows) <= 0).any():
-        ordered, places = np.unique(rows, return_inverse=True)
-        return read_rows(dataset, ordered, axes, chunks, check)[places]
+        ordered, positions = np.unique(rows, return_inverse=True)
+        return read_rows(dataset, ordered, axes, chunks, check)[positions]
     if chunks is not None:
         with chunks.opened() as file:
             if file is not None:
@@ -185,7 +185,9 @@ def _read_rows(
         return np.empty(shape, dtype)
     strided = any(isinstance(axis, range) and axis.step > 1 for axis in axes[:-1])
     whole = strided and dataset.chunks is None  # h5py takes its time to tell chunks
-    box = [_box(axis, stride=whole and place < len(axes) - 1) for place, axis in enumerate(axes)]
+    box = [
+        _box(axis, stride=whole and position < len(axes) - 1) for position, axis in enumerate(axes)
+    ]
     if all(side.rest is None for side in box):
         return _read_exactly(dataset, dtype, rows, box, check).reshape(shape)
     return _read_more(dataset, np.empty(shape, dtype), rows, box, axes, check)
@@ -214,7 +216,7 @@ def _read_objects(
 class Side:
     """Places to read along one dimension: ``count`` of them from ``start``, ``step`` apart.
 
-    ``rest`` is the selection from these places that is wanted. If None, all in this order.
+    ``rest`` is the selection from these positions that is wanted. If None, all in this order.
     """
 
     start: int
@@ -223,8 +225,8 @@ class Side:
     rest: Axis | None
 
     @property
-    def places(self) -> range:
-        """All places that are read."""
+    def positions(self) -> range:
+        """All positions that are read."""
         return range(self.start, self.start + self.count * self.step, self.step)
 
 
@@ -232,7 +234,7 @@ def _box(axis: Axis, *, stride: bool) -> Side:
     """Return the simplest selection that includes an axis.
 
     HDF5 is slow at picking single elements, and at any stride inside chunks. So unless ``stride``
-    is True all places from the first to the last wanted one are read.
+    is True all positions from the first to the last wanted one are read.
     """
     if isinstance(axis, int):
         return Side(axis, 1, 1, None)
@@ -260,7 +262,7 @@ def _spans(rows: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int, int]]:
     steps = rows[1:] - rows[:-1]
     apart = (steps - 1) * row_bytes > GAP
     if (steps > 1).any():  # with many small gaps, limit what is read and dropped at a time
-        piece = (rows - rows[0]) * row_bytes // PIECE
+        piece = (rows - rows[0]) * row_bytes // MAX_READ_BYTES
         apart |= (piece[1:] != piece[:-1]) & (steps > 1)
     edges = [0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)]
     for first, last in itertools.pairwise(edges):
@@ -278,7 +280,7 @@ def _read_exactly(
     out = np.empty((len(rows), *(side.count for side in box)), dtype)
     done = 0
     for low, high, count in _spans(rows, out[0].nbytes):
-        check(range(low, high), [side.places for side in box])
+        check(range(low, high), [side.positions for side in box])
         into = out[done : done + count]
         if high - low == count:
             _read_span(dataset, low, box, into)
@@ -301,7 +303,7 @@ def _read_more(
     """Read a box that has more than is wanted, in pieces, and fill ``out`` with what is wanted."""
     rest = [_of_box(side, axis) for side, axis in zip(box, axes)]
     row_bytes = out.dtype.itemsize * prod(side.count for side in box)
-    step = max(1, PIECE // row_bytes)
+    step = max(1, MAX_READ_BYTES // row_bytes)
     for first in range(0, len(rows), step):
         piece = _read_exactly(dataset, out.dtype, rows[first : first + step], box, check)
         out[first : first + step] = take_region(piece, rest, lead=1)

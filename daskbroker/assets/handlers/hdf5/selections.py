@@ -13,7 +13,7 @@ from ...regions import Axis
 
 __all__ = ["Selected", "Unlimited", "meet", "paired", "selected"]
 
-MOST_PLACES = 2**22
+MAX_POSITIONS = 2**22
 MOST_BLOCKS = 2**16
 """Maximum places and blocks of selections that are not ranges, as these need an array of places."""
 
@@ -42,8 +42,8 @@ class Unlimited:
 
     def up_to(self, count: int) -> Selected:
         """Return the selection with ``count`` places along its unlimited dimension."""
-        places = range(self.start, self.start + count * self.step, self.step)
-        return (*self.others[: self.axis], places, *self.others[self.axis + 1 :])
+        positions = range(self.start, self.start + count * self.step, self.step)
+        return (*self.others[: self.axis], positions, *self.others[self.axis + 1 :])
 
     def available(self, size: int) -> int:
         """Return the number of places along a dimension of length ``size``."""
@@ -79,20 +79,20 @@ def selected(space: h5s.SpaceID, shape: Sequence[int] | None) -> Selected | Unli
     sides = list(zip(*space.get_regular_hyperslab()))  # start, stride, count, block
     endless = [axis for axis, (_, _, *counts) in enumerate(sides) if h5s.UNLIMITED in counts]
     if not endless:
-        return tuple(_places(*side) for side in sides)
+        return tuple(_positions(*side) for side in sides)
     start, stride, count, block = sides[endless[0]]
     if len(endless) > 1 or (block != 1 and (block, count) != (h5s.UNLIMITED, 1)):
         raise FillError("the mapping selects unlimited blocks")
-    others = tuple(range(0) if n == endless[0] else _places(*s) for n, s in enumerate(sides))
+    others = tuple(range(0) if n == endless[0] else _positions(*s) for n, s in enumerate(sides))
     return Unlimited(endless[0], start, stride if block == 1 else 1, others)
 
 
-def _places(start: int, stride: int, count: int, block: int) -> range | np.ndarray:
+def _positions(start: int, stride: int, count: int, block: int) -> range | np.ndarray:
     if count == 1 or stride == block:
         return range(start, start + count * block)
     if block == 1:
         return range(start, start + count * stride, stride)
-    if count * block > MOST_PLACES:
+    if count * block > MAX_POSITIONS:
         raise FillError(
             f"{count} blocks of {block} places are mapped, more than the supported number"
         )
@@ -107,7 +107,7 @@ def _of_blocks(space: h5s.SpaceID) -> Selected:
     axes: list[np.ndarray] = []
     for sides in boxes.transpose(2, 0, 1):
         ranges = np.unique(sides, axis=0)
-        if int((ranges[:, 1] - ranges[:, 0] + 1).sum()) > MOST_PLACES:
+        if int((ranges[:, 1] - ranges[:, 0] + 1).sum()) > MAX_POSITIONS:
             raise FillError("more places are mapped than the supported number")
         axes.append(np.unique(np.concatenate([np.arange(a, b + 1) for a, b in ranges.tolist()])))
     if int(np.prod([len(axis) for axis in axes], dtype=object)) != space.get_select_npoints():
@@ -122,24 +122,24 @@ def paired(target: Selected, source: Selected) -> list[int | None] | None:
     for lengths of 1, this maps dimension to dimension; otherwise the result is None. A dimension of
     the source of length 1 runs along none, for which the item is None.
     """
-    long = [axis for axis, places in enumerate(target) if len(places) != 1]
-    lengths = [len(places) for places in source if len(places) != 1]
+    long = [axis for axis, positions in enumerate(target) if len(positions) != 1]
+    lengths = [len(positions) for positions in source if len(positions) != 1]
     if lengths != [len(target[axis]) for axis in long]:
         return None
     axes = iter(long)
-    return [None if len(places) == 1 else next(axes) for places in source]
+    return [None if len(positions) == 1 else next(axes) for positions in source]
 
 
-def meet(wanted: np.ndarray, places: Axis) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the wanted places that are among ``places``, and their numbers there.
+def meet(wanted: np.ndarray, positions: Axis) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the wanted ones that are among ``positions``, and their numbers there.
 
-    ``places`` must be increasing.
+    ``positions`` must be increasing.
     """
-    if isinstance(places, range):
-        number, rest = np.divmod(wanted - places.start, places.step)
-        hits = np.flatnonzero((rest == 0) & (number >= 0) & (number < len(places)))
+    if isinstance(positions, range):
+        number, rest = np.divmod(wanted - positions.start, positions.step)
+        hits = np.flatnonzero((rest == 0) & (number >= 0) & (number < len(positions)))
         return hits, number[hits]
-    others = np.asarray(places)
+    others = np.asarray(positions)
     number = np.minimum(np.searchsorted(others, wanted), max(len(others) - 1, 0))
     hits = np.flatnonzero(others[number] == wanted) if len(others) else np.zeros(0, np.int64)
     return hits, number[hits]

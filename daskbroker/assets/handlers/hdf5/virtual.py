@@ -71,6 +71,7 @@ class VirtualRows:
         self._sources: dict[tuple[str, str], Rows] = {}
         self.name, self.dtype = dataset.name, dataset.dtype
         self._state = identity(file.file.id.get_vfd_handle())
+        # Copying texts or lists between sources needs conversions that only HDF5 has.
         if self.dtype.hasobject or self.dtype.subdtype is not None:
             raise self._refused("its elements are texts or lists")
         self._map()
@@ -92,23 +93,29 @@ class VirtualRows:
         for number in range(plist.get_virtual_count()):
             names = plist.get_virtual_filename(number), plist.get_virtual_dsetname(number)
             for name in names:
+                # HDF5 puts numbers into such names and opens whatever file results.
                 if "%" in name:
                     raise self._refused(f"{name!r} stands for other names")
             try:
                 target = selected(plist.get_virtual_vspace(number), None)
                 source = selected(plist.get_virtual_srcspace(number), ()) or None
+                # A mapping without an end follows its source as that grows.
                 if isinstance(target, Unlimited) or isinstance(source, Unlimited):
                     target, source = self._endless(names, target, source)
             except FillError as error:
                 raise self._refused(f"of {names[0]!r}, {error}") from None
             self._mappings.append(_Mapping(*names, target, source))
-            ends = [max(places[0], places[-1]) + 1 if len(places) else 0 for places in target]
+            ends = [
+                max(positions[0], positions[-1]) + 1 if len(positions) else 0
+                for positions in target
+            ]
             sizes = [max(pair) for pair in zip(sizes or ends, ends)]
         if self._grows:  # asking HDF5 would make it open the sources
             space = plist.get_virtual_vspace(0)
             self.shape = tuple(map(max, sizes, space.get_simple_extent_dims()))
             most = space.get_simple_extent_dims(True)
             self.maximum = tuple(None if n == h5s.UNLIMITED else n for n in most)
+        # HDF5 knows this shape without opening a source.
         else:
             self.shape = tuple(self._dataset.shape)
             self.maximum = tuple(self._dataset.maxshape)
@@ -120,6 +127,7 @@ class VirtualRows:
         self, names: tuple[str, str], target: Selected | Unlimited, source: object
     ) -> tuple[Selected, Selected]:
         """Cut unlimited selections to where the source ends now."""
+        # It would not be defined how far the mapping reaches.
         if not isinstance(target, Unlimited) or not isinstance(source, Unlimited):
             raise FillError("only one side of the mapping is unlimited")
         self._grows = True
@@ -131,6 +139,7 @@ class VirtualRows:
             key = file, dataset
             if key not in self._sources:
                 where = self._file
+                # A single dot stands for the file of the virtual dataset itself.
                 if file != ".":
                     where = self._files.open_named(file, self._file, VIRTUAL_PREFIX)
                 self._sources[key] = self._open_rows(where, dataset)
@@ -155,17 +164,20 @@ class VirtualRows:
         for mapping in self._touched(rows):
             try:
                 source = self._source(mapping.file, mapping.dataset)
+            # It is missing, or not readable here.
             except (FillError, OSError):
                 return False
             needed = mapping.source[0][-1] + 1 if mapping.source else len(mapping.target[0])
             if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
                 return False
+            # Without places the whole source is mapped, so it must have exactly these rows.
             if source.shape[0] < needed or (not mapping.source and source.shape[0] != needed):
                 return False
         return True
 
     def is_concatenation(self) -> bool:
         """Return whether the dataset consists of runs of whole source rows that do not overlap."""
+        # Its mappings change while it is written.
         if self._grows:
             return False
         frame = tuple(map(range, self.shape[1:]))
@@ -224,14 +236,16 @@ class VirtualRows:
         lengths, dtype = [len(axis) for axis in wanted], self.dtype.newbyteorder("=")
         out: np.ndarray | None = None
         for mapping in self._touched(rows):
-            met = [meet(axis, places) for axis, places in zip(wanted, mapping.target)]
+            met = [meet(axis, positions) for axis, positions in zip(wanted, mapping.target)]
             hits = [found for found, _ in met]
+            # The mapping's rows are near the wanted ones, but none of its elements is wanted.
             if not all(map(len, hits)):
                 continue
             block = self._read_mapping(mapping, [numbers for _, numbers in met])
             if list(block.shape) == lengths:  # it has all that is wanted
                 out = block.astype(dtype, copy=False)
                 continue
+            # What no source has is the fill value; most reads need no such array.
             out = np.full(lengths, self._fill, dtype) if out is None else out
             put_region(out, hits, block)
         out = np.full(lengths, self._fill, dtype) if out is None else out
@@ -267,14 +281,15 @@ class VirtualRows:
         """
         label = f"the dataset {mapping.dataset!r} of {mapping.file!r}"
         source = self._source(mapping.file, mapping.dataset)
-        places = mapping.source or tuple(map(range, source.shape))
-        runs = paired(mapping.target, places)
-        if runs is None or len(places) != len(source.shape):
+        positions = mapping.source or tuple(map(range, source.shape))
+        runs = paired(mapping.target, positions)
+        # Source and target have other numbers of long dimensions.
+        if runs is None or len(positions) != len(source.shape):
             lengths = tuple(map(len, mapping.target))
             raise self._refused(
                 f"{label}, of the shape {source.shape}, is mapped to a part of the shape {lengths}"
             )
-        picked = [_picked(p, None if r is None else numbers[r]) for p, r in zip(places, runs)]
+        picked = [_picked(p, None if r is None else numbers[r]) for p, r in zip(positions, runs)]
         self._check_there(label, picked, source.shape)
         rows = np.atleast_1d(np.asarray(picked[0], np.int64))
         block = source.read(rows, picked[1:])
@@ -287,12 +302,13 @@ class VirtualRows:
             if last >= size:
                 raise FillError(
                     f"{self._file.path!r}: {label} has the shape {tuple(shape)}, too small for "
-                    f"place {last}, which the virtual dataset {self.name!r} has of it"
+                    f"position {last}, which the virtual dataset {self.name!r} maps"
                 )
 
     def _converted(self, block: np.ndarray, label: str) -> np.ndarray:
         """Convert values to the dtype of the virtual dataset; raise if one would change."""
         dtype = self.dtype.newbyteorder("=")
+        # Only a cast that might change values is checked.
         if block.dtype == dtype or np.can_cast(block.dtype, dtype, "safe"):
             return block
         with np.errstate(all="ignore"):
@@ -328,14 +344,15 @@ class VirtualRows:
             self._map()
 
 
-def _is_run(places: range | np.ndarray) -> bool:
-    return isinstance(places, range) and places.step == 1 and len(places) > 0
+def _is_run(positions: range | np.ndarray) -> bool:
+    return isinstance(positions, range) and positions.step == 1 and len(positions) > 0
 
 
-def _picked(places: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
-    """Return the numbered places of a source's dimension; its only place if ``numbers`` is None."""
+def _picked(positions: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
+    """Return the numbered positions along a source's dimension; its only one for None."""
+    # The dimension has one place in the source, and none in the target.
     if numbers is None:
-        return int(places[0])
-    if isinstance(places, range):
-        return as_axis(places.start + numbers * places.step)
-    return as_axis(np.asarray(places)[numbers])
+        return int(positions[0])
+    if isinstance(positions, range):
+        return as_axis(positions.start + numbers * positions.step)
+    return as_axis(np.asarray(positions)[numbers])

@@ -102,7 +102,7 @@ def test_rows_across_gaps_small_and_large(tmp_path_factory, gap, rows, roi):
         rows = np.array(rows, dtype=np.int64)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("daskbroker.assets.handlers.hdf5.rows.GAP", gap)
-            patch.setattr("daskbroker.assets.handlers.hdf5.rows.PIECE", 10 * gap)
+            patch.setattr("daskbroker.assets.handlers.hdf5.rows.MAX_READ_BYTES", 10 * gap)
             got = read_rows(dataset, rows, axes_of(roi, (7,)))
     np.testing.assert_array_equal(got, outer(data[rows], roi))
 
@@ -245,7 +245,10 @@ def test_how_frames_make_events(files, reader, shape, parameters, cell):
         ({}, "lack 'dataset'"),
         ({"dataset": "nothing"}, r"no dataset 'nothing'.*it has '/entry/data/data'"),
         ({"dataset": "/entry"}, "'/entry' is a group of the file, not a dataset"),
-        ({"dataset": "/entry/data/data", "join_method": "sum"}, "'sum' is none of concat, stack"),
+        (
+            {"dataset": "/entry/data/data", "join_method": "sum"},
+            "must be one of concat, stack, not 'sum'",
+        ),
         ({"dataset": "/entry/data/data", "slice": "a:b"}, "'slice' 'a:b' is not valid"),
         ({"dataset": "/entry/data/data", "slice": "::0"}, "step of 0"),
         ({"dataset": "/entry/data/data", "slice": "3,:,:"}, "drops the first dimension"),

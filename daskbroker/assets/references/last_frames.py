@@ -12,9 +12,9 @@ from ...core.json_text import json_form
 from ...core.layouts import RESOURCE
 from .reference_chunks import datum_chunk, documents
 
-__all__ = ["file_of", "last_places"]
+__all__ = ["file_of", "last_frames"]
 
-KEPT = 64
+MAX_CACHED = 64
 """Maximum number of runs and keywords whose last places stay in memory."""
 
 
@@ -24,8 +24,8 @@ def file_of(resource: Mapping[str, Any]) -> str:
     return json.dumps(told, sort_keys=True, default=json_form)
 
 
-@lru_cache(KEPT)
-def last_places(
+@lru_cache(MAX_CACHED)
+def last_frames(
     store: str,
     reader: ChunkReader,
     resource_keys: tuple[Any, ...],
@@ -47,7 +47,7 @@ def last_places(
     files = {uid: file_of(doc) for uid, doc in every.items()}
     last: dict[str, int] = {}
     for key in datum_keys:
-        for owner, place in datum_chunk(store, reader, key).highest(name).items():
+        for owner, position in datum_chunk(store, reader, key).highest(name).items():
             if owner in files:
-                last[files[owner]] = max(place, last.get(files[owner], -1))
+                last[files[owner]] = max(position, last.get(files[owner], -1))
     return {uid: last[file] for uid, file in files.items() if file in last}
