@@ -57,7 +57,7 @@ stage_forks() { # processes fork while they use a store: embedded, MongoDB, with
 }
 
 stage_faults() { # calls of the system fail, one after the other, SQLite's too
-    "$python" -m daskbroker.testing.faults --most "$((times * 2))"
+    "$python" -m daskbroker.testing.faults ${short:+--most 5}
 }
 
 stage_crowd() { # a writer, sealers and readers at once, killed every few moments
@@ -121,7 +121,7 @@ stage_eiger() { # bitshuffle by dectris-compression, which is compiled when it i
 }
 
 stage_mutations() { # one place of the code is changed at a time: do its tests notice?
-    "$python" ci/mutations.py --each "$mutations"
+    beside_mongod env DASKBROKER_TEST_MONGO=MONGO "$python" ci/mutations.py --each "$mutations"
 }
 
 stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judged

@@ -18,14 +18,16 @@ import argparse
 import ast
 import copy
 import hashlib
+import multiprocessing
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +67,54 @@ TESTS = {
     "stores/embedded/journal": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],
     "stores/embedded/sealing": ["tests/stores/embedded/test_sealing.py", EMBEDDED, *AGAIN],
     "stores/embedded/packing": ["tests/stores/embedded/test_packing.py"],
+    "stores/embedded/log_sync": ["tests/stores/embedded/test_log_sync.py"],
     "stores/embedded/database": [
         "tests/stores/embedded/test_database.py", "tests/stores/embedded/test_opening.py",
+    ],
+    "stores/mongodb/acknowledgement": ["tests/stores/mongodb/test_replica_set.py", "-k",
+                                       "wait or given_up or how_long or in_time"],
+    "stores/mongodb/bad_headers": ["tests/stores/mongodb/test_foreign_documents.py"],
+    "stores/mongodb/bson_documents": [
+        "tests/stores/mongodb/test_database.py", "tests/stores/mongodb/test_long_journal.py",
+    ],
+    "stores/mongodb/chunk_store": [
+        "tests/stores/mongodb/test_sealing.py", "tests/stores/mongodb/test_bits.py",
+    ],
+    "stores/mongodb/database": [
+        "tests/stores/mongodb/test_database.py", "tests/stores/mongodb/test_access.py",
+        "tests/stores/mongodb/test_sealing.py",
+    ],
+    "stores/mongodb/events": ["tests/stores/mongodb/test_sealing.py", MONGO, *AGAIN],
+    "stores/mongodb/foreign_pages": ["tests/stores/mongodb/test_foreign_pages.py"],
+    "stores/mongodb/headers": [MONGO, "-k", "Search or header or uid or again"],
+    "stores/mongodb/indexes": ["tests/stores/mongodb/test_suitcase_database.py"],
+    "stores/mongodb/journal": [
+        "tests/stores/mongodb/test_long_journal.py", "tests/stores/mongodb/test_sealing.py",
+    ],
+    "stores/mongodb/journal_ranges": [
+        "tests/stores/mongodb/test_long_journal.py",
+        "tests/stores/mongodb/test_suitcase_database.py",
+    ],
+    "stores/mongodb/planning": [
+        "tests/stores/mongodb/test_long_journal.py",
+        "tests/stores/mongodb/test_suitcase_database.py",
+    ],
+    "stores/mongodb/reader": [
+        "tests/stores/mongodb/test_bits.py", "tests/stores/mongodb/test_suitcase_database.py",
+    ],
+    "stores/mongodb/reference_planning": ["tests/stores/mongodb/test_suitcase_database.py"],
+    "stores/mongodb/references": [
+        "tests/stores/mongodb/test_suitcase_database.py", MONGO, "-k",
+        "suitcase or asset or datum or resource",
+    ],
+    "stores/mongodb/sealed_rows": ["tests/stores/mongodb/test_sealed_rows.py"],
+    "stores/mongodb/sealing": ["tests/stores/mongodb/test_sealing.py"],
+    "stores/mongodb/server_errors": [
+        "tests/stores/mongodb/test_killing.py", "tests/stores/mongodb/test_access.py",
+    ],
+    "stores/mongodb/value_types": [
+        "tests/stores/mongodb/test_foreign_documents.py",
+        "tests/stores/mongodb/test_long_journal.py",
     ],
     "stores/mongodb/writing": ["tests/stores/mongodb/test_sealing.py", MONGO, *AGAIN],
     "stores/mongodb/filters": ["tests/stores/mongodb/test_database.py", MONGO, "-k",
@@ -105,6 +153,12 @@ class Mutation:
     number: int
     begin: int
     end: int
+
+    @property
+    def place(self) -> str:
+        """File and line."""
+        before = (ROOT / "daskbroker" / f"{self.module}.py").read_bytes()[: self.begin]
+        return f"daskbroker/{self.module}.py:{len(before.splitlines())}"
 
     def __str__(self) -> str:
         again = f" [{self.number}]" if self.number else ""
@@ -185,6 +239,28 @@ def known_survivors() -> dict[str, str]:
     return dict(line.split("  # ", 1) for line in entries)
 
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([
+    "dask.dataframe", "distributed", "event_model", "h5py", "pymongo", "pyarrow.parquet", "xarray",
+])  # fmt: skip
+"""Tests begin with what takes seconds to import, but is not changed."""
+
+
+def run_tests(folder: str, arguments: list[str]) -> None:
+    """Run tests of a copy of the checkout; the process ends with their exit status."""
+    os.setsid()  # so that what they start can be killed with them
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    os.chdir(folder)
+    os.environ.update(PYTHONPATH=folder, PYTHONDONTWRITEBYTECODE="1")
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, folder)
+    import pytest
+
+    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *arguments]))
+
+
 class Bench:
     """A copy of the checkout in which mutations are run."""
 
@@ -200,15 +276,14 @@ class Bench:
 
     def run(self, module: str, timeout: float | None = None) -> int:
         """The exit status of the module's tests; 1, if they take too long."""
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-        environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        try:
-            return subprocess.run(
-                [*command, *TESTS[module]], cwd=self.folder, env=environment, timeout=timeout,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-            ).returncode  # fmt: skip
-        except subprocess.TimeoutExpired:
+        process = FORKS.Process(target=run_tests, args=[str(self.folder), TESTS[module]])
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
             return 1
+        return process.exitcode
 
     def notices(self, mutation: Mutation) -> bool:
         """Whether the tests fail."""
@@ -235,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=", ".join(TESTS))
     parser.add_argument("--each", type=int, default=4, help="so many of each module (4)")
+    parser.add_argument("--jobs", type=int, default=1, help="so many modules at a time (1)")
     parser.add_argument("--list", action="store_true", help="do not run them")
     options = parser.parse_args()
     unknown = set(options.modules) - TESTS.keys()
@@ -245,13 +321,23 @@ def main() -> None:
         print(*chosen, sep="\n")
         return
     known, survivors = known_survivors(), []
-    with tempfile.TemporaryDirectory(prefix="daskbroker-mutations-") as folder:
-        bench = Bench(Path(folder))
-        for mutation in chosen:
-            noticed = bench.notices(mutation)
-            outcome = "noticed" if noticed else "known" if str(mutation) in known else "SURVIVED"
-            print(f"{outcome:8}  {mutation}", flush=True)
-            survivors += [] if noticed else [str(mutation)]
+    modules = list(dict.fromkeys(one.module for one in chosen))
+    shares = [modules[number :: options.jobs] for number in range(options.jobs)]
+
+    def run(share: list[str]) -> None:
+        with tempfile.TemporaryDirectory(prefix="daskbroker-mutations-") as folder:
+            bench = Bench(Path(folder))
+            for mutation in (one for one in chosen if one.module in share):
+                noticed = bench.notices(mutation)
+                outcome = "noticed" if noticed else "known" if str(mutation) in known else (
+                    "SURVIVED"
+                )  # fmt: skip
+                print(f"{outcome:8}  {mutation}  ({mutation.place})", flush=True)
+                survivors.extend([] if noticed else [str(mutation)])
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(run, filter(None, shares)):
+            pass
     new = [one for one in survivors if one not in known]
     print(
         f"{len(chosen)} mutations: {len(chosen) - len(survivors)} noticed, "

@@ -19,5 +19,6 @@ def test_a_call_that_fails_is_told_of_and_loses_nothing(session, most):
     assert done.returncode == 0, done.stdout + done.stderr
     counted = {kind: int(n) for n, kind in re.findall(r"(\d+) (\w+)[,;]", done.stdout)}
     assert {"write", "sync", "rename", "mkdir", "open", "unlink"} <= counted.keys()
-    assert counted["write"] > (20 if session == "export" else 500)  # SQLite's are among them
-    assert "0 with a wrong outcome" in done.stdout
+    assert counted["write"] > (20 if session == "export" else 300)  # SQLite's are among them
+    assert counted["rename"] >= (3 if session == "export" else 5)  # chunks, of a page at once too
+    assert ", 0 with a wrong outcome" in done.stdout

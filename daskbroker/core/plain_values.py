@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,19 @@ def equal(a: Any, b: Any) -> bool:
     if isinstance(b, (np.ndarray, np.generic)):
         b = b.tolist()
     if isinstance(a, (list, tuple)):
-        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(equal, a, b))
+        if not isinstance(b, (list, tuple)) or len(a) != len(b):
+            return False
+        return _same_plain_items(a, b) or all(map(equal, a, b))
     if isinstance(a, bool) is not isinstance(b, bool):
         return False
     if isinstance(a, float) and isinstance(b, float) and math.isnan(a):
         return math.isnan(b)
     return bool(a == b)
+
+
+_ALIKE = frozenset({int, float, str})
+
+
+def _same_plain_items(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    """Return whether Python itself finds all numbers and texts of two sequences equal."""
+    return _ALIKE.issuperset(map(type, a)) and _ALIKE.issuperset(map(type, b)) and a == b

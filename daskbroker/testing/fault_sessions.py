@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any, NamedTuple
 
+import dask
 import numpy as np
 
 from ..broker import DataBroker
 from ..connect import connect, temp
+from ..core import page_parts
+from ..stores.embedded import sealing
 from ..stores.embedded.database import Database
 from ..stores.embedded.events import EmbeddedEventStore
 from ..stores.embedded.headers import EmbeddedHeaderStore
@@ -24,9 +29,15 @@ from .detector_runs import stacked, stream_run
 from .files import frames
 from .runs import RunBuilder, make_run
 
-__all__ = ["SESSIONS", "Session"]
+__all__ = ["SESSIONS", "Session", "small_sizes"]
 
 Steps = Iterator[tuple[str, Callable[[], Any]]]
+
+SIZES: dict[ModuleType, dict[str, int]] = {
+    page_parts: {"CHUNK_ROWS": 32},
+    sealing: {"INLINE_BYTES": 4096},
+}
+"""Sizes that are small in the sessions, so that few bytes are written in as many ways as ever."""
 
 
 class Session(NamedTuple):
@@ -47,17 +58,35 @@ class Session(NamedTuple):
     check: Callable[[Path, Sequence[str]], Iterator[str]]
 
 
+@contextmanager
+def small_sizes() -> Iterator[None]:
+    """Return a context in which a few rows make a chunk, a file, or a large page."""
+    before = {module: {name: vars(module)[name] for name in SIZES[module]} for module in SIZES}
+    try:
+        for module, sizes in SIZES.items():
+            vars(module).update(sizes)
+        with dask.config.set({"daskbroker.seal-rows": 12, "scheduler": "synchronous"}):
+            yield
+    finally:
+        for module, sizes in before.items():
+            vars(module).update(sizes)
+
+
 # -- stores ----------------------------------------------------------------------------------
 
 
 def _made_runs() -> tuple[list[tuple[str, dict[str, Any]]], ...]:
-    """Return runs with single events, pages and large pages, for small chunks and files."""
+    """Return runs whose events and pages become small chunks, files, and files at once."""
     paged = RunBuilder("run-pages")
-    descriptor = paged.descriptor({"x": 0.5, "v": [1.0] * 8})
-    for rows in (60, 700):
-        paged.event_page(descriptor, [{"x": n * 0.5, "v": [n * 1.0] * 8} for n in range(rows)])
-    spectra = {"x": [np.full(1000, number * 1.0) for number in range(30)]}
+    descriptor = paged.descriptor(_row(0))
+    for rows in (4, 15, 5, 50):  # waits, is sealed with what waits, waits, makes two files at once
+        paged.event_page(descriptor, [_row(number) for number in range(rows)])
+    spectra = {"x": [np.full(100, number * 1.0) for number in range(14)]}
     return make_run(keys=spectra), paged.stop(), make_run(4)
+
+
+def _row(number: int) -> dict[str, Any]:
+    return {"x": number * 0.5, "w": [number * 1.0] * 8, "v": np.full(50, number * 1.0)}
 
 
 RUNS = _made_runs()
@@ -129,13 +158,14 @@ def _missing(db: DataBroker, done: Sequence[str]) -> Iterator[str]:
     for _, pair in _documents():
         db.insert(*pair)
     db.seal()
-    for documents in RUNS:
-        header = db[documents[0][1]["uid"]]
+    for expected in RUNS:
+        header = db[expected[0][1]["uid"]]
+        documents = list(header.documents())
         try:
-            assert_documents_equal(documents, header.documents())
+            assert_documents_equal(expected, documents)
         except AssertionError as error:
             yield f"inserted again: {error}"
-        events = sum(1 for name, _ in header.documents() if name == "event")
+        events = sum(1 for name, _ in documents if name == "event")
         if len(header.table().compute()) != events:
             yield f"run {header.uid}: table and documents differ"
 
@@ -143,9 +173,10 @@ def _missing(db: DataBroker, done: Sequence[str]) -> Iterator[str]:
 def _lacking(db: DataBroker, done: set[str]) -> Iterator[str]:
     have: set[Any] = set()
     for header in db:
-        have |= {doc["uid"] for _, doc in header.documents()}
+        documents = list(header.documents())
+        have |= {doc["uid"] for _, doc in documents}
         rows = len(header.table().compute()) if header.streams else 0
-        if rows != sum(1 for name, _ in header.documents() if name == "event"):
+        if rows != sum(1 for name, _ in documents if name == "event"):
             yield f"run {header.uid}: table and documents differ"
     for name, (_, doc) in _documents():
         uids = doc["uid"] if isinstance(doc["uid"], list) else [doc["uid"]]

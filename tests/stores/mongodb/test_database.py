@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 
 import bson
+import numpy as np
 import pymongo
 import pytest
 
 import daskbroker
+from daskbroker.core.dtypes import fields_text
 from daskbroker.core.errors import ConfigError, StoreVersion
 from daskbroker.core.query import compile_query
 from daskbroker.stores.mongodb import open_store
@@ -89,6 +91,26 @@ def test_metadata_and_assets_in_two_databases(mongo_database, mongod_uri, raw):
 def test_what_bson_cannot_hold_comes_back(value):
     doc = {"uid": "u", "time": 1.5, "value": value, "sample": {"good": 1, "bad": value}}
     assert from_bson(bson.decode(to_bson(doc).raw, CODEC)) == doc
+
+
+def test_arrays_come_back_with_their_dtypes_if_they_fit():
+    def read(data, **side):
+        return from_bson({"uid": "u", "data": data, "_daskbroker": side})["data"]
+
+    lists = {"text": ["a"], "large": [300], "cell": 1, "odd": [1]}
+    noted = {"f": "f4", "text": "f4", "large": "u1", "cell": "u1", "odd": "U1", "none": "u1"}
+    found = read({**lists, "f": [0.5, float("nan")]}, arrays=noted)
+    array = found.pop("f")
+    assert array.dtype == "f4"
+    assert np.isnan(array).tolist() == [False, True]  # what is NaN fits as well
+    assert found == lists
+    assert {key: type(value) for key, value in found.items()} == {
+        key: type(value) for key, value in lists.items()
+    }
+    rows = [["data", "s"], fields_text(np.dtype([("a", "i4"), ("b", "f8")])), [2]]
+    structured = read({"s": [[1, 0.5], [2, 1.5]]}, rows=[rows])["s"]
+    assert structured.dtype.names == ("a", "b")
+    assert structured.shape == (2,)
 
 
 def test_such_runs_are_found_by_what_only_the_packed_form_tells(mongo):
