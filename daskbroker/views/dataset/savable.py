@@ -16,7 +16,7 @@ text with null characters       escaped characters, which xarray writes and read
 anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
 mappings, mixed types, integers
 beyond 2**53 that are objects,
-text with halves of characters)
+text with lone surrogates)
 names with ``/``                ``%2F`` in its place: files have groups by it; see
                                 :mod:`daskbroker.core.group_names`. Attribute ``names`` of the
                                 Dataset: ``"escaped"``.
