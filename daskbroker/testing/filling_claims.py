@@ -108,8 +108,9 @@ class FillClaimConformance(Conformance):
 
     def test_a_stream_that_declares_too_many_frames(self, put: Put, tmp_path: Path) -> None:
         """The file cannot tell whether it is incomplete; the error says what to pass if not."""
-        for more in ({}, LEGACY):
-            docs, data = stream_claim_run(tmp_path, [5, *SHAPE], **more)
+        for name, more in (("full", {}), ("open", LEGACY)):
+            (tmp_path / name).mkdir()
+            docs, data = stream_claim_run(tmp_path / name, [5, *SHAPE], **more)
             header = put(docs)
             for fill in (
                 lambda header=header: header.table().compute(),
