@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -83,18 +84,47 @@ class GrowingStore:
 
     def insert(self) -> Timed:
         """The time of inserting the next runs, and by how many it has others than it should."""
-        runs = [short_documents(self._inserted + number) for number in range(self._runs)]
-        begin = time.perf_counter()
-        for documents in runs:
-            insert_all(self._broker, documents)
-        seconds = time.perf_counter() - begin
-        self._inserted += len(runs)
+        seconds = sum(self.insert_one() for _ in range(self._runs))
         return Timed(seconds, len(self._broker) - self._inserted)
+
+    def insert_one(self, then: Callable[[], None] = lambda: None) -> float:
+        """The time of inserting one more run, and of what is done after it."""
+        documents = short_documents(self._inserted)
+        begin = time.perf_counter()
+        insert_all(self._broker, documents)
+        then()
+        seconds = time.perf_counter() - begin
+        self._inserted += 1
+        return seconds
 
     def close(self) -> None:
         """Remove it."""
         self._broker.close()
         shutil.rmtree(self._folder)
+
+
+class AppendedFile:
+    """A file to which 4 KiB are added and synced, which is what "a sync of the disk" means here."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+
+    def sync(self) -> None:
+        """Add 4 KiB and bring them to disk."""
+        self._file.write(bytes(4096))
+        os.fdatasync(self._file.fileno())
+
+    def sync_many(self, count: int) -> Timed:
+        """The time of so many syncs, one after the other."""
+        begin = time.perf_counter()
+        for _ in range(count):
+            self.sync()
+        return Timed(time.perf_counter() - begin, None)
+
+    def close(self) -> None:
+        """Close and remove it."""
+        self._file.close()
+        Path(self._file.name).unlink()
 
 
 def short_inserts(sizes: Sizes, folder: Path) -> Workload:
@@ -108,19 +138,28 @@ def short_inserts(sizes: Sizes, folder: Path) -> Workload:
     memory = memory_folder()
     in_memory = GrowingStore(Path(memory or folder, "in-memory"), some)
     on_disk = GrowingStore(folder / "on-disk", some)
+    appended = AppendedFile(folder / "appended")
     new_stores = NewStores(folder)
 
     def syncs_of_a_run() -> float:
-        """What a run costs more on disk than in memory, in syncs of that disk."""
-        costs = on_disk.insert().seconds - in_memory.insert().seconds
-        return 100 * costs / sync_many(folder, some)
+        """What a run costs more on disk than in memory, in syncs that follow a run in memory.
+
+        Run by run in turn, and medians: whoever has computed for some milliseconds waits longer
+        for its turn after a sync than a loop of nothing but syncs, if the processors are busy.
+        """
+        turns = [
+            (on_disk.insert_one(), in_memory.insert_one(), in_memory.insert_one(appended.sync))
+            for _ in range(some)
+        ]
+        disk, plain, synced = (statistics.median(times) for times in zip(*turns, strict=True))
+        return 100 * (disk - plain) / (synced - plain)
 
     events = Run(mixed_columns(sizes.single_events // PARTS))
     long = [*events.head, *events.events(sizes.single_events // PARTS)]
     cases = [
         Case("in memory", in_memory.insert, _has_all, (), count, "documents"),
         Case("on disk", on_disk.insert, _has_all, (), count, "documents"),
-        Case("as many syncs", lambda: sync_many(folder, some), None, (), some, "syncs"),
+        Case("as many syncs", lambda: appended.sync_many(some), None, (), some, "syncs"),
         Case(
             "a run's part in a sync",
             syncs_of_a_run,
@@ -133,7 +172,7 @@ def short_inserts(sizes: Sizes, folder: Path) -> Workload:
     ]
 
     def close() -> None:
-        for stores in (in_memory, on_disk, new_stores):
+        for stores in (in_memory, on_disk, new_stores, appended):
             stores.close()
         if memory is not None:
             shutil.rmtree(memory)
@@ -144,19 +183,6 @@ def short_inserts(sizes: Sizes, folder: Path) -> Workload:
 def _has_all(missing: int) -> None:
     if missing:
         raise AssertionError(f"{missing:+,} runs more or less than were inserted")
-
-
-def sync_many(folder: Path, count: int) -> float:
-    """Seconds of writing 4 KiB to the end of a file and syncing them, so many times."""
-    path = folder / "synced"
-    with path.open("wb", buffering=0) as file:
-        begin = time.perf_counter()
-        for _ in range(count):
-            file.write(bytes(4096))
-            os.fdatasync(file.fileno())
-        seconds = time.perf_counter() - begin
-    path.unlink()
-    return seconds
 
 
 def _quantile(stores: NewStores, documents: list[tuple[str, Any]], part: float) -> Timed:

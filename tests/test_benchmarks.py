@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import benchmarks.__main__
+from benchmarks.before import compare, delays
 from benchmarks.harness import Against, Case, Timed, Workload, measure
+from benchmarks.short_inserts import short_documents
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (
@@ -161,3 +163,15 @@ def test_a_verdict_that_the_rounds_do_not_agree_on_is_not_clear(values, met, cle
     case = numbers_case("case", values, Against("floor", at_most=1.5))
     comparison = measure("w", Workload([floor, case]), 4)[1].comparisons[0]
     assert (comparison["met"], comparison["clear"]) == (met, clear)
+
+
+def test_inserts_are_compared_with_those_of_another_checkout(tmp_path, capsys):
+    compare(ROOT, tmp_path, 1, {"short runs": short_documents(0)})
+    delays(tmp_path, 1.0)
+    head, row, *delayed = capsys.readouterr().out.splitlines()
+    assert head.split()[-3:] == ["before", "now", "now/before"]
+    name, old, new, ratio = row.rsplit(maxsplit=3)
+    assert name == "short runs"
+    assert min(float(old), float(new), float(ratio)) > 0
+    assert "all inserts: " in delayed[0]
+    assert "p99" in delayed[0]

@@ -377,5 +377,5 @@ def test_named_and_from_config(tmp_path):
         pass
     broker = Broker.from_config({"uri": str(tmp_path / "store")})
     assert "AD_HDF5" in broker.reg.handler_reg
-    assert "AD_HDF5" not in broker.registering(False).reg.handler_reg
+    assert "AD_HDF5" not in broker.registering(auto_register=False).reg.handler_reg
     assert list(Broker.named("temp")()) == []
