@@ -126,15 +126,15 @@ def accepts(**kinds: Accepted) -> Callable[[Function], Function]:
 
     def decorated(function: Function) -> Function:
         names = list(signature(function).parameters)
-        by_place = [(names.index(name), name, kind) for name, kind in kinds.items()]
+        by_position = [(names.index(name), name, kind) for name, kind in kinds.items()]
 
         @wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            for place, name, kind in by_place:
+            for position, name, kind in by_position:
                 if name in kwargs:
                     kind.check(name, kwargs[name])
-                elif place < len(args):
-                    kind.check(name, args[place])
+                elif position < len(args):
+                    kind.check(name, args[position])
             return function(*args, **kwargs)
 
         return cast("Function", checked)
