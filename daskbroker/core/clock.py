@@ -249,7 +249,7 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
         for position in range(converted.shape[1])
         if is_zoned(converted.iloc[:, position].dtype)
     }
-    for position, column in zoned.items():  # by place, as several columns may have one name
+    for position, column in zoned.items():  # by position, as several columns may have one name
         converted.isetitem(position, column)
     return converted
 

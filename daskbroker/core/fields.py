@@ -371,8 +371,8 @@ _ABSENT = object()
 def _keys_near(document: Mapping[str, Any], path: str) -> str:
     """Return the keys beside the first step of a path that a document lacks, for messages."""
     steps = path.split(".")
-    for place in range(len(steps) - 1, -1, -1):
-        parent = ".".join(steps[:place])
+    for known in range(len(steps) - 1, -1, -1):
+        parent = ".".join(steps[:known])
         found = _path(document, parent, None) if parent else document
         if isinstance(found, Mapping):
             before = f"{parent}." if parent else ""

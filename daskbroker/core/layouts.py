@@ -220,7 +220,7 @@ def join_tables(
         exact_alone(arrow_field) for arrow_field in first.schema
     ):
         return pa.concat_tables(tables).combine_chunks()
-    # The schemas differ, or notes are about rows at certain places: all rows are encoded again.
+    # The schemas differ, or notes are about rows at certain positions: all rows are encoded again.
     owner = metadata.get(layout.owner, "")
     rows = [row for table in tables for row in iter_rows(layout, table, owner)]
     return encode_rows(layout, rows, metadata)

@@ -160,7 +160,7 @@ def read_recording(
     ------
     BadRecording
         If the file is damaged or holds something other than documents. The complete documents
-        before that place have been yielded by then.
+        before that position have been yielded by then.
     """
     path = Path(path)
     run: str | None = None

@@ -50,9 +50,9 @@ class CellContents:
     seq_nums
         Numbers of the events.
     references, referring
-        References as text, and the places of the events that have them.
+        References as text, and the positions of the events that have them.
     values, valued
-        Values, an array or a list, and the places of the events that have them.
+        Values, an array or a list, and the positions of the events that have them.
     bare
         Places of events that have neither.
     later

@@ -146,7 +146,7 @@ class Gathered:
         self._missing[positions] = False
 
     def missing(self, rule: Rule, where: str) -> np.ndarray:
-        """Return the places of the missing cells.
+        """Return the positions of the missing cells.
 
         Raises
         ------

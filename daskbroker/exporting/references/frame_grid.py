@@ -1,4 +1,4 @@
-"""Conversion of the places of frames to one regular grid of equal chunks, as Zarr needs it."""
+"""Conversion of the byte ranges of frames to one regular grid of equal chunks, as Zarr needs it."""
 
 from __future__ import annotations
 

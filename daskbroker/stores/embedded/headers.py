@@ -153,7 +153,7 @@ class EmbeddedHeaderStore(HeaderStore):
             yield from take_sound(matching(found, search), start, end)
             return
         offset = 0
-        # Few runs are read faster than their place is found by the index.
+        # Few runs are read faster than their position is found by the index.
         if start > MOST_READ_OVER:
             offset = self._offset_of(narrowed, start, oldest_first=oldest_first)
             start, end = 0, None if end is None else end - start

@@ -365,7 +365,7 @@ def indexed(dataset: xr.Dataset, name: str) -> xr.Dataset:
         )
     values = variable.values
     missing = int(np.count_nonzero(values != values))
-    # NaN and NaT have no place along an index.
+    # NaN and NaT have no position along an index.
     if missing:
         raise BadQuery(f"index={name!r} has no value in {missing} of {len(values)} events")
     steps = np.diff(values)

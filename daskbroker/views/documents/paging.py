@@ -22,7 +22,7 @@ CELLS = 2_000_000
 
 
 class PageBuffer:
-    """Packs events into event_pages; all other documents pass through in their places.
+    """Packs events into event_pages; all other documents pass through in order.
 
     Parameters
     ----------

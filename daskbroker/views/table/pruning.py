@@ -5,7 +5,7 @@ works for the columns that chunks have bounds of: ``time`` and the index ``seq_n
 
 It is decided again in each pass of the optimizer, only from the expression as it is then: the last
 pass, in which nothing changes, is the one that counts. Before that, a filter and its frame may
-disagree about what is kept; as long as all partitions keep their places, both are right.
+disagree about what is kept; as long as all partitions keep their positions, both are right.
 """
 
 # dask does not annotate its private API.

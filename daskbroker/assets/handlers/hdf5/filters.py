@@ -263,8 +263,8 @@ def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) ->
         raise Damaged(f"its header declares blocks of {block} bytes")
     fast, stored = _dectris(), np.frombuffer(data, np.uint8)
     if fast is not None:
-        algorithm, place = _DECTRIS_CODES[packing], stored.ctypes.data
-        if fast(algorithm, out.ctypes.data, len(out), place, len(stored), width) != len(out):
+        algorithm, address = _DECTRIS_CODES[packing], stored.ctypes.data
+        if fast(algorithm, out.ctypes.data, len(out), address, len(stored), width) != len(out):
             raise Damaged("a block is damaged")
         return
     _check_blocks(data, size - size % (GROUP * width), block, size % (GROUP * width))
