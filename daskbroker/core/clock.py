@@ -254,6 +254,6 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
     return converted
 
 
-def is_zoned(dtype: Any) -> bool:
+def is_zoned(dtype: object) -> bool:
     """Return whether a dtype of pandas is that of instants in a time zone."""
     return isinstance(dtype, pd.DatetimeTZDtype)

@@ -255,7 +255,7 @@ def check_metadata(
         metadata.check()
 
 
-def _is_there(item: Any, descriptors: Sequence[Mapping[str, Any]]) -> bool:
+def _is_there(item: object, descriptors: Sequence[Mapping[str, Any]]) -> bool:
     try:
         select([item], descriptors)
     except BadField:  # the field itself is wrong, whatever the descriptors have
@@ -265,11 +265,11 @@ def _is_there(item: Any, descriptors: Sequence[Mapping[str, Any]]) -> bool:
     return True
 
 
-def _is_in_every_stream(item: Any) -> bool:
+def _is_in_every_stream(item: object) -> bool:
     return isinstance(item, str) and (item in RESERVED or item.startswith(("start:", "stop:")))
 
 
-def _as_list(fields: Any) -> list[Any]:
+def _as_list(fields: object) -> list[Any]:
     if isinstance(fields, (str, re.Pattern)):
         return [fields]
     if not isinstance(fields, Iterable):
@@ -278,7 +278,7 @@ def _as_list(fields: Any) -> list[Any]:
 
 
 def _match(
-    item: Any, keys: list[str], names: dict[str, str], descriptors: Sequence[Mapping[str, Any]]
+    item: object, keys: list[str], names: dict[str, str], descriptors: Sequence[Mapping[str, Any]]
 ) -> list[Field]:
     if isinstance(item, re.Pattern):
         return _by_pattern(item, keys, names, str(item.pattern))
@@ -308,7 +308,7 @@ def _match(
     return _by_pattern(item, keys, names, item)
 
 
-def _by_pattern(pattern: Any, keys: list[str], names: dict[str, str], shown: str) -> list[Field]:
+def _by_pattern(pattern: object, keys: list[str], names: dict[str, str], shown: str) -> list[Field]:
     chosen = _full_matches(pattern, keys)
     if not chosen:
         raise FieldNotFound(
@@ -380,7 +380,7 @@ def _keys_near(document: Mapping[str, Any], path: str) -> str:
     return "none"
 
 
-def _path(value: Any, path: str, absent: Any = None) -> Any:
+def _path(value: object, path: str, absent: object = None) -> Any:
     # A key with dots in it goes before the path of the same text.
     if isinstance(value, Mapping) and path in value:
         return value[path]

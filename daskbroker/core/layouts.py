@@ -245,7 +245,7 @@ def rows_of_page(layout: Layout, page: Mapping[str, Any]) -> list[dict[str, Any]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> Any:
     if isinstance(value, np.void):  # an element of a structured array
         return np.asarray(value)
     return value.item() if isinstance(value, np.generic) else value

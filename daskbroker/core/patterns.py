@@ -71,7 +71,7 @@ def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: st
     return found
 
 
-def _compiled(pattern: Any, options: str, where: str) -> Any:
+def _compiled(pattern: object, options: str, where: str) -> Any:
     if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
         raise BadQuery(f"{where}: a pattern is text of at most {LONGEST_PATTERN} characters")
     flags = 0

@@ -29,7 +29,7 @@ def fields_of(claims: Iterable[Mapping[str, Any]]) -> np.dtype | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _declared(told: Any) -> np.dtype | None:
+def _declared(told: object) -> np.dtype | None:
     # Not structured, or nothing declared.
     if not isinstance(told, list) or not told:
         return None

@@ -241,7 +241,7 @@ def value_under(header: Header, key: str) -> Any:
     return metadata_form(value)
 
 
-def _sorts_as(value: Any) -> tuple[int, Any] | None:
+def _sorts_as(value: object) -> tuple[int, Any] | None:
     """Return a sorting key that puts numbers before texts; None for any other value."""
     if isinstance(value, (int, float)):
         return (0, value)

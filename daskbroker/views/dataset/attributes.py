@@ -93,7 +93,7 @@ def plain_attr(value: Any) -> Any:
     return to_json(value)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, str):
         return "\0" not in value and is_unicode(value)
     if isinstance(value, bool):
@@ -147,7 +147,7 @@ def attrs(source: Any) -> dict[str, Any]:
     return found
 
 
-def _document(name: str, value: Any) -> Document | None:
+def _document(name: str, value: object) -> Document | None:
     try:
         content = from_extended_json(value) if isinstance(value, str) else value
         return None if content is None else Document(content)

@@ -113,7 +113,7 @@ class GridRefusal:
         return BadQuery(f"run {self.run!r}, stream {self.stream!r} is not a grid: {why}")
 
 
-def _motors(dimensions: Any, stream: str, refuse: GridRefusal) -> tuple[tuple[str, ...], ...]:
+def _motors(dimensions: object, stream: str, refuse: GridRefusal) -> tuple[tuple[str, ...], ...]:
     if not isinstance(dimensions, list) or not dimensions:
         raise refuse("hints.dimensions, which names the motors of each axis, is missing")
     found = []
@@ -130,7 +130,7 @@ def _motors(dimensions: Any, stream: str, refuse: GridRefusal) -> tuple[tuple[st
     return tuple(found)
 
 
-def _is_shape(shape: Any) -> bool:
+def _is_shape(shape: object) -> bool:
     return isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape)
 
 
@@ -182,5 +182,5 @@ def _listed_positions(
     return [np.array(positions, dtype=float) for positions in lists]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

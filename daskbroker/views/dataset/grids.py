@@ -280,7 +280,7 @@ class _LaidOut(BackendArray):
         return values[dropped]
 
 
-def _promoted(dtype: Any) -> tuple[np.dtype, Any]:
+def _promoted(dtype: object) -> tuple[np.dtype, Any]:
     """Return the dtype to which xarray promotes for missing values, and its fill value."""
     found, fill = dtypes.maybe_promote(dtype)
     return np.dtype(found), None if np.dtype(found).kind == "O" else fill

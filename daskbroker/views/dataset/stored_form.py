@@ -277,7 +277,7 @@ def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
     return array.view(dtype) if dtype.kind in "mM" else array
 
 
-def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _objects(values: object, shape: tuple[int, ...]) -> np.ndarray:
     leaves = list(_leaves(values, len(shape)))
     if len(leaves) != prod(shape):
         raise ValueError(f"{len(leaves):,} values cannot be an array of shape {shape}")

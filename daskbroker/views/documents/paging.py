@@ -133,7 +133,7 @@ class _Page:
         return column if self._frozen else freeze(list(column))
 
 
-def _cells(value: Any) -> int:
+def _cells(value: object) -> int:
     """Return roughly how many numbers or characters a cell holds.
 
     A list is judged by its first item.

@@ -216,7 +216,7 @@ def _column(column: pd.Series, name: str) -> Any:
     return [_cell(cell, name) for cell in column.tolist()]
 
 
-def _cell(value: Any, name: str) -> Any:
+def _cell(value: object, name: str) -> Any:
     """Return a cell in the form of documents; a list of an array remembers its dtype."""
     return as_lists(normalize(value, name, arrays=True))
 

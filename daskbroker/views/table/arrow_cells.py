@@ -83,12 +83,12 @@ class CellTypes:
         return {name: kind and _without_null(kind) for name, kind in known.items()}
 
 
-def is_missing(cell: Any) -> bool:
+def is_missing(cell: object) -> bool:
     """Return whether a cell is missing: None, ``pd.NA`` or NaN."""
     return cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))
 
 
-def _type_of(cell: Any) -> pa.DataType | None:
+def _type_of(cell: object) -> pa.DataType | None:
     if isinstance(cell, str):
         return pa.string() if is_unicode(cell) else None
     if isinstance(cell, np.ndarray):

@@ -148,7 +148,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
             return len(self.operand("_partitions"))
         return max(1, self._parts.npartitions)
 
-    def _filtered_task(self, name: Any, index: int) -> Task:
+    def _filtered_task(self, name: object, index: int) -> Task:
         empty = self._kept_set is not None and index not in self._kept_set
         # Not kept, or the one empty partition of a table without rows.
         if empty or index >= self._parts.npartitions:
