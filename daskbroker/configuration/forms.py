@@ -89,7 +89,6 @@ def configuration_form(content: Any, where: str = "configuration") -> str:
 def sources_of(content: Any) -> dict[str, Mapping[str, Any]] | None:
     """Return databroker's sources in a catalog, by name, or None if the content is no catalog."""
     sources = content.get("sources") if isinstance(content, Mapping) else None
-    # A mapping without sources is no catalogue.
     if not isinstance(sources, Mapping):
         return None
     return {str(name): source for name, source in sources.items() if _is_databroker(source)}

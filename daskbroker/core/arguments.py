@@ -75,7 +75,7 @@ class Accepted:
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # of any class
+    except Exception:  # repr of a user's object may raise anything
         text = ""
     return text if text and len(text) <= 100 else f"{text[:100]}… of type {type(value).__name__}"
 

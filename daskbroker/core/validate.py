@@ -119,7 +119,6 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
 def _shown(value: object) -> str:
     """Return a value for a message; of a large mapping or list only the number of items."""
     text = repr(value)
-    # A value is shown whole if it fits into a line.
     if len(text) <= 100:
         return text
     if isinstance(value, (dict, list)):

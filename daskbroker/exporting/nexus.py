@@ -134,7 +134,7 @@ class _Entry:
             facts |= {"end_time": _time_text(stop), "exit_status": stop.get("exit_status")}
         for name, value in facts.items():
             _put(entry, name, value)
-        # Documents are kept as they are: not all of them has a place in NeXus.
+        # The documents are added as JSON, as NeXus has no fields for much of their content.
         for name, document in (("start", start), ("stop", stop)):
             if document is not None:
                 note = _group(entry, name, "NXnote")

@@ -188,7 +188,7 @@ class _Cube:
     @cached_property
     def dim(self) -> Any:
         """The dimension of the events; None if the Dataset is one event."""
-        # As daskbroker's own Datasets.
+        # daskbroker's own Datasets have their events along it.
         if "time" in self.flat.dims:
             return "time"
         time = self.flat.variables.get("time")
