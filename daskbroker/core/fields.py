@@ -210,6 +210,7 @@ class MetadataOfRuns:
             if field.role not in ("start", "stop") or field in self._seen:
                 continue
             document = start if field.role == "start" else stop
+            # A run in progress lacks its stop, which says nothing about keys.
             if document is None:
                 continue
             if _path(document, field.key, _ABSENT) is _ABSENT:

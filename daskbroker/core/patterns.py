@@ -61,6 +61,7 @@ def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: st
     began = time.monotonic()
     found = []
     for text in texts:
+        # The limit is for all texts together.
         left = PATTERN_SECONDS - (time.monotonic() - began)
         try:
             if compiled.fullmatch(text, timeout=max(left, 1e-6)) is not None:

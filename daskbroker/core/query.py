@@ -166,6 +166,7 @@ def _conditions(source: Mapping[str, Any]) -> tuple[tuple[Condition, ...], bool]
                 inner, inner_exact = _conditions(part)
                 found.extend(inner)
                 exact = exact and inner_exact
+        # Conditions within $or and $nor need not hold for each match.
         elif key.startswith("$"):
             exact = False
         else:

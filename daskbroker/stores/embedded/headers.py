@@ -74,6 +74,7 @@ class EmbeddedHeaderStore(HeaderStore):
             run = doc["run_start"]
             if not store.has_run(run):
                 raise unknown_run("stop", doc, run)
+            # Sealing has transactions of its own, so it comes before that of the stop.
             store.seal(run)
             with self._database.write(durable=True) as connection:
                 store.end_run(connection, run)

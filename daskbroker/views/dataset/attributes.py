@@ -134,10 +134,12 @@ def attrs(source: Any) -> dict[str, Any]:
         name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
         for name, value in given.items()
     }
+    # The root of a tree has short attributes only; its streams have the documents of the run.
     if "run" in found and "start" not in found:
         nodes = getattr(source, "children", {}).values()
         shown: Mapping[str, Any] = next((node.attrs for node in nodes if "start" in node.attrs), {})
         found |= {name: shown[name] for name in ("start", "stop") if name in shown}
+    # netCDF gives a list of one text back as a text.
     for name in ("runs", "descriptors"):
         if name in found:
             found[name] = [found[name]] if isinstance(found[name], str) else list(found[name])

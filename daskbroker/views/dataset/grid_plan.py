@@ -62,6 +62,7 @@ class Grid:
                 f"hints.gridding is {hints['gridding']!r}: the points are not in the axes' order"
             )
         shape: Any = start.get("shape")
+        # Plans of one axis state the number of points alone.
         if shape is None and len(motors) == 1:
             shape = [start.get("num_points")]
         if not _is_shape(shape):

@@ -77,6 +77,7 @@ def savable(dataset: Any) -> Any:
         return dataset.map_over_datasets(savable)
     dataset = named_as_in_files(dataset)
     found = dataset
+    # The writers of our own subclass call this function, so what it returns is a plain Dataset.
     if type(found) is not xr.Dataset:
         found = xr.Dataset(dataset.data_vars, dataset.coords, dataset.attrs)
         found.encoding = dict(dataset.encoding)

@@ -255,6 +255,7 @@ def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) ->
         block = values[3] if len(values) > 3 else 0
         rest = len(out) % (GROUP * width)
         _unshuffle_bits(data, out, width, block, rest)
+        # Elements that do not fill a group are stored as they are.
         out[len(out) - rest :] = np.frombuffer(data, np.uint8)[len(out) - rest :]
         return
     size, block = _header(">QI", data)
@@ -267,6 +268,7 @@ def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) ->
         if fast(algorithm, out.ctypes.data, len(out), address, len(stored), width) != len(out):
             raise Damaged("a block is damaged")
         return
+    # The library trusts the lengths that precede the blocks.
     _check_blocks(data, size - size % (GROUP * width), block, size % (GROUP * width))
     undo = _bitshuffle(packing)
     assert undo is not None
