@@ -25,11 +25,11 @@ __all__ = ["claimed_runs", "claims"]
 
 FULL = "declared"
 SIDE = 16
-"""Of the frames of many runs."""
+"""Pixels along a side of the frames of many runs."""
 
 
 def _claims(side: int) -> dict[str, dict[str, Any]]:
-    """What descriptors of different age say of a frame, the full claim first."""
+    """Return the claims that descriptors of different age have, the full one first."""
     full = image_key(side)
     old = {name: value for name, value in full.items() if name != "dtype_numpy"}
     return {

@@ -42,7 +42,7 @@ def cluster(sizes: Sizes, folder: Path) -> Workload:
 
 
 def client_of(stack: ExitStack, count: int) -> Client:
-    """Of a new cluster of so many processes."""
+    """Return the client of a new cluster of this number of processes."""
     made = stack.enter_context(
         LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, memory_limit=0,

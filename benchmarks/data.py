@@ -37,7 +37,7 @@ def wide_columns(rows: int, count: int = 23) -> dict[str, Any]:
 
 
 def plain_file(path: Path, columns: Columns) -> Path:
-    """What a table of these columns holds, in one Parquet file as pyarrow writes it."""
+    """Write a table of these columns to one Parquet file by pyarrow."""
     rows = len(next(iter(columns.values())))
     micro = np.rint((FIRST_TIME + np.arange(rows) * 0.01) * 1e6).astype(np.int64)
     arrays = {

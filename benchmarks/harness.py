@@ -18,7 +18,7 @@ __all__ = ["Against", "Case", "Result", "Sizes", "Timed", "Workload", "measure"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the workloads are."""
+    """Sizes of the workloads."""
 
     events: int = 100_000
     single_events: int = 20_000
@@ -79,7 +79,7 @@ QUICK = Sizes(
 
 
 class Timed(NamedTuple):
-    """What a case returns that was timed elsewhere, in another process."""
+    """Result of a case that was timed in another process."""
 
     seconds: float
     value: Any
@@ -155,7 +155,7 @@ class Result:
 
     @property
     def median(self) -> float:
-        """Of the samples."""
+        """Median of the samples, in seconds."""
         return statistics.median(self.samples)
 
     @property
@@ -164,7 +164,7 @@ class Result:
         return None if self.case.amount is None else self.case.amount / self.median
 
     def to_dict(self) -> dict[str, Any]:
-        """For the JSON file."""
+        """Return the result as plain values for the JSON file."""
         return {
             "workload": self.workload,
             "case": self.case.name,
@@ -180,10 +180,10 @@ class Result:
 
 
 LONG = 2.0
-"""Seconds. A run that takes longer is a sample, though no other run of the case was before it."""
+"""Seconds from which on the first run of a case counts as a sample."""
 
 QUICK_ENOUGH = 0.25
-"""Seconds. What takes less is measured again though it is late."""
+"""Seconds below which a case is measured again even if time is short."""
 
 
 def measure(
@@ -295,10 +295,10 @@ def _compare(
 def _values_of(
     name: str, result: Result, others: Mapping[str, Result], quick: bool
 ) -> list[float] | None:
-    """What to divide by, one value a round.
+    """Return the values to divide by, one per round.
 
-    None for a reference where sizes are not its own, and for a case that failed or whose program
-    is missing.
+    None for a reference that was measured with other sizes, and for a case that failed or whose
+    program is missing.
     """
     if name in others:
         return others[name].samples

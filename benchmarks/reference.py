@@ -1,4 +1,4 @@
-"""What other programs took for the same work, for scale."""
+"""Times of other programs for the same work, for scale."""
 
 from __future__ import annotations
 

@@ -82,12 +82,12 @@ def copy_chunks(broker: Any, count: int) -> None:
 
 
 def _growth(name: str, make: Callable[[], Any]) -> Case:
-    """What a view holds in memory, as Python and NumPy allocate it."""
+    """Return a case for the bytes that a view holds, as Python and NumPy allocate them."""
     return Case(f"memory of a {name}", lambda: _traced(make)[0], unit="B")
 
 
 def _traced(make: Callable[[], Any]) -> tuple[float, float]:
-    """Bytes held by what is made, and most while it was made."""
+    """Return the bytes held by a result, and the maximum while it was made."""
     tracemalloc.start()
     try:
         made = make()

@@ -149,14 +149,14 @@ def _register_defaults() -> None:
     look_up_by(config.get, parse_bytes)  # from now on without an import each time
 
 
-def _look_up(key: str, default: Any) -> Any:
+def _look_up(key: str, default: object) -> Any:
     from dask import config
 
     _register_defaults()
     return config.get(key, default)
 
 
-def _parse_bytes(text: Any) -> int:
+def _parse_bytes(text: object) -> int:
     from dask.utils import parse_bytes
 
     return parse_bytes(text)  # type: ignore[no-any-return]

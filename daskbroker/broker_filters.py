@@ -52,8 +52,8 @@ class BrokerFilters:
         self,
         full: str | None = None,
         search: str | None = None,
-        since: Any = None,
-        until: Any = None,
+        since: object = None,
+        until: object = None,
         **query: Any,
     ) -> Search:
         return compile_search(full, search, since, until, query, self.timezone)

@@ -129,6 +129,7 @@ def _request_of(place: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, 
         return place_settings(path)
     if path.partition("#")[0].endswith((".yml", ".yaml")) and not Path(path).is_dir():
         return {"file": str(Path(path).expanduser().absolute())}
+    # A store in a folder of this name goes before a configuration.
     if isinstance(place, str) and _is_word(path) and not holds_store(path):
         if find_configuration(path) is None:
             raise _unknown_word(path)

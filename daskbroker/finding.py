@@ -30,7 +30,7 @@ def find(db: DataBroker, key: Any) -> Any:
     return Header(db, *db.header_source[key])
 
 
-def is_found(db: DataBroker, key: Any) -> bool:
+def is_found(db: DataBroker, key: object) -> bool:
     """Whether a key finds a run; a Header or a start document is looked up by its uid.
 
     Raises
@@ -48,7 +48,7 @@ def is_found(db: DataBroker, key: Any) -> bool:
     return True
 
 
-def _one(key: Any) -> Any:
+def _one(key: object) -> Any:
     if isinstance(key, (slice, list, tuple, set)):
         raise TypeError(f"`in` needs the uid, scan_id or offset of a run, not {key!r:.200}")
     return key

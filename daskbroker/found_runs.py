@@ -222,6 +222,7 @@ class FoundRuns:
 
     def _slice(self, key: slice) -> Self | list[Header]:
         ends = [end for end in (key.start, key.stop) if end is not None]
+        # These need the runs themselves; any other slice stays lazy.
         if key.step not in (None, 1) or any(operator.index(end) < 0 for end in ends):
             return HeaderList(self)[key]
         start = self._start + (0 if key.start is None else operator.index(key.start))

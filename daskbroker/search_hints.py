@@ -214,7 +214,7 @@ class _KnownKeys:
         return [one for one in found if not isinstance(one, BadRun)]
 
 
-def _is_mapping(value: Any) -> bool:
+def _is_mapping(value: object) -> bool:
     return isinstance(value, dict) and not is_operators(value)
 
 
@@ -244,7 +244,7 @@ def _paths(documents: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     return found
 
 
-def _add_paths(value: Any, steps: tuple[str, ...], keys: dict[str, set[str]]) -> None:
+def _add_paths(value: object, steps: tuple[str, ...], keys: dict[str, set[str]]) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if "." not in key:  # a dot in a query always leads into a mapping

@@ -1,10 +1,10 @@
-"""Three codecs of HDF5 files for numcodecs and Zarr: LZ4, LZF and bitshuffle.
+"""Decoders of three HDF5 filters for numcodecs and Zarr: LZ4, LZF and bitshuffle.
 
-References to HDF5 files lead to chunks as HDF5's filters wrote them. For most filters numcodecs has
-the codec; it has none for LZ4 (32004) and bitshuffle (32008), which put headers of their own before
-blocks, and none for LZF (32000). This package needs NumPy and imagecodecs, and of daskbroker
-nothing: who opens references installs daskbroker without its dependencies (``pip install
---no-deps``), or copies this folder and calls :func:`register`.
+References to HDF5 files lead to chunks as HDF5's filters wrote them. numcodecs has codecs for most
+filters, but not for LZ4 (32004) and bitshuffle (32008), which write headers of their own before
+blocks, nor for LZF (32000). This package needs NumPy and imagecodecs, and nothing of daskbroker. To
+open references, install daskbroker without its dependencies (``pip install --no-deps``), or copy
+this folder and call :func:`register`.
 
 ===================== ================================ ==========================================
 codec                 configuration                    entry points
@@ -29,23 +29,39 @@ __all__ = ["decode_bitshuffle", "decode_lz4", "decode_lzf", "register"]
 LZ4, LZF, BITSHUFFLE = "hdf5_lz4", "hdf5_lzf", "hdf5_bitshuffle"
 PACKINGS = {"lz4": imagecodecs.lz4_decode, "zstd": imagecodecs.zstd_decode}
 GROUP = 8
-"""Bitshuffle takes so many elements together; a rest that is less stays as it is."""
+"""Number of elements that bitshuffle shuffles together; fewer at the end are left as they are."""
 
 MOST_RATIO = 2**16
-"""More than that nothing makes of zeros; what claims more is no chunk."""
+"""Maximum ratio of decoded to stored bytes; no filter reaches more, even for zeros."""
 
 _SIZES = struct.Struct(">QI")
 _LENGTH = struct.Struct(">I")
 
 
 def decode_lz4(data: Any) -> np.ndarray:
-    """What HDF5's LZ4 filter has made of bytes."""
+    """Decode a chunk of HDF5's LZ4 filter.
+
+    Parameters
+    ----------
+    data
+        Stored chunk, any object with the buffer protocol.
+
+    Returns
+    -------
+    numpy.ndarray
+        Decoded bytes, one-dimensional uint8.
+
+    Raises
+    ------
+    ValueError
+        If the chunk is cut off, or its header is not valid.
+    """
     view, size, block, at = _begin(data)
     out = np.empty(size, np.uint8)
     for first in range(0, size, block):
         part = out[first : first + block]
         packed, at = _next(view, at)
-        if len(packed) == len(part):  # what LZ4 makes no smaller is left as it is
+        if len(packed) == len(part):  # a block that LZ4 cannot make smaller is stored as it is
             part[:] = np.frombuffer(packed, np.uint8)
         else:
             imagecodecs.lz4_decode(packed, out=part)
@@ -53,7 +69,25 @@ def decode_lz4(data: Any) -> np.ndarray:
 
 
 def decode_lzf(data: Any, size: int) -> np.ndarray:
-    """What HDF5's LZF filter has made of so many bytes."""
+    """Decode a chunk of HDF5's LZF filter.
+
+    Parameters
+    ----------
+    data
+        Stored chunk, any object with the buffer protocol.
+    size
+        Bytes of the decoded chunk, which LZF does not store.
+
+    Returns
+    -------
+    numpy.ndarray
+        Decoded bytes, one-dimensional uint8.
+
+    Raises
+    ------
+    ValueError
+        If the chunk decodes to another number of bytes.
+    """
     _check_ratio(size, memoryview(data).nbytes)
     out = np.empty(size, np.uint8)
     found = imagecodecs.lzf_decode(data, out=out)
@@ -63,7 +97,27 @@ def decode_lzf(data: Any, size: int) -> np.ndarray:
 
 
 def decode_bitshuffle(data: Any, elementsize: int, packing: str) -> np.ndarray:
-    """What HDF5's bitshuffle filter has made of elements of some bytes."""
+    """Decode a chunk of HDF5's bitshuffle filter with compression.
+
+    Parameters
+    ----------
+    data
+        Stored chunk, any object with the buffer protocol.
+    elementsize
+        Bytes of an element.
+    packing
+        Compression of the shuffled blocks: ``"lz4"`` or ``"zstd"``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Decoded bytes, one-dimensional uint8.
+
+    Raises
+    ------
+    ValueError
+        If the chunk is cut off, or its header is not valid.
+    """
     view, size, block, at = _begin(data)
     unpack = PACKINGS[packing]
     out = np.empty(size, np.uint8)
@@ -71,7 +125,9 @@ def decode_bitshuffle(data: Any, elementsize: int, packing: str) -> np.ndarray:
     for first in range(0, whole, block):
         part = out[first : min(first + block, whole)]
         packed, at = _next(view, at)
-        planes = np.empty(len(part), np.uint8)  # given as memory: of arrays, the dtype would count
+        planes = np.empty(
+            len(part), np.uint8
+        )  # passed as a buffer: of an array, imagecodecs would use the dtype
         unpack(packed, out=planes)
         imagecodecs.bitshuffle_decode(
             planes.data, itemsize=elementsize, blocksize=len(part) // elementsize, out=part
@@ -82,7 +138,7 @@ def decode_bitshuffle(data: Any, elementsize: int, packing: str) -> np.ndarray:
 
 
 def _begin(data: Any) -> tuple[memoryview, int, int, int]:
-    """The bytes, how many come out, how many of these each block has, where the first is."""
+    """Return the bytes, the decoded size, that of a block, and the offset of the first block."""
     view = memoryview(data).cast("B")
     if len(view) < _SIZES.size:
         raise ValueError("the chunk is too short for its header")
@@ -99,7 +155,7 @@ def _check_ratio(size: int, stored: int) -> None:
 
 
 def _next(view: memoryview, at: int) -> tuple[memoryview, int]:
-    """The block at a place, and the place behind it."""
+    """Return the block at an offset, and the offset after it."""
     if at + _LENGTH.size > len(view):
         raise ValueError("the chunk is cut off")
     (length,) = _LENGTH.unpack_from(view, at)
@@ -110,9 +166,9 @@ def _next(view: memoryview, at: int) -> tuple[memoryview, int]:
 
 
 def register() -> None:
-    """Make the codecs known here, to numcodecs and, where it is installed, to Zarr.
+    """Register the codecs in this process with numcodecs, and with Zarr if it is installed.
 
-    Not needed where the package is installed: its entry points are found.
+    This is not needed if the package is installed, as its entry points are found.
     """
     import numcodecs.registry
 

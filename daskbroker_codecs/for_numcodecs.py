@@ -1,4 +1,4 @@
-"""The codecs as numcodecs has them, for Zarr's format 2."""
+"""The codecs as classes of numcodecs, for Zarr's format 2."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["HDF5LZ4", "HDF5LZF", "HDF5Bitshuffle"]
 
 
 class _Decoder(Codec):  # type: ignore[misc]
-    """Reads only: what is written has no need of HDF5's own blocks."""
+    """Base class of codecs that only decode, as nothing new is written in HDF5's own blocks."""
 
     def encode(self, buf: Any) -> Any:
         raise NotImplementedError(f"{self.codec_id} only decodes")
 
 
 class HDF5LZ4(_Decoder):
-    """``{"id": "hdf5_lz4"}``."""
+    """Decoder of HDF5's LZ4 filter: ``{"id": "hdf5_lz4"}``."""
 
     codec_id = LZ4
 
@@ -30,7 +30,7 @@ class HDF5LZ4(_Decoder):
 
 
 class HDF5LZF(_Decoder):
-    """``{"id": "hdf5_lzf", "size": 96}``.
+    """Decoder of HDF5's LZF filter: ``{"id": "hdf5_lzf", "size": 96}``.
 
     Parameters
     ----------
@@ -48,14 +48,16 @@ class HDF5LZF(_Decoder):
 
 
 class HDF5Bitshuffle(_Decoder):
-    """``{"id": "hdf5_bitshuffle", "elementsize": 2, "packing": "lz4"}``.
+    """Decoder of HDF5's bitshuffle filter.
+
+    Its configuration is ``{"id": "hdf5_bitshuffle", "elementsize": 2, "packing": "lz4"}``.
 
     Parameters
     ----------
     elementsize
         Bytes of an element.
     packing
-        ``"lz4"`` or ``"zstd"``.
+        Compression of the shuffled blocks: ``"lz4"`` or ``"zstd"``.
     """
 
     codec_id = BITSHUFFLE

@@ -1,4 +1,4 @@
-"""The codecs as Zarr has them, for its format 3."""
+"""The codecs as classes of Zarr, for its format 3."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["BitshuffleCodec", "LZ4Codec", "LZFCodec"]
 
 
 class _Decoder(BytesBytesCodec):  # type: ignore[misc]
-    """Reads only."""
+    """Base class of codecs that only decode."""
 
     is_fixed_size = False
     name: ClassVar[str]
 
     def decoder(self) -> Callable[[np.ndarray], np.ndarray]:
-        """What decodes a chunk."""
+        """Return the function that decodes a chunk to bytes, as a uint8 array."""
         raise NotImplementedError
 
     def configuration(self) -> dict[str, Any]:
-        """What metadata say of it."""
+        """Return the configuration of the codec in an array's metadata."""
         return {}
 
     @classmethod
@@ -49,7 +49,7 @@ class _Decoder(BytesBytesCodec):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class LZ4Codec(_Decoder):
-    """``{"name": "hdf5_lz4"}``."""
+    """Decoder of HDF5's LZ4 filter: ``{"name": "hdf5_lz4"}``."""
 
     name = LZ4
 
@@ -59,7 +59,15 @@ class LZ4Codec(_Decoder):
 
 @dataclass(frozen=True)
 class LZFCodec(_Decoder):
-    """``{"name": "hdf5_lzf", "configuration": {"size": 96}}``."""
+    """Decoder of HDF5's LZF filter.
+
+    Its metadata are ``{"name": "hdf5_lzf", "configuration": {"size": 96}}``.
+
+    Parameters
+    ----------
+    size
+        Bytes of a decoded chunk.
+    """
 
     size: int
     name = LZF
@@ -73,7 +81,18 @@ class LZFCodec(_Decoder):
 
 @dataclass(frozen=True)
 class BitshuffleCodec(_Decoder):
-    """``{"name": "hdf5_bitshuffle", "configuration": {"elementsize": 2, "packing": "lz4"}}``."""
+    """Decoder of HDF5's bitshuffle filter.
+
+    Its metadata are ``{"name": "hdf5_bitshuffle", "configuration": {"elementsize": 2, "packing":
+    "lz4"}}``.
+
+    Parameters
+    ----------
+    elementsize
+        Bytes of an element.
+    packing
+        Compression of the shuffled blocks: ``"lz4"`` or ``"zstd"``.
+    """
 
     elementsize: int
     packing: str = "lz4"

@@ -1,4 +1,4 @@
-"""Bring recorded documents in, and write runs as Parquet that any tool reads."""
+"""Ingest recorded documents, and write runs as Parquet files, which most tools read."""
 
 from __future__ import annotations
 

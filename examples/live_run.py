@@ -10,7 +10,7 @@ from daskbroker.testing import make_run
 
 
 def take(db: daskbroker.DataBroker) -> None:
-    """Stands for a RunEngine, which may as well be another process."""
+    """Insert documents in place of a RunEngine, which could be in another process."""
     for name, doc in make_run(events=5):
         db.insert(name, doc)
         time.sleep(0.05)

@@ -47,7 +47,7 @@ from daskbroker.stores.record_file import RecordFile, RecordReader, Span
 
 @dataclass
 class Rows:
-    """The events of a descriptor, or the references of one kind of a run."""
+    """Events of a descriptor, or references of one kind of a run."""
 
     layout: Layout
     owner: Document
@@ -59,7 +59,7 @@ class Rows:
 
 @dataclass
 class Run:
-    """What the log has of a run, beside start and stop."""
+    """Content of the log for a run, except start and stop."""
 
     descriptors: list[Document] = field(default_factory=list)
     rows: dict[tuple[str, str], Rows] = field(default_factory=dict)  # by kind and owner
@@ -67,7 +67,7 @@ class Run:
 
 
 class Log(RecordFile):
-    """The log, and what it holds."""
+    """The log file and its content in memory."""
 
     def begin(self) -> None:
         self.headers: dict[str, HeaderPair] = {}
@@ -112,7 +112,7 @@ class Log(RecordFile):
 
 
 class LogHeaderStore(HeaderStore):
-    """Start and stop documents."""
+    """Store of start and stop documents."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -136,7 +136,7 @@ class LogHeaderStore(HeaderStore):
 
 
 class LogEventStore(EventStore):
-    """Descriptors, events and references."""
+    """Store of descriptors, events and references."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -199,7 +199,7 @@ class LogEventStore(EventStore):
                     self._seal(known)
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
-        """Rows stay in the log, where nobody looks for them again, with ``keep_journal`` or not."""
+        """Seal the rows that wait; they stay in the log unused, whatever ``keep_journal`` is."""
         with self._log.writing():
             runs = list(self._log.runs) if run is None else [run]
             known = [rows for uid in runs for rows in self._log.run(uid).rows.values()]
@@ -210,7 +210,7 @@ class LogEventStore(EventStore):
         return len(waiting)
 
     def _seal(self, rows: Rows) -> None:
-        """Append the chunk of what waits; called while the log is written."""
+        """Append a chunk of the waiting rows; called while the log is written."""
         table, owner = self._encoded(rows), rows.owner
         note = {"run": owner["run_start"], "kind": rows.layout.kind, "owner": owner["uid"]}
         description = describe_chunk(rows.layout, table)

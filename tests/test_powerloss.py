@@ -117,11 +117,11 @@ def disk(tmp_path):
 
 
 def test_only_synced_bytes_under_synced_names_are_left(disk):
-    write = {"data": b"abc", "place": 0}
+    write = {"data": b"abc", "offset": 0}
     assert disk(("create", "a", 1), ("write", "a", 1, write), ("sync", "a", 1)) == {}
     assert disk(names=1.0) == {"a": b"abc"}
     assert disk(("sync", "")) == {"a": b"abc"}
-    more = {"data": b"X" * 5000, "place": 1}
+    more = {"data": b"X" * 5000, "offset": 1}
     assert disk(("write", "a", 1, more)) == {"a": b"abc"}
     assert disk(bytes=1.0) == {"a": b"a" + b"X" * 5000}
 
@@ -132,7 +132,7 @@ def test_a_file_in_a_folder_whose_name_is_not_synced_is_lost(disk):
 
 
 def test_a_rename_counts_when_the_folder_is_synced(disk):
-    new = {"data": b"new", "place": 0}
+    new = {"data": b"new", "offset": 0}
     disk(("create", "a", 1), ("sync", "a", 1), ("sync", ""))
     disk(("create", "b", 2), ("write", "b", 2, new), ("sync", "b", 2))
     assert disk(("rename", "b", 0, {"other": "a"})) == {"a": b""}

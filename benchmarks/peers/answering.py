@@ -14,7 +14,7 @@ import traceback
 
 
 def recorded(file):
-    """The documents of a file that ``Bench.recorded`` wrote."""
+    """Yield the documents of a file that ``Bench.recorded`` wrote."""
     with open(file) as lines:
         for line in lines:
             yield json.loads(line)
@@ -36,7 +36,7 @@ def answer(*requests):
 
 
 def timed(run):
-    """What a prepared request gives, and how long it takes."""
+    """Return the result of a prepared request, and the seconds that it took."""
     gc.collect()
     begin = time.perf_counter()
     value = run()

@@ -1,4 +1,4 @@
-"""What the workloads beside peers are made on."""
+"""Stores, files and peers that the workloads beside peers share."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Bench:
             return []
 
     def recorded(self, name: str, documents: Iterable[Any]) -> str:
-        """A file of documents for the peer."""
+        """Return a file of documents for the peer."""
         path = self.folder / f"{name}.jsonl"
         with path.open("w") as file:
             file.writelines(f"{json.dumps(pair)}\n" for pair in documents)

@@ -18,7 +18,7 @@ DOCUMENTS = {"event": lambda doc: 1, "event_page": lambda doc: len(doc["seq_num"
 
 
 def versions():
-    """What is compared with."""
+    """Return a function that gives the versions of the packages that are compared."""
     return lambda: {"databroker 2": version("databroker")}
 
 

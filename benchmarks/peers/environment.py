@@ -37,7 +37,7 @@ class PeerError(RuntimeError):
 
 
 class PeerEnvironment(NamedTuple):
-    """What a peer's Python has, and the variable that names one which has it already."""
+    """Packages of a peer's Python, and the variable that names a Python which has them."""
 
     packages: tuple[str, ...]
     variable: str

@@ -83,7 +83,7 @@ def images(bench: Bench) -> Workload:
 
 
 def _of_mongo(bench: Bench, run: RunBuilder, data: np.ndarray, row: int) -> list[Case]:
-    """What databroker 1 and 2 read of the run in MongoDB."""
+    """Return the cases of databroker 1 and 2, which read the run in MongoDB."""
     about = {"uri": f"{bench.server}/frames", "run": run.uid}
 
     def written(peer: Peer) -> list[Case]:
@@ -101,7 +101,7 @@ def _of_mongo(bench: Bench, run: RunBuilder, data: np.ndarray, row: int) -> list
 def _asked(
     name: str, peer: Peer, do: str, data: np.ndarray, row: int | None, **about: Any
 ) -> list[Case]:
-    """What another program is asked for: all frames, and a row of pixels of each if it has one."""
+    """Return the cases of another program: all frames, and one row of pixels of each if it can."""
 
     def has_last(expected: np.ndarray) -> Callable[[dict[str, Any]], None]:
         def check(found: dict[str, Any]) -> None:

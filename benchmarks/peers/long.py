@@ -75,7 +75,7 @@ def _tiled(bench: Bench, peer: Peer, run: Run) -> Iterator[Case]:
 
 
 def _asked(name: str, peer: Peer, run: Run, **about: Any) -> Iterator[Case]:
-    """What another program is asked for."""
+    """Yield the cases of another program."""
 
     def ask(do: str, **options: Any) -> Callable[[], Any]:
         return lambda: peer.ask(do, run=run.uid, **about, **options)

@@ -13,7 +13,7 @@ from suitcase.mongo_normalized import Serializer
 
 
 def versions():
-    """What is compared with."""
+    """Return a function that gives the versions of the packages that are compared."""
     modules = (databroker, pandas, pymongo)
     return lambda: {module.__name__: module.__version__ for module in modules}
 

@@ -14,7 +14,7 @@ from benchmarks.peers.environment import DATABROKER, PEERS, PeerError, peer_pyth
 __all__ = ["Peer", "Peers"]
 
 ANSWER_WITHIN = 180.0
-"""Seconds, after which a peer that says nothing is ended."""
+"""Seconds after which a peer that does not answer is ended."""
 
 
 class Peer:
@@ -136,7 +136,7 @@ class Peers:
         return peer
 
     def versions(self) -> dict[str, str]:
-        """Of the peers that were started, and of what matters beside them."""
+        """Versions of the peers that were started, and of the packages that matter for them."""
         return self._versions
 
     def __enter__(self) -> Peers:

@@ -20,7 +20,7 @@ SERVER = SimpleTiledServer(FOLDER.name)
 
 
 def versions():
-    """What is compared with."""
+    """Return a function that gives the versions of the packages that are compared."""
     return lambda: {name: version(name) for name in ("tiled", "bluesky-tiled-plugins")}
 
 

@@ -14,7 +14,7 @@ from virtualizarr.registry import ObjectStoreRegistry
 
 
 def versions():
-    """What is compared with."""
+    """Return a function that gives the versions of the packages that are compared."""
     modules = (virtualizarr, xarray, zarr)
     return lambda: {module.__name__: module.__version__ for module in modules}
 

@@ -1,1 +1,1 @@
-"""What ``docs/performance.md`` is made of: ``python -m benchmarks.report``."""
+"""Measurements and pictures of ``docs/performance.md``: ``python -m benchmarks.report``."""

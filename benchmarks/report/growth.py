@@ -27,9 +27,9 @@ from benchmarks.tables import count_events, has_count, holds
 __all__ = ["GROWTH", "Growth"]
 
 ROWS = 20_000
-"""Of the runs of many columns."""
+"""Rows of the runs with many columns."""
 COUNTED = 100_000
-"""Of more events than these, documents are not measured."""
+"""Maximum number of events for which documents are measured."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Growth:
     make: Callable[[tuple[int, ...], Path, Sizes], Workload]
 
     def workload(self, sizes: Sizes, folder: Path) -> Workload:
-        """Its cases."""
+        """Return the workload of the picture."""
         return self.make(self.tiny if sizes.quick else self.sizes, folder, sizes)
 
 
@@ -239,4 +239,4 @@ GROWTH = {
         workers,
     ),
 }
-"""By the names of their workloads."""
+"""Pictures of growth by the names of their workloads."""

@@ -1,4 +1,4 @@
-"""What was measured, as the page and its pictures need it."""
+"""Measurements in the form that the page and its pictures need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {
     "tiled": "Tiled",
     "virtualizarr": "VirtualiZarr",
 }
-"""Of programs, where a case has another one."""
+"""Names of programs on the page, by their names in cases."""
 
 
 def named(case: str) -> str:

@@ -60,7 +60,7 @@ WORKLOADS = {
     "age describe: in full, without a dtype, without dtype and shape",
     "compressed": "{compressed_frames} frames of {compressed_side} x {compressed_side}, by filter",
 }
-"""What is measured, of the workloads with goals."""
+"""Descriptions of the workloads with goals."""
 
 
 def write_page(numbers: Mapping[str, Any], docs: Path) -> None:

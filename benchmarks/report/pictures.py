@@ -19,7 +19,7 @@ MARKS = "osD^v"
 
 
 def bars(sets: Mapping[str, Mapping[str, dict[str, Any]]], file: Path) -> None:
-    """What each program takes for the same thing, a panel for each thing."""
+    """Draw the time that each program takes, with one panel per task."""
     heights = [len(programs) for programs in sets.values()]
     figure = Figure((7.5, 0.42 * sum(heights) + 0.6 * len(heights)), layout="constrained")
     panels = figure.subplots(

@@ -29,7 +29,7 @@ ROWS = {
         "a search among {runs:,} runs and the table of its {runs_in_table:,}, MongoDB"
     ),
 }
-"""What is quoted, by the names of its cases."""
+"""Quoted measurements, by the names of their cases."""
 BESIDE = {
     "daskbroker, MongoDB sealed": "MongoDB, sealed",
     "daskbroker, without dask": "without Dask",

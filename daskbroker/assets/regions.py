@@ -1,9 +1,9 @@
 """Regions of cells: the algebra of outer (orthogonal) indexing.
 
 A :data:`Roi` is what users and handlers write: slices, integers and integer arrays. With the shape
-of a cell it is resolved by :func:`axes_of` to a :data:`Region`: the places that it selects along
-each axis. Regions are composed (:func:`compose`, :func:`within`), measured (:func:`shape_of`), and
-taken out of arrays (:func:`take_region`, :func:`take_roi`).
+of a cell it is resolved by :func:`axes_of` to a :data:`Region`: the positions that it selects
+along each axis. Regions are composed (:func:`compose`, :func:`within`), measured
+(:func:`shape_of`), and taken out of arrays (:func:`take_region`, :func:`take_roi`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ an item are kept whole; ``()`` is the whole cell. Indexing is outer (orthogonal)
 one-dimensional integer array selects along its own axis. An int drops its axis."""
 
 Axis: TypeAlias = "range | np.ndarray | int"
-"""Selection along one axis: places counted from 0, or one place as an int, which drops the axis."""
+"""Selection along one axis: positions, or one of them as an int, which drops the axis."""
 
 Region: TypeAlias = "Sequence[Axis]"
 """A resolved :data:`Roi`: the selection along every axis of a cell."""
@@ -48,7 +48,7 @@ Region: TypeAlias = "Sequence[Axis]"
 def axes_of(roi: Roi, shape: Sequence[int]) -> tuple[Axis, ...]:
     """Return the selection of an index along every axis of a shape.
 
-    Negative places count from the end; a boolean array becomes the places of its True values.
+    Negative positions count from the end; a boolean array selects where it is True.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def shape_of(region: Region) -> tuple[int, ...]:
 
 
 def as_index(axis: Axis) -> slice | int | np.ndarray:
-    """Return the item of a :data:`Roi` that selects the same places."""
+    """Return the item of a :data:`Roi` that selects the same positions."""
     return as_slice(axis) if isinstance(axis, range) else axis
 
 
@@ -117,7 +117,7 @@ def as_axis(positions: np.ndarray) -> Axis:
 
 
 def compose(base: Axis, axis: Axis) -> Axis:
-    """Select by ``axis`` among the places of ``base``, which must not be an int."""
+    """Select by ``axis`` among the positions of ``base``, which must not be an int."""
     assert not isinstance(base, int)
     if isinstance(axis, range):
         return base[as_slice(axis)]
@@ -138,13 +138,13 @@ def within(region: Region, inner: Roi) -> Roi:
 
 
 def increasing(axis: Axis) -> tuple[range | np.ndarray, Axis]:
-    """Split a selection into increasing places, each once, and a selection among these."""
+    """Split a selection into increasing positions, each once, and a selection among these."""
     if isinstance(axis, range):
         ascending = axis if axis.step > 0 else axis[::-1]
         return ascending, range(len(axis)) if axis.step > 0 else range(len(axis))[::-1]
     if isinstance(axis, int):
         return range(axis, axis + 1), 0
-    # HDF5 selects places only in increasing order and once; `back` restores order and repetitions.
+    # HDF5 selects only in increasing order and once; `back` restores order and repetitions.
     once, back = np.unique(axis, return_inverse=True)
     positions = as_axis(once)
     assert not isinstance(positions, int)
@@ -156,7 +156,7 @@ def take_region(array: np.ndarray, region: Region, lead: int = 0) -> np.ndarray:
 
     It is a view of the array if no axis is an array.
     """
-    # Slices and ints first: they make a view, so that arrays of places copy only what is left.
+    # Slices and ints first: they make a view, so that arrays of positions copy only what is left.
     basic = [slice(None) if isinstance(axis, np.ndarray) else as_index(axis) for axis in region]
     result = array[(slice(None),) * lead + tuple(basic)]
     position = lead

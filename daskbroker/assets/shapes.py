@@ -217,7 +217,7 @@ def contradicts(claim: Mapping[str, Any], cell: Cell, *, loosely: bool = False) 
     return any(_is_length(one) and one != n for one, n in zip(lengths, cell.shape, strict=True))
 
 
-def _is_length(given: Any) -> bool:
+def _is_length(given: object) -> bool:
     return isinstance(given, int) and not isinstance(given, bool) and given > 0
 
 
@@ -246,7 +246,7 @@ def _numpy_dtype(claim: Mapping[str, Any]) -> np.dtype | None:
     return None
 
 
-def _description(given: Any) -> Any:
+def _description(given: object) -> Any:
     """Convert the lists of JSON to the tuples of NumPy's description of a structured dtype."""
     if not isinstance(given, list):
         return given

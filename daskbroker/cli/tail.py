@@ -139,7 +139,7 @@ def _put_documents(
         queue.put(("failed", header, error))
 
 
-def _say_document(header: Header, name: str, doc: Any) -> None:
+def _say_document(header: Header, name: str, doc: object) -> None:
     say_json([name, doc])
 
 
@@ -203,7 +203,7 @@ class _Lines:
         return f"{when}  {stream_of(descriptor)} {doc['seq_num']}  {told}"
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     """Return a reading as a short text."""
     shape = getattr(value, "shape", None)
     if shape:

@@ -59,7 +59,7 @@ def _parsed(text: str) -> dt.datetime:
     raise _not_a_time(text)
 
 
-def _not_a_time(value: Any) -> BadQuery:
+def _not_a_time(value: object) -> BadQuery:
     return BadQuery(
         f"{value!r:.200} is not a time; write it as 2026-11-26 14:30:00, or less of that, or give "
         "a datetime or POSIX seconds"

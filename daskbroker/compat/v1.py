@@ -200,7 +200,7 @@ class Broker:
                 return found[0]
         return self._run(uid)
 
-    def _run(self, key: Any) -> today.Header:
+    def _run(self, key: object) -> today.Header:
         """Return a run by what daskbroker itself takes; of a search, one of those that it found."""
         return self._db[key] if self._search is None else self.v2.run_of(key)  # type: ignore[no-any-return]
 
@@ -239,7 +239,7 @@ class Broker:
         """
         self._set_alias(key, func)
 
-    def _set_alias(self, key: str, query: Any) -> None:
+    def _set_alias(self, key: str, query: object) -> None:
         if key not in self.aliases and hasattr(self, key):
             raise ValueError(
                 f"{key!r} is not a valid alias: a broker has an attribute of that name"
@@ -469,7 +469,7 @@ def _runs(headers: Headers) -> Iterator[today.Header]:
     return (one.run if isinstance(one, Header) else one for one in several)
 
 
-def _no_handlers(handler_registry: Any) -> None:
+def _no_handlers(handler_registry: object) -> None:
     if handler_registry is not None:
         raise NotImplementedError("register handlers by db.reg.register_handler instead")
 

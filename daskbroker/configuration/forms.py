@@ -89,13 +89,12 @@ def configuration_form(content: Any, where: str = "configuration") -> str:
 def sources_of(content: Any) -> dict[str, Mapping[str, Any]] | None:
     """Return databroker's sources in a catalog, by name, or None if the content is no catalog."""
     sources = content.get("sources") if isinstance(content, Mapping) else None
-    # A mapping without sources is no catalogue.
     if not isinstance(sources, Mapping):
         return None
     return {str(name): source for name, source in sources.items() if _is_databroker(source)}
 
 
-def _is_databroker(source: Any) -> bool:
+def _is_databroker(source: object) -> bool:
     return isinstance(source, Mapping) and any(
         driver in DRIVERS or _is_recordings(driver) for driver in _drivers(source)
     )
@@ -251,7 +250,7 @@ def _filling(
     return found
 
 
-def _import_path(value: Any, where: str) -> str:
+def _import_path(value: object, where: str) -> str:
     """Return ``module:Class`` of a handler, whichever way it is written."""
     # Both forms are in databroker's documentation.
     if isinstance(value, Mapping) and {"module", "class"} <= value.keys():
@@ -263,7 +262,7 @@ def _import_path(value: Any, where: str) -> str:
     raise ConfigError(f"{where}: a handler is written as 'module:Class', or as module and class")
 
 
-def _absolute(path: Any, where: str, folder: Path | None) -> str:
+def _absolute(path: object, where: str, folder: Path | None) -> str:
     if not isinstance(path, str) or not path:
         raise ConfigError(f"{where}: must be the path of a folder")
     full = Path(folder or "", os.path.expanduser(path))
@@ -290,7 +289,7 @@ def _mapping(content: Mapping[str, Any], key: str, where: str) -> Mapping[str, A
     return value
 
 
-def _expanded(value: Any, where: str, folder: Path | None) -> Any:
+def _expanded(value: object, where: str, folder: Path | None) -> Any:
     """Replace ``{{ env(NAME) }}`` and ``{{ CATALOG_DIR }}`` in all values; no code is run."""
     if isinstance(value, Mapping):
         return {key: _expanded(item, where, folder) for key, item in value.items()}

@@ -74,19 +74,19 @@ class Accepted:
             raise BadArgument(f"{name} takes {self.what}, not {_shown(value)}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # of any class
+    except Exception:  # repr of a user's object may raise anything
         text = ""
     return text if text and len(text) <= 100 else f"{text[:100]}… of type {type(value).__name__}"
 
 
-def _is_flag(value: Any) -> bool:
+def _is_flag(value: object) -> bool:
     return isinstance(value, (bool, np.bool_)) or (type(value) is int and value in (0, 1))
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     # NumPy registers its time spans as whole numbers, without a unit that says of what.
     return isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.timedelta64))
 

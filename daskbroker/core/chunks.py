@@ -262,7 +262,7 @@ class ChunkPlan:
         )
 
     def __iter__(self) -> Iterator[Chunk]:
-        return (self[place] for place in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
     @property
     def token(self) -> str:
@@ -286,7 +286,7 @@ class ChunkPlan:
     def take(self, indices: Sequence[int] | np.ndarray) -> ChunkPlan:
         """Return the plan of the chunks at these indices, in the given order."""
         chosen = np.asarray(indices, dtype=np.intp)
-        keys = tuple(self.keys[place] for place in chosen.tolist())
+        keys = tuple(self.keys[index] for index in chosen.tolist())
         return replace(self, records=self.records[chosen], keys=keys)
 
     def of_descriptors(self, indices: Sequence[int]) -> ChunkPlan:
@@ -301,10 +301,10 @@ class ChunkPlan:
         used, records["schema"] = np.unique(records["schema"], return_inverse=True)
         return replace(
             self,
-            descriptors=tuple(self.descriptors[place] for place in indices),
+            descriptors=tuple(self.descriptors[index] for index in indices),
             schemas=tuple(self.schemas[number] for number in used.tolist()),
             records=records,
-            keys=tuple(self.keys[place] for place in chosen.tolist()),
+            keys=tuple(self.keys[index] for index in chosen.tolist()),
         )
 
     def by_run(self) -> dict[str, ChunkPlan]:
@@ -313,27 +313,27 @@ class ChunkPlan:
         Each is what :meth:`of_descriptors` would return, with that run in `bad` if it is there.
         """
         # All runs are cut from one sorted copy, rather than each from the whole plan.
-        places: dict[str, list[int]] = {}
-        for place, descriptor in enumerate(self.descriptors):
-            places.setdefault(descriptor["run_start"], []).append(place)
+        indices: dict[str, list[int]] = {}
+        for index, descriptor in enumerate(self.descriptors):
+            indices.setdefault(descriptor["run_start"], []).append(index)
         run = np.empty(len(self.descriptors), np.int64)
         within = np.empty(len(self.descriptors), np.int64)
-        for number, some in enumerate(places.values()):
+        for number, some in enumerate(indices.values()):
             run[some], within[some] = number, np.arange(len(some))
         owners = self.records["descriptor"]
         order = np.lexsort((within[owners], run[owners]))
         records = self.records[order]
-        ends = np.cumsum(np.bincount(run[owners], minlength=len(places))).tolist()
+        ends = np.cumsum(np.bincount(run[owners], minlength=len(indices))).tolist()
         records["descriptor"] = within[records["descriptor"]]
-        keys = [self.keys[place] for place in order.tolist()]
+        keys = [self.keys[index] for index in order.tolist()]
         plans = {}
-        for uid, begin, end in zip(places, [0, *ends], ends):
+        for uid, begin, end in zip(indices, [0, *ends], ends):
             part, schemas = records[begin:end], self.schemas
             if len(schemas) > 1:
                 used, numbers = np.unique(part["schema"], return_inverse=True)
                 part["schema"] = numbers
                 schemas = tuple(schemas[number] for number in used.tolist())
-            own = tuple(self.descriptors[place] for place in places[uid])
+            own = tuple(self.descriptors[index] for index in indices[uid])
             some_keys = tuple(keys[begin:end])
             bad = {uid: self.bad[uid]} if uid in self.bad else {}
             plans[uid] = ChunkPlan(self.reader, own, schemas, part, some_keys, self.store, bad)
@@ -350,7 +350,7 @@ class ChunkPlan:
         """Read all chunks lazily in order; a store may fetch several of them together."""
         if not self.keys:
             return iter(())
-        labels = [self.label(place) for place in range(len(self))]
+        labels = [self.label(index) for index in range(len(self))]
         return self.reader.read_labelled(self.keys, labels, columns)
 
     def label(self, index: int) -> str:
@@ -401,7 +401,7 @@ def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
         return reader.read_all()
     names = present(reader.schema, columns)
     if len(data) > SMALL_BYTES:  # opening a smaller one again takes longer than reading it all
-        places = sorted({reader.schema.get_field_index(name) for name in names})
-        options = pa.ipc.IpcReadOptions(included_fields=places)
+        fields = sorted({reader.schema.get_field_index(name) for name in names})
+        options = pa.ipc.IpcReadOptions(included_fields=fields)
         reader = pa.ipc.open_file(body, options=options)
     return reader.read_all().select(names)

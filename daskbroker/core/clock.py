@@ -249,11 +249,11 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
         for position in range(converted.shape[1])
         if is_zoned(converted.iloc[:, position].dtype)
     }
-    for position, column in zoned.items():  # by place, as several columns may have one name
+    for position, column in zoned.items():  # by position, as several columns may have one name
         converted.isetitem(position, column)
     return converted
 
 
-def is_zoned(dtype: Any) -> bool:
+def is_zoned(dtype: object) -> bool:
     """Return whether a dtype of pandas is that of instants in a time zone."""
     return isinstance(dtype, pd.DatetimeTZDtype)

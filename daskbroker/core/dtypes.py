@@ -57,7 +57,7 @@ def described_dtype(descr: Any) -> np.dtype:
     return descr_to_dtype(_tuples(descr))
 
 
-def _tuples(descr: Any) -> Any:
+def _tuples(descr: object) -> Any:
     """Turn lists of JSON into tuples where NumPy's description of a structured dtype has them."""
     if not isinstance(descr, list):
         return descr

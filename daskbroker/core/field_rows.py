@@ -13,7 +13,7 @@ EXACT_SIZE = 4
 """Maximum size of integers, in bytes, that 64-bit floats hold exactly."""
 
 
-def has_fields(value: Any) -> bool:
+def has_fields(value: object) -> bool:
     """Return whether a value is a structured array, a single element included."""
     return isinstance(value, (np.ndarray, np.void)) and bool(value.dtype.names)
 
@@ -27,7 +27,7 @@ def lists_of(array: np.ndarray) -> Any:
     return _lists(values) if array.dtype.names else values
 
 
-def _lists(value: Any) -> Any:
+def _lists(value: object) -> Any:
     if isinstance(value, np.ndarray):  # a field that is an array
         return _lists(value.tolist())
     return list(map(_lists, value)) if isinstance(value, (list, tuple)) else value

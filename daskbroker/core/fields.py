@@ -210,6 +210,7 @@ class MetadataOfRuns:
             if field.role not in ("start", "stop") or field in self._seen:
                 continue
             document = start if field.role == "start" else stop
+            # A run in progress lacks its stop, which says nothing about keys.
             if document is None:
                 continue
             if _path(document, field.key, _ABSENT) is _ABSENT:
@@ -255,7 +256,7 @@ def check_metadata(
         metadata.check()
 
 
-def _is_there(item: Any, descriptors: Sequence[Mapping[str, Any]]) -> bool:
+def _is_there(item: object, descriptors: Sequence[Mapping[str, Any]]) -> bool:
     try:
         select([item], descriptors)
     except BadField:  # the field itself is wrong, whatever the descriptors have
@@ -265,11 +266,11 @@ def _is_there(item: Any, descriptors: Sequence[Mapping[str, Any]]) -> bool:
     return True
 
 
-def _is_in_every_stream(item: Any) -> bool:
+def _is_in_every_stream(item: object) -> bool:
     return isinstance(item, str) and (item in RESERVED or item.startswith(("start:", "stop:")))
 
 
-def _as_list(fields: Any) -> list[Any]:
+def _as_list(fields: object) -> list[Any]:
     if isinstance(fields, (str, re.Pattern)):
         return [fields]
     if not isinstance(fields, Iterable):
@@ -278,7 +279,7 @@ def _as_list(fields: Any) -> list[Any]:
 
 
 def _match(
-    item: Any, keys: list[str], names: dict[str, str], descriptors: Sequence[Mapping[str, Any]]
+    item: object, keys: list[str], names: dict[str, str], descriptors: Sequence[Mapping[str, Any]]
 ) -> list[Field]:
     if isinstance(item, re.Pattern):
         return _by_pattern(item, keys, names, str(item.pattern))
@@ -308,7 +309,7 @@ def _match(
     return _by_pattern(item, keys, names, item)
 
 
-def _by_pattern(pattern: Any, keys: list[str], names: dict[str, str], shown: str) -> list[Field]:
+def _by_pattern(pattern: object, keys: list[str], names: dict[str, str], shown: str) -> list[Field]:
     chosen = _full_matches(pattern, keys)
     if not chosen:
         raise FieldNotFound(
@@ -371,8 +372,8 @@ _ABSENT = object()
 def _keys_near(document: Mapping[str, Any], path: str) -> str:
     """Return the keys beside the first step of a path that a document lacks, for messages."""
     steps = path.split(".")
-    for place in range(len(steps) - 1, -1, -1):
-        parent = ".".join(steps[:place])
+    for known in range(len(steps) - 1, -1, -1):
+        parent = ".".join(steps[:known])
         found = _path(document, parent, None) if parent else document
         if isinstance(found, Mapping):
             before = f"{parent}." if parent else ""
@@ -380,7 +381,7 @@ def _keys_near(document: Mapping[str, Any], path: str) -> str:
     return "none"
 
 
-def _path(value: Any, path: str, absent: Any = None) -> Any:
+def _path(value: object, path: str, absent: object = None) -> Any:
     # A key with dots in it goes before the path of the same text.
     if isinstance(value, Mapping) and path in value:
         return value[path]

@@ -151,7 +151,7 @@ FROZEN = ATOMS | {FrozenDict, FrozenList, ArrayList}
 """Types of which all instances are frozen at every level."""
 
 
-def _thawed(value: Any) -> Any:
+def _thawed(value: object) -> Any:
     if type(value) in ATOMS:
         return value
     if isinstance(value, (FrozenDict, FrozenList)):

@@ -47,7 +47,7 @@ def json_form(value: Any) -> Any:
     return _array_form(value)
 
 
-def _array_form(value: Any) -> Any:
+def _array_form(value: object) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):
@@ -108,7 +108,7 @@ def of_marked_json(text: str) -> Any:
     return json.loads(text, object_hook=_unmarked)
 
 
-def _marked(value: Any) -> Any:
+def _marked(value: object) -> Any:
     if isinstance(value, bytes):
         return {BYTES: base64.b64encode(value).decode()}
     if isinstance(value, uuid.UUID):
@@ -116,7 +116,7 @@ def _marked(value: Any) -> Any:
     return _array_form(value)
 
 
-def _escaped(value: Any) -> Any:
+def _escaped(value: object) -> Any:
     """Return the value with another NUL before each key that begins with one."""
     if isinstance(value, dict):
         return {("\0" + k if k.startswith("\0") else k): _escaped(v) for k, v in value.items()}

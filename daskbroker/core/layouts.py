@@ -220,7 +220,7 @@ def join_tables(
         exact_alone(arrow_field) for arrow_field in first.schema
     ):
         return pa.concat_tables(tables).combine_chunks()
-    # The schemas differ, or notes are about rows at certain places: all rows are encoded again.
+    # The schemas differ, or notes are about rows at certain positions: all rows are encoded again.
     owner = metadata.get(layout.owner, "")
     rows = [row for table in tables for row in iter_rows(layout, table, owner)]
     return encode_rows(layout, rows, metadata)
@@ -245,7 +245,7 @@ def rows_of_page(layout: Layout, page: Mapping[str, Any]) -> list[dict[str, Any]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> Any:
     if isinstance(value, np.void):  # an element of a structured array
         return np.asarray(value)
     return value.item() if isinstance(value, np.generic) else value

@@ -170,7 +170,7 @@ def common_leaf(leaves: Iterable[str]) -> str:
 
 
 def _common(one: str, other: str) -> str:
-    # No leaves change nothing.
+    # "none" is the type of cells without leaves, which fit any other type.
     if one == other or other == "none":
         return one
     if one == "none":

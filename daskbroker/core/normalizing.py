@@ -159,7 +159,7 @@ def _check_integers(values: Sequence[Any], types: set[type]) -> None:
     _checked_integer(max(ints))
 
 
-def _key(key: Any) -> str:
+def _key(key: object) -> str:
     if isinstance(key, Enum) and isinstance(key.value, str):
         key = key.value
     if not isinstance(key, str):
@@ -182,7 +182,7 @@ def _named(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _normalize_array(value: Any, arrays: int, levels: int) -> Any:
+def _normalize_array(value: object, arrays: int, levels: int) -> Any:
     try:
         array = np.asarray(value)
     except MemoryError:

@@ -78,7 +78,7 @@ class Compiler:
             return tests[0]
         return lambda doc: all(test(doc) for test in tests)
 
-    def _entry(self, key: str, value: Any, depth: int) -> Callable[[Any], bool]:
+    def _entry(self, key: str, value: object, depth: int) -> Callable[[Any], bool]:
         # Counted while compiling, so that a query of any nesting is bounded as a whole.
         self.count += 1
         if self.count > MAX_CONDITIONS:
@@ -91,7 +91,7 @@ class Compiler:
         test = self.value(value, depth)
         return lambda doc: test(list(reach(doc, steps)))
 
-    def _logical(self, key: str, value: Any, depth: int) -> Callable[[Any], bool]:
+    def _logical(self, key: str, value: object, depth: int) -> Callable[[Any], bool]:
         if not isinstance(value, list) or not value:
             raise self._fail(f"{key} needs a list of queries, not {value!r}")
         tests = [self.document(part, depth + 1) for part in value]
@@ -123,7 +123,7 @@ class Compiler:
             tests.append(self._operator(operator, operand, value, depth))
         return lambda found: all(test(found) for test in tests)
 
-    def _operator(self, name: str, operand: Any, beside: Mapping[str, Any], depth: int) -> Test:
+    def _operator(self, name: str, operand: object, beside: Mapping[str, Any], depth: int) -> Test:
         if name == "$eq":
             return _equals(operand)
         if name == "$ne":
@@ -141,7 +141,7 @@ class Compiler:
             return _any_cell(lambda cell: isinstance(cell, str) and pattern(cell))
         return getattr(self, "_" + name[1:].lower())(operand, depth)  # type: ignore[no-any-return]
 
-    def _ordered(self, name: str, operand: Any) -> Test:
+    def _ordered(self, name: str, operand: object) -> Test:
         kind = order_class(operand)
         if kind is None:
             raise self._fail(f"{name} compares numbers, text or booleans, not {operand!r}")
@@ -157,7 +157,7 @@ class Compiler:
             return same if name in ("$gte", "$lte") else lambda found: False
         return _any_cell(lambda cell: order_class(cell) == kind and bool(compare(cell)))
 
-    def _membership(self, name: str, operand: Any, depth: int) -> Test:
+    def _membership(self, name: str, operand: object, depth: int) -> Test:
         if not isinstance(operand, list):
             raise self._fail(f"{name} needs a list, not {operand!r}")
         self.count += len(operand)
@@ -177,17 +177,17 @@ class Compiler:
         inside: Test = lambda found: any(test(found) for test in tests)  # noqa: E731
         return inside if name == "$in" else _negated(inside)
 
-    def _exists(self, operand: Any, depth: int) -> Test:
+    def _exists(self, operand: object, depth: int) -> Test:
         if not isinstance(operand, (bool, int)):
             raise self._fail(f"$exists needs true or false, not {operand!r}")
         return lambda found: bool(found) is bool(operand)
 
-    def _size(self, operand: Any, depth: int) -> Test:
+    def _size(self, operand: object, depth: int) -> Test:
         if type(operand) is not int or operand < 0:
             raise self._fail(f"$size needs an integer of 0 or more, not {operand!r}")
         return lambda found: any(isinstance(v, list) and len(v) == operand for v in found)
 
-    def _mod(self, operand: Any, depth: int) -> Test:
+    def _mod(self, operand: object, depth: int) -> Test:
         if (
             not isinstance(operand, list)
             or len(operand) != 2
@@ -216,7 +216,7 @@ class Compiler:
 
         return test
 
-    def _elemmatch(self, operand: Any, depth: int) -> Test:
+    def _elemmatch(self, operand: object, depth: int) -> Test:
         if not isinstance(operand, dict) or not operand:
             raise self._fail(f"$elemMatch needs a query, not {operand!r}")
         # Operators are tested on the items themselves, a query on items that are mappings.
@@ -276,7 +276,7 @@ def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
                 yield from reach(item, steps)
 
 
-def _cells(value: Any) -> Iterator[Any]:
+def _cells(value: object) -> Iterator[Any]:
     yield value
     # A list matches by itself, or by any of its items.
     if isinstance(value, list):
@@ -291,14 +291,14 @@ def _negated(test: Test) -> Test:
     return lambda found: not test(found)
 
 
-def _equals(operand: Any) -> Test:
+def _equals(operand: object) -> Test:
     # None also finds documents without the key.
     if operand is None:
         return lambda found: not found or any(c is None for v in found for c in _cells(v))
     return _any_cell(lambda cell: equal(cell, operand))
 
 
-def is_operators(value: Any) -> bool:
+def is_operators(value: object) -> bool:
     """Return whether the condition on a key consists of operators, and is not a value."""
     return isinstance(value, dict) and any(key.startswith("$") for key in value)
 

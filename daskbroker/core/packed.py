@@ -23,7 +23,7 @@ _EXT_UUID = 3
 _EXT_ROWS = 4
 
 
-def _default(value: Any) -> Any:
+def _default(value: object) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.names:
         parts = fields_text(value.dtype), value.shape, lists_of(value)
         return msgpack.ExtType(

@@ -50,7 +50,7 @@ def _row_bytes(layout: Layout, page: Mapping[str, Any]) -> int:
     return sum(_cell_bytes(column[0]) for column in columns if len(column)) + 64
 
 
-def _cell_bytes(cell: Any) -> int:
+def _cell_bytes(cell: object) -> int:
     if isinstance(cell, list):
         return len(cell) * _cell_bytes(cell[0]) if cell else 8
     return int(getattr(cell, "nbytes", 0)) or (len(cell) if isinstance(cell, str) else 8)

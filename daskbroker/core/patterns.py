@@ -61,6 +61,7 @@ def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: st
     began = time.monotonic()
     found = []
     for text in texts:
+        # The limit is for all texts together.
         left = PATTERN_SECONDS - (time.monotonic() - began)
         try:
             if compiled.fullmatch(text, timeout=max(left, 1e-6)) is not None:
@@ -71,7 +72,7 @@ def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: st
     return found
 
 
-def _compiled(pattern: Any, options: str, where: str) -> Any:
+def _compiled(pattern: object, options: str, where: str) -> Any:
     if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
         raise BadQuery(f"{where}: a pattern is text of at most {LONGEST_PATTERN} characters")
     flags = 0

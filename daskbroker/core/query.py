@@ -115,7 +115,7 @@ def compile_query(query: Mapping[str, Any] | None, where: str = "query") -> Quer
 # -- normalizing -----------------------------------------------------------------------------
 
 
-def _normalized(query: Any, where: str) -> dict[str, Any]:
+def _normalized(query: object, where: str) -> dict[str, Any]:
     if not isinstance(query, Mapping):
         raise BadQuery(f"{where}: a query is a mapping, not {type(query).__name__}")
     try:
@@ -125,7 +125,7 @@ def _normalized(query: Any, where: str) -> dict[str, Any]:
     return result
 
 
-def _simple(value: Any, where: str, depth: int) -> Any:
+def _simple(value: object, where: str, depth: int) -> Any:
     """Replace patterns by ``$regex``, datetimes by POSIX seconds; ``normalize`` does the rest."""
     if depth > MAX_QUERY_DEPTH:
         raise BadQuery(f"{where}: nested deeper than {MAX_QUERY_DEPTH} levels")
@@ -166,6 +166,7 @@ def _conditions(source: Mapping[str, Any]) -> tuple[tuple[Condition, ...], bool]
                 inner, inner_exact = _conditions(part)
                 found.extend(inner)
                 exact = exact and inner_exact
+        # Conditions within $or and $nor need not hold for each match.
         elif key.startswith("$"):
             exact = False
         else:

@@ -195,7 +195,7 @@ def compile_search(
     return replace(reduce(and_, parts), reserved=reserved)
 
 
-def _search_without_text(search: Any) -> BadQuery:
+def _search_without_text(search: object) -> BadQuery:
     if isinstance(search, str) and search in METHODS:
         return BadQuery(
             f"search={search!r} is the method for full=, which is missing; write "
@@ -222,7 +222,7 @@ def _of_start(query: Mapping[str, Any]) -> Search:
     return Search(queries=(compile_query(query),), shown=shown)
 
 
-def _span(since: Any, until: Any, timezone: str) -> Search:
+def _span(since: object, until: object, timezone: str) -> Search:
     if since is None and until is None:
         return EVERY_RUN
     begin, end = timespan(since, until, timezone)
@@ -234,7 +234,7 @@ def _span(since: Any, until: Any, timezone: str) -> Search:
 # -- words that have a meaning of their own ------------------------------------------------------
 
 
-def _of_documents(value: Any, word: str, timezone: str) -> Search:
+def _of_documents(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, Mapping):
         raise BadQuery(f"{word}: needs a query on {word} documents, not {value!r:.200}")
     compiled = compile_query(value, word)
@@ -248,7 +248,7 @@ def _of_documents(value: Any, word: str, timezone: str) -> Search:
     )
 
 
-def _of_data_key(value: Any, word: str, timezone: str) -> Search:
+def _of_data_key(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, str):
         raise BadQuery(
             f"data_key: is the name of one data key, not {value!r:.200}; of several write "
@@ -257,14 +257,14 @@ def _of_data_key(value: Any, word: str, timezone: str) -> Search:
     return Search(descriptors=(HasDataKey(value),), shown=(f"data_key={value!r}",))
 
 
-def _of_exit_status(value: Any, word: str, timezone: str) -> Search:
+def _of_exit_status(value: object, word: str, timezone: str) -> Search:
     if value == OPEN:
         return Search(is_open=True, shown=(f"exit_status={value!r}",))
     compiled = compile_query({"exit_status": value}, "stop")
     return Search(stop=(compiled,), shown=(f"exit_status={value!r}",))
 
 
-def _of_derived(value: Any, word: str, timezone: str) -> Search:
+def _of_derived(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, (bool, np.bool_)):
         raise BadQuery(
             f"derived: is True (runs made of others) or False (raw runs), not {value!r:.200}; "
@@ -274,7 +274,7 @@ def _of_derived(value: Any, word: str, timezone: str) -> Search:
     return Search(queries=(compiled,), shown=(f"derived={bool(value)}",))
 
 
-def _of_origin(value: Any, word: str, timezone: str) -> Search:
+def _of_origin(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, str):
         return _of_start({DERIVED: value})
     whole = len(value) < LEAST_PREFIX
@@ -284,11 +284,11 @@ def _of_origin(value: Any, word: str, timezone: str) -> Search:
     return Search(queries=(compiled,), shown=(f"{DERIVED}={value!r}",))
 
 
-def _of_start_time(value: Any, word: str, timezone: str) -> Search:
+def _of_start_time(value: object, word: str, timezone: str) -> Search:
     return _span(value, None, timezone)
 
 
-def _of_stop_time(value: Any, word: str, timezone: str) -> Search:
+def _of_stop_time(value: object, word: str, timezone: str) -> Search:
     return _span(None, value, timezone)
 
 

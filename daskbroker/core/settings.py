@@ -193,7 +193,7 @@ def settings_yaml() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _typed(known: Setting, value: Any) -> Any:
+def _typed(known: Setting, value: object) -> Any:
     if isinstance(known.value_type, tuple):
         if value not in known.value_type:
             raise ValueError
@@ -215,20 +215,20 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     size = int(_parse_bytes(value))
     if isinstance(value, bool) or size < 0:
         raise ValueError
     return size
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: object) -> bool:
     if not isinstance(value, int) or value not in (0, 1):
         raise ValueError
     return bool(value)
 
 
-def _zone(value: Any) -> str:
+def _zone(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
     from .clock import LOCAL, zone_of  # which needs pandas

@@ -82,7 +82,7 @@ def _lacks(name: str, doc: Mapping[str, Any], field: str, wanted: str) -> str:
     return _must_be(name, field, wanted, doc[field])
 
 
-def _must_be(name: str, field: str, wanted: str, value: Any) -> str:
+def _must_be(name: str, field: str, wanted: str, value: object) -> str:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:40]} … of type {type(value).__name__}"
     return f"{field} of its {name} document must be {wanted}, not {shown}"

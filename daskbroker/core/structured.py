@@ -29,7 +29,7 @@ def fields_of(claims: Iterable[Mapping[str, Any]]) -> np.dtype | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _declared(told: Any) -> np.dtype | None:
+def _declared(told: object) -> np.dtype | None:
     # Not structured, or nothing declared.
     if not isinstance(told, list) or not told:
         return None
@@ -58,6 +58,7 @@ def structured_cell(cell: Any, dtype: np.dtype) -> Any:
         if cell.dtype == dtype:
             return cell
         if cell.dtype.names == dtype.names:
+            # astype rounds and truncates without an error.
             found = cell.astype(dtype)
             if equal(lists_of(found), lists_of(cell)):
                 return found
@@ -66,6 +67,7 @@ def structured_cell(cell: Any, dtype: np.dtype) -> Any:
         return cell
     if not rows:
         return np.empty(0, dtype)
+    # The innermost lists are rows; each level of lists above them is a dimension.
     shape: list[int] = []
     level: list[Any] = [rows]
     while _all_lists(level) and any(isinstance(value, list) for row in level for value in row):
@@ -110,6 +112,7 @@ def field_values(values: Sequence[Any], dtype: np.dtype) -> np.ndarray | None:
         return None
     if found.ndim != 1:
         return None
+    # NumPy rounds numbers and parses text without an error, so the values are compared.
     wanted = [np.nan if value is None else value for value in values]
     return found if found.tolist() == wanted or equal(found.tolist(), wanted) else None
 

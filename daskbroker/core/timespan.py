@@ -77,12 +77,12 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
     return found
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) < 100 else f"{text[:100]}…"
 
 
-def _instant(value: Any, tz: dt.tzinfo, *, end: bool) -> float | None:
+def _instant(value: object, tz: dt.tzinfo, *, end: bool) -> float | None:
     """Return POSIX seconds, or None if the value is not an instant at all."""
     # A bool is an int to isinstance, but no instant.
     if isinstance(value, (bool, np.bool_)):

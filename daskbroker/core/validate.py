@@ -116,10 +116,9 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
         raise BadDocument(f"{where}: {_message(error)}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """Return a value for a message; of a large mapping or list only the number of items."""
     text = repr(value)
-    # A value is shown whole if it fits into a line.
     if len(text) <= 100:
         return text
     if isinstance(value, (dict, list)):
@@ -139,7 +138,7 @@ def _message(error: Any) -> str:
 # -- scalars ---------------------------------------------------------------------------------
 
 
-def _text(value: Any, where: str) -> None:
+def _text(value: object, where: str) -> None:
     if type(value) is not str or not value:
         raise BadDocument(f"{where}: must be text that is not empty, not {_shown(value)}")
     if not value.isascii() and not is_unicode(value):
@@ -153,17 +152,17 @@ def _instant(value: Any, where: str) -> None:
         raise BadDocument(f"{where}: must be a finite number of POSIX seconds, not {_shown(value)}")
 
 
-def _count(value: Any, where: str) -> None:
+def _count(value: object, where: str) -> None:
     if type(value) is not int or not 0 <= value <= MAX_INTEGER:
         raise BadDocument(f"{where}: must be an integer of 0 or more, not {_shown(value)}")
 
 
-def _mapping(value: Any, where: str) -> None:
+def _mapping(value: object, where: str) -> None:
     if not isinstance(value, dict):
         raise BadDocument(f"{where}: must be a mapping, not {type(value).__name__}")
 
 
-def _list(value: Any, where: str) -> None:
+def _list(value: object, where: str) -> None:
     if not isinstance(value, (list, np.ndarray)):
         raise BadDocument(f"{where}: must be a list, not {type(value).__name__}")
 

@@ -155,7 +155,7 @@ def points_of(
     return _count_of(taken), None if is_derived(start) else _count_of(start.get("num_points"))
 
 
-def _count_of(value: Any) -> int | None:
+def _count_of(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

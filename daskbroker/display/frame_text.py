@@ -35,7 +35,7 @@ def _column(name: str, values: pd.Series) -> TextColumn:
     return TextColumn(name, cells, right=values.dtype.kind in "iufm", least=NARROWEST)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, pd.Timedelta):
         return show_duration(value.total_seconds())
     if isinstance(value, pd.Timestamp):
@@ -46,7 +46,7 @@ def _text(value: Any) -> str:
     return cut_to(to_json(found) if isinstance(found, (dict, list)) else str(found), LONGEST_CELL)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if value is pd.NaT or value is pd.NA or value is None:
         return None
     if isinstance(value, pd.Timestamp):

@@ -76,7 +76,7 @@ def _items(value: Any, name: str) -> Iterator[tuple[str, Any, bool]]:
             yield f"[{position}]", item, False
 
 
-def _is_branch(value: Any) -> bool:
+def _is_branch(value: object) -> bool:
     """Whether a value is shown as a subtree rather than in one line."""
     if isinstance(value, Mapping):
         return bool(value)
@@ -106,7 +106,7 @@ def _inline(value: Sequence[Any]) -> str | None:
     return text if len(text) <= LONGEST_INLINE else None
 
 
-def _leaf(value: Any, *, is_time: bool, zone: str) -> str:
+def _leaf(value: object, *, is_time: bool, zone: str) -> str:
     if is_time:
         return show_time(value, zone)
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""Places of a run's frames in HDF5 files, for links to them."""
+"""Locations of a run's frames in HDF5 files, for links to them."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class _Entry:
             facts |= {"end_time": _time_text(stop), "exit_status": stop.get("exit_status")}
         for name, value in facts.items():
             _put(entry, name, value)
-        # Documents are kept as they are: not all of them has a place in NeXus.
+        # The documents are added as JSON, as NeXus has no fields for much of their content.
         for name, document in (("start", start), ("stop", stop)):
             if document is not None:
                 note = _group(entry, name, "NXnote")
@@ -387,7 +387,7 @@ def _note_name(item: Any, written: str, name: str) -> None:
         item.attrs["daskbroker_name"] = plain_attr(name)
 
 
-def _put(group: h5py.Group, name: str, value: Any) -> h5py.Dataset | None:
+def _put(group: h5py.Group, name: str, value: object) -> h5py.Dataset | None:
     """Create a field with a value of a document.
 
     Text and numbers are written as they are, anything else as JSON. None is not written.
@@ -432,7 +432,7 @@ def _write_variable(
     return field
 
 
-def _text(cell: Any) -> str:
+def _text(cell: object) -> str:
     text = "" if cell is None or cell != cell else str(cell)
     return text.replace("\0", "\\0") if is_unicode(text) else to_json(text)
 

@@ -83,7 +83,7 @@ def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
     return all(map(_is_same, one.ravel().tolist(), other.ravel().tolist()))
 
 
-def _is_same(cell: Any, stored: Any) -> bool:
+def _is_same(cell: object, stored: object) -> bool:
     """Return whether a cell equals what a file holds; missing cells are empty text or NaN there."""
     if cell is None or cell != cell:
         return stored is None or stored != stored or stored in ("", b"")

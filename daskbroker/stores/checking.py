@@ -281,6 +281,7 @@ def _compare(
 ) -> Iterator[Damage]:
     """Yield the differences between a chunk and its entry in the store's list of chunks."""
     record, kinds = plan.records[index], plan.schemas[plan.records["schema"][index]]
+    # Rows that only stream_datums describe are in no chunk.
     if isinstance(plan.keys[index], range):
         return
     facts = statistics(layout, table)

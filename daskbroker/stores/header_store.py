@@ -34,7 +34,7 @@ def matching(headers: Iterable[FoundHeader], search: Search) -> Iterator[FoundHe
     return (one for one in headers if isinstance(one, BadRun) or search.matches(*one))
 
 
-def is_integer(key: Any) -> bool:
+def is_integer(key: object) -> bool:
     """Return whether a key is an integer, NumPy integers included, and not a bool."""
     return isinstance(key, numbers.Integral) and not isinstance(key, bool)
 

@@ -199,7 +199,7 @@ class _References:
         return any(seq_num in span for span in reversed(self._frames.get((descriptor, key), [])))
 
 
-def _replaces(data: Mapping[str, Any], key: str, state: Any) -> bool:
+def _replaces(data: Mapping[str, Any], key: str, state: object) -> bool:
     """Return whether ``filled``, of an event or a page, names a reference that data replaces."""
     if isinstance(state, str):
         return key in data and not (isinstance(data[key], str) and data[key] == state)

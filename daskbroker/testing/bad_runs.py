@@ -113,8 +113,8 @@ class BadRunConformance(Conformance):
             assert [header.uid for header in db[-3:]] == sound[:3]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BadRunWarning)
-            for place, uid in enumerate(sound):
-                assert db[-1 - place].uid == db()[place].uid == uid
+            for index, uid in enumerate(sound):
+                assert db[-1 - index].uid == db()[index].uid == uid
             assert [header.uid for header in db()[9:14]] == sound[9:14]
             assert [header.uid for header in db[-15:-8]] == sound[8:15]
             assert db()[-1].uid == sound[-1]

@@ -64,7 +64,7 @@ class Call(NamedTuple):
         Monotonic time of the return.
     data
         Bytes written.
-    place
+    offset
         Offset of a write; new size for ``truncate``.
     other
         New path for ``rename``.
@@ -77,7 +77,7 @@ class Call(NamedTuple):
     ended: int
     when: float
     data: bytes = b""
-    place: int = 0
+    offset: int = 0
     other: str = ""
 
 
@@ -135,8 +135,8 @@ def _install_filter() -> None:
 
     program = [step(0x20, 4), step(0x15, AUDIT[platform.machine()], 1, 0), step(0x06, 0x7FFF0000)]
     program.append(step(0x20, 0))
-    for place, number in enumerate(numbers):
-        program.append(step(0x15, number, len(numbers) - place, 0))
+    for index, number in enumerate(numbers):
+        program.append(step(0x15, number, len(numbers) - index, 0))
     program += [step(0x06, 0x7FFF0000), step(0x06, 0x7FF00000)]
     code = ctypes.create_string_buffer(b"".join(program))
     head = struct.pack("<HxxxxxxQ", len(program), ctypes.addressof(code))
@@ -230,9 +230,9 @@ class _Tracer:
             flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY if name == "creat" else arguments[1]
             if not flags & (os.O_CREAT | os.O_TRUNC) or not self._is_ours(path):
                 return None
-            place = -1 if flags & os.O_TRUNC else 0
+            offset = -1 if flags & os.O_TRUNC else 0
             kind = "open" if os.path.exists(path) else "create"
-            return {"kind": kind, "path": path, "inode": 0, "place": place}
+            return {"kind": kind, "path": path, "inode": 0, "offset": offset}
         if name in ("link", "linkat"):
             if self._is_ours(path):
                 raise SystemExit(f"a link is made of {path}: nobody has thought of that here")
@@ -258,15 +258,15 @@ class _Tracer:
         if name in ("fsync", "fdatasync"):
             return {**seen, "kind": "sync"}
         if name == "ftruncate":
-            return {**seen, "kind": "truncate", "place": arguments[1]}
+            return {**seen, "kind": "truncate", "offset": arguments[1]}
         if name in ("writev", "pwritev"):
             vector = self._bytes(pid, arguments[1], arguments[2] * 16)
             parts = struct.iter_unpack("<QQ", vector)
             data = b"".join(self._bytes(pid, where, size) for where, size in parts)
         else:
             data = self._bytes(pid, arguments[1], arguments[2])
-        place = arguments[3] if name.startswith("p") else self._position(pid, handle)
-        return {**seen, "kind": "write", "data": data, "place": place}
+        offset = arguments[3] if name.startswith("p") else self._position(pid, handle)
+        return {**seen, "kind": "write", "data": data, "offset": offset}
 
     @staticmethod
     def _position(pid: int, handle: int) -> int:

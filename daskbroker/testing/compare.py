@@ -45,13 +45,13 @@ def expand_documents(documents: Iterable[Named]) -> Iterator[tuple[str, dict[str
 
 
 def _rows(page: Mapping[str, Any], owner: str, uid: str) -> Iterator[dict[str, Any]]:
-    for place in range(len(page[uid])):
+    for index in range(len(page[uid])):
         yield {
             key: value
             if key == owner
-            else {name: cells[place] for name, cells in value.items()}
+            else {name: cells[index] for name, cells in value.items()}
             if isinstance(value, dict)
-            else value[place]
+            else value[index]
             for key, value in page.items()
         }
 
@@ -75,7 +75,7 @@ def difference(expected: Any, received: Any, path: str = "") -> str | None:
         if _PLAIN.issuperset(kinds) and kinds == [*map(type, received)] and expected == received:
             return None  # no need to look at thousands of numbers one by one
         both = zip(expected, received, strict=True)
-        pairs = ((f"{path}[{place}]", a, b) for place, (a, b) in enumerate(both))
+        pairs = ((f"{path}[{index}]", a, b) for index, (a, b) in enumerate(both))
     elif type(expected) is not type(received) or not equal(expected, received):
         return f"{here}: {_shown(expected)} became {_shown(received)}"
     else:
@@ -135,8 +135,8 @@ def assert_references_first(received: Iterable[Named]) -> None:
     datum_ids = {doc["datum_id"] for name, doc in documents if name == "datum"}
     seen: set[tuple[str, Any]] = set()
     external: dict[str, list[str]] = {}
-    for place, (name, doc) in enumerate(documents):
-        what = f"document {place}, {_identity(name, doc)},"
+    for index, (name, doc) in enumerate(documents):
+        what = f"document {index}, {_identity(name, doc)},"
         assert ("stop", None) not in seen, f"{what} comes after the stop"
         for kind, uid in _references(name, doc, external, datum_ids, run):
             assert (kind, uid) in seen, f"{what} comes before its {kind} {uid!r}"

@@ -87,8 +87,8 @@ def stream_run(
     for first in range(0, events, step):
         last = min(first + step, events)
         run.stream_datum(resource, descriptor, (first, last))
-        for place in range(first, last if with_events else first):
-            run.event(descriptor, {"x": place * 0.5})
+        for index in range(first, last if with_events else first):
+            run.event(descriptor, {"x": index * 0.5})
     docs = run.stop(num_events={"primary": events})
     return docs, data.reshape(events, per_event, *SHAPE)
 
@@ -151,8 +151,8 @@ def squares_run(events: int = 4, spec: str = "SQUARES", **claim: Any) -> Documen
     run = RunBuilder()
     descriptor = run.descriptor({"img": image_claim(dtype_numpy="<f8", **claim), "x": 0.5})
     resource = run.resource(spec, root="/", resource_path="", resource_kwargs={"scale": 2.0})
-    for place in range(events):
-        run.event(descriptor, {"img": run.datum(resource, n=place), "x": 0.5})
+    for index in range(events):
+        run.event(descriptor, {"img": run.datum(resource, n=index), "x": 0.5})
     return run.stop()
 
 

@@ -41,7 +41,7 @@ class Loss:
 
 @dataclass
 class _File:
-    """Bytes on disk and unsynced changes ``(order, place, data)``; data is None for a new size."""
+    """Bytes on disk and unsynced changes ``(order, offset, data)``; data is None for a new size."""
 
     synced: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, int, bytes | None]] = field(default_factory=list)
@@ -78,9 +78,9 @@ class Disk:
         if call.kind in ("create", "open"):
             self._open(call)
         elif call.kind == "write":
-            self._file(call.inode).pending.append((order, call.place, call.data))
+            self._file(call.inode).pending.append((order, call.offset, call.data))
         elif call.kind == "truncate":
-            self._file(call.inode).pending.append((order, call.place, None))
+            self._file(call.inode).pending.append((order, call.offset, None))
         elif call.kind == "sync":
             self._sync(call)
         elif call.kind == "mkdir":
@@ -100,7 +100,7 @@ class Disk:
         if call.kind == "create":
             made = self._inodes[call.inode] = _File()  # numbers of removed files are used again
             self._change(call.path, made, call.ended)
-        if call.place == -1:
+        if call.offset == -1:
             self._file(call.inode).pending.append((call.ended, 0, None))
 
     def _sync(self, call: Call) -> None:
@@ -111,8 +111,8 @@ class Disk:
             found.pending = [item for item in found.pending if item[0] >= call.began]
             return
         file = self._file(call.inode)
-        for _, place, data in (item for item in file.pending if item[0] < call.began):
-            _put(file.synced, place, data)
+        for _, offset, data in (item for item in file.pending if item[0] < call.began):
+            _put(file.synced, offset, data)
         file.pending = [item for item in file.pending if item[0] >= call.began]
 
     def _rename(self, call: Call) -> None:
@@ -177,25 +177,25 @@ def _renamed(
 
 def _survived(file: _File, loss: Loss, choose: random.Random) -> bytes:
     data = bytearray(file.synced)
-    for _, place, new in file.pending:
+    for _, offset, new in file.pending:
         if new is None:
             if choose.random() < loss.bytes:
-                _put(data, place, None)
+                _put(data, offset, None)
             continue
         begin = 0
         while begin < len(new):  # blocks are those of the file
-            end = min(len(new), begin + BLOCK - (place + begin) % BLOCK)
+            end = min(len(new), begin + BLOCK - (offset + begin) % BLOCK)
             if choose.random() < loss.bytes:
-                _put(data, place + begin, new[begin:end])
+                _put(data, offset + begin, new[begin:end])
             begin = end
     return bytes(data)
 
 
-def _put(data: bytearray, place: int, new: bytes | None) -> None:
+def _put(data: bytearray, offset: int, new: bytes | None) -> None:
     """Write data into bytes; change their size if data is None."""
-    if len(data) < place:
-        data.extend(bytes(place - len(data)))
+    if len(data) < offset:
+        data.extend(bytes(offset - len(data)))
     if new is None:
-        del data[place:]
+        del data[offset:]
     else:
-        data[place : place + len(new)] = new
+        data[offset : offset + len(new)] = new

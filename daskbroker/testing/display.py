@@ -21,8 +21,8 @@ def _scan(*, stop: bool = True) -> list[tuple[str, dict[str, Any]]]:
     baseline = run.descriptor({"t": 0.5}, "baseline")
     descriptor = run.descriptor({"m": 0.5, "x": 0.5}, configuration=settings)
     run.event(baseline, {"t": 300.0})
-    for place in range(4 if stop else 3):
-        run.event(descriptor, {"m": place * 1.0, "x": place * 2.0})
+    for index in range(4 if stop else 3):
+        run.event(descriptor, {"m": index * 1.0, "x": index * 2.0})
     return run.stop() if stop else run.documents
 
 

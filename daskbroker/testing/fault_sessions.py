@@ -95,8 +95,8 @@ RUNS = _made_runs()
 
 def _documents() -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
     for run, documents in enumerate(RUNS):
-        for place, pair in enumerate(documents):
-            yield f"run {run}, document {place}", pair
+        for index, pair in enumerate(documents):
+            yield f"run {run}, document {index}", pair
 
 
 class _Stored:

@@ -225,7 +225,7 @@ def _faults(
             if each_error or error == errors[number % len(errors)]
         ]
         some = len(each) if most is None else min(most, len(each))
-        found += (Fault(kind, *each[place * len(each) // some]) for place in range(some))
+        found += (Fault(kind, *each[index * len(each) // some]) for index in range(some))
     return found
 
 

@@ -132,5 +132,5 @@ def write_npys(stem: str | os.PathLike[str], data: np.ndarray, *, start: int = 0
 
 
 def _blocks(data: np.ndarray, size: int, start: int) -> Iterator[tuple[int, np.ndarray]]:
-    for place, first in enumerate(range(0, len(data), size)):
-        yield start + place, data[first : first + size]
+    for index, first in enumerate(range(0, len(data), size)):
+        yield start + index, data[first : first + size]

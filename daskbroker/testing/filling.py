@@ -93,9 +93,9 @@ class FillConformance(Conformance):
         run = RunBuilder()
         resource = run.resource("NPY_SEQ", root=str(tmp_path), resource_path="f")
         write_npys(tmp_path / "f", data)
-        for place, stream in enumerate(("primary", "dark")):
+        for position, stream in enumerate(("primary", "dark")):
             descriptor = run.descriptor({"img": image_claim()}, stream)
-            for index in range(3 * place, 3 * place + 3):
+            for index in range(3 * position, 3 * position + 3):
                 run.event(descriptor, {"img": f"late-{index}"}, filled={"img": False})
                 run.datum(resource, f"late-{index}", index=index)
         header = put(run.stop())

@@ -136,9 +136,9 @@ def insert_interrupted(db: Any, documents: Documents, seed: int, *, microseconds
         Number of interrupted attempts.
     """
     interrupts = 0
-    for place, pair in enumerate(documents):
+    for index, pair in enumerate(documents):
         for attempt in range(1000):
-            number = seed * 10**6 + place * 1000 + attempt
+            number = seed * 10**6 + index * 1000 + attempt
             insert = [lambda pair=pair: db.insert(*pair)]
             most = microseconds * (attempt + 1)
             if interrupted_calls(insert, number, microseconds=most)[0]:

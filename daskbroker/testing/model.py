@@ -82,8 +82,8 @@ class ModelConformance(Conformance):
         """Row 1: as many numbers as the range has, but not those; the latest of each counts."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": 0})
-        for place, number in enumerate(numbers):
-            run.event(descriptor, {"x": place}, number)
+        for index, number in enumerate(numbers):
+            run.event(descriptor, {"x": index}, number)
         docs = run.stop()
         header = put(docs)
         check_run(header, inserted(header, docs))
@@ -226,8 +226,8 @@ class ModelConformance(Conformance):
         header = put(docs)
         check_run(header, inserted(header, docs))
         table = header.table("primary")
-        for place in range(table.npartitions):
-            partition = table.partitions[place].compute()
+        for index in range(table.npartitions):
+            partition = table.partitions[index].compute()
             assert partition.dtypes.to_dict() == table.dtypes.to_dict()
         shown = [None if _is_null(value) else value for value in table.compute()["x"]]
         assert [v.tolist() if isinstance(v, np.ndarray) else v for v in shown] == values

@@ -227,10 +227,10 @@ class NounConformance(Conformance):
     def test_unknown_references_are_refused(self, broker: Any) -> None:
         """Row 18."""
         for docs in (make_run(1), external_run(1), stream_datum_run()):
-            for place in range(1, len(docs)):
-                if docs[place][0] != "start":
+            for index in range(1, len(docs)):
+                if docs[index][0] != "start":
                     with pytest.raises(UnknownReference, match="is not stored; insert it"):
-                        broker.insert(*docs[place])
+                        broker.insert(*docs[index])
             assert len(broker()) == 0 or docs[0][1]["uid"] not in _uids(broker())
 
     @pytest.mark.parametrize(

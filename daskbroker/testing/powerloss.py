@@ -96,9 +96,9 @@ def _run(number: int, choose: random.Random) -> Documents:
     uid = f"run-{number:04}"
     events = choose.choice([3, 10, 30, 300]) if number % 5 else 600
     builder = RunBuilder(uid, time=1e9 + number, sample=f"s{number}")
-    keys = [f"k{place}" for place in range(8)]
+    keys = [f"k{index}" for index in range(8)]
     descriptor = builder.descriptor(dict.fromkeys(keys, 1.0))
-    rows = [{key: float(place + n) for n, key in enumerate(keys)} for place in range(events)]
+    rows = [{key: float(index + n) for n, key in enumerate(keys)} for index in range(events)]
     form = choose.choice(["events", "events", "page", "pages"])
     if form == "events":
         for row in rows:
@@ -135,9 +135,9 @@ def _write(root: Path, plan: Plan) -> None:
         for session in range(plan.sessions):
             with connect(root / STORE) as db:
                 for number in range(session, len(plan.runs), plan.sessions):
-                    for place, (name, doc) in enumerate(plan.runs[number]):
+                    for index, (name, doc) in enumerate(plan.runs[number]):
                         _insert(db, name, doc, run=number)
-                        mark("run", number, place)
+                        mark("run", number, index)
         _copy_and_export(root, mark)
     mark("end")
 
@@ -159,9 +159,9 @@ def _copy_and_export(root: Path, mark: _Marks) -> None:
         run = RunBuilder("frames", time=2e9)
         resource = run.resource("NPY_SEQ", root=str(folder), resource_path="img")
         descriptor = run.descriptor({"n": 1})
-        for place in range(FRAMES):
-            run.datum(resource, file_number=place)
-            run.event(descriptor, {"n": place})
+        for index in range(FRAMES):
+            run.datum(resource, file_number=index)
+            run.event(descriptor, {"n": index})
         run.stop()
         for name, doc in run.documents:
             _insert(db, name, doc, run=-1)
@@ -342,7 +342,7 @@ def replay(
     """
     wanted = {len(calls) - 1, *(choose.randrange(len(calls)) for _ in range(cuts - 1))}
     disk, promised = Disk(root), Promised()
-    for place, call in enumerate(calls):
+    for index, call in enumerate(calls):
         if call.path == str(root / MARKS):
             if call.kind == "write" and call.data.startswith(b"lost "):
                 disk.give_up(call.data.decode().split(maxsplit=1)[1].rstrip())
@@ -350,7 +350,7 @@ def replay(
                 promised.note(call)
         else:
             disk.apply(call)
-        if place not in wanted:
+        if index not in wanted:
             continue
         for loss in losses:
             with tempfile.TemporaryDirectory(prefix="daskbroker-power-") as folder:
@@ -359,7 +359,7 @@ def replay(
                     check_state(Path(folder), plan, promised, call.when, counts)
                 except Exception as error:  # whatever it is, it is no answer
                     raise SystemExit(
-                        f"power lost at call {place:,} of {len(calls):,} ({call.kind} of "
+                        f"power lost at call {index:,} of {len(calls):,} ({call.kind} of "
                         f"{call.path}), {loss}: {type(error).__name__}: {error}"
                     ) from error
 

@@ -46,11 +46,11 @@ def many_kinds(number_of_events: int, cell: int) -> Documents:
     spec = {"source": "x", "dtype": "array", "shape": [4, 4], "external": "FILESTORE:"}
     descriptor = builder.descriptor({"img": spec, "v": np.zeros(cell), "x": 0.5})
     resource = builder.resource()
-    for place in range(number_of_events):
+    for index in range(number_of_events):
         data = {
-            "img": builder.datum(resource, point_number=place),
-            "v": [place / 3 + n for n in range(cell)],
-            "x": place / 2,
+            "img": builder.datum(resource, point_number=index),
+            "v": [index / 3 + n for n in range(cell)],
+            "x": index / 2,
         }
         builder.event(descriptor, data, filled={"img": False})
     return builder.documents

@@ -221,9 +221,9 @@ def page_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return page
 
 
-def _values(key: str, place: int) -> Any:
+def _values(key: str, index: int) -> Any:
     """Return a deterministic reading: an integer for keys that begin with ``n``, else a float."""
-    return place * 3 if key.startswith("n") else place * 0.5 + len(key)
+    return index * 3 if key.startswith("n") else index * 0.5 + len(key)
 
 
 def make_run(
@@ -254,7 +254,7 @@ def make_run(
     columns: Mapping[str, Sequence[Any]] = (
         keys
         if isinstance(keys, Mapping)
-        else {key: [_values(key, place) for place in range(events)] for key in keys}
+        else {key: [_values(key, index) for index in range(events)] for key in keys}
     )
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     builder = RunBuilder(uid, time, **start)
@@ -349,14 +349,14 @@ def external_run(events: int = 3, *, stop: bool = True, late: bool = False) -> D
     resource = builder.resource()
     for stream in ("primary", "dark"):
         descriptor = builder.descriptor(keys, stream)
-        for place in range(events):
-            datum_id = f"{resource}/{stream}-{place}"
+        for index in range(events):
+            datum_id = f"{resource}/{stream}-{index}"
             if not late:
-                builder.datum(resource, datum_id, point_number=place)
-            data = {"img": datum_id, "x": place * 0.5}
+                builder.datum(resource, datum_id, point_number=index)
+            data = {"img": datum_id, "x": index * 0.5}
             builder.event(descriptor, data, filled={"img": False})
             if late:
-                builder.datum(resource, datum_id, point_number=place)
+                builder.datum(resource, datum_id, point_number=index)
     return builder.stop() if stop else builder.documents
 
 

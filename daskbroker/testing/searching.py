@@ -363,7 +363,7 @@ class SearchConformance(Conformance):
     def test_event_sources_are_a_sequence(self, broker: Any) -> None:
         """Event sources are in order, and each is found by its name."""
         sources = broker.event_sources
-        assert list(sources) == [sources[place] for place in range(len(sources))]
+        assert list(sources) == [sources[index] for index in range(len(sources))]
         for source in sources:
             assert sources[source.name] is source
             assert source in sources

@@ -168,6 +168,7 @@ class BrokerCatalog(Folder):
             return self._sorted(results)[offset : None if limit is None else offset + limit]
         if direction < 0:
             return list(results[offset : None if limit is None else offset + limit])
+        # Oldest first: positions are counted from the end of what the store has.
         end = max(0, len(results) - offset)
         begin = 0 if limit is None else max(0, end - limit)
         return list(results[begin:end])[::-1]
@@ -241,7 +242,7 @@ def value_under(header: Header, key: str) -> Any:
     return metadata_form(value)
 
 
-def _sorts_as(value: Any) -> tuple[int, Any] | None:
+def _sorts_as(value: object) -> tuple[int, Any] | None:
     """Return a sorting key that puts numbers before texts; None for any other value."""
     if isinstance(value, (int, float)):
         return (0, value)

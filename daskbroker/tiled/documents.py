@@ -59,5 +59,5 @@ def _datum_pages(datums: Iterable[Document]) -> Iterator[str]:
             yield _record("datum_page", pack_datum_page(*some))
 
 
-def _record(name: str, doc: Any) -> str:
+def _record(name: str, doc: object) -> str:
     return f"{RECORD}{to_json({'name': name, 'doc': plain(doc)})}\n"

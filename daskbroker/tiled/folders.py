@@ -33,6 +33,7 @@ def metadata_form(value: Any) -> Any:
         return [metadata_form(item) for item in value]
     if isinstance(value, (bytes, uuid.UUID)):
         return json_form(value)
+    # MessagePack has no larger integers.
     if isinstance(value, int) and not -INTEGER_LIMIT <= value < INTEGER_LIMIT:
         return float(value)
     return plain(value)

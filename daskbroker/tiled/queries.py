@@ -53,7 +53,7 @@ def search_of(query: Any) -> Search:
         raise QueryValueError(str(error)) from error
 
 
-def _on_document(key: str, condition: Any) -> Search:
+def _on_document(key: str, condition: object) -> Search:
     """Return a search with a condition on a key of the start or the stop document."""
     document, _, rest = key.partition(".")
     if document == "stop" and rest:

@@ -132,6 +132,7 @@ def _cells(column: pd.Series) -> pd.Series:
     try:
         pa.array(cells, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        # Arrow has no type for cells of several types.
         cells = [None if cell is None else to_json(cell) for cell in cells]
     return pd.Series(cells, dtype=object)
 

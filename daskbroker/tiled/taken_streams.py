@@ -320,7 +320,7 @@ def _uid(run: str, stream: str, what: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{run}/{stream}/{what}"))
 
 
-def _plain(cell: Any) -> Any:
+def _plain(cell: object) -> Any:
     if isinstance(cell, np.ndarray):
         return [_plain(item) for item in cell.tolist()]
     return cell.item() if isinstance(cell, np.generic) else cell

@@ -136,7 +136,7 @@ def _rule_of_mode(missing: MissingMode | None) -> Rule:
     return Rule() if missing is None else Rule(missing, missing)
 
 
-def _fill(target: Target, value: Any, declared: Declared) -> Rule:
+def _fill(target: Target, value: object, declared: Declared) -> Rule:
     try:
         return Rule("fill", "fill", filler(value, declared.dtype), declared)
     except Mismatch as error:

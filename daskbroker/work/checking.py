@@ -163,7 +163,7 @@ class Check(Iterator[Damage]):
                 again = self._damages_of(sources, checked, count=False)
                 yield from (damage for damage in again if _where(damage) in known)
         self.runs += 1
-        # Once a run, whether or not it is damaged.
+        # Progress counts sound runs too.
         if self._progress is not None:
             self._progress(self)
 

@@ -35,10 +35,12 @@ def runs_of(
         return given()
     if isinstance(given, Results):
         return given
+    # Text and mappings are iterable, too, but do not hold runs.
     if isinstance(given, (str, bytes, os.PathLike, Mapping)) or not isinstance(given, Iterable):
         opened = "; daskbroker.connect(place) opens a broker, and db[uid] is a Header"
         hint = opened if isinstance(given, (str, os.PathLike)) else ""
         raise BadArgument(f"{name} takes {RUNS}, not {given!r:.100}{hint}")
+    # A sequence is checked before any work begins, an iterator only as it is read.
     if isinstance(given, Sequence):
         for one in given:
             _HEADER.check(f"each of {name}", one)

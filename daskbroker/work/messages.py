@@ -198,18 +198,18 @@ class _Array:
         self.array = _array_of(data, dtype, shape, "F" if fortran else "C")
 
 
-def _array_of(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _array_of(data: object, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
     # An array of objects would need further pickles.
     if not isinstance(data, (bytes, bytearray)):
         raise BadMessage("an array of objects")
     return np.frombuffer(data, dtype.made()).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _scalar(dtype: _Dtype, data: Any) -> Any:
+def _scalar(dtype: _Dtype, data: object) -> Any:
     return _array_of(data, dtype, (1,), "C")[0]
 
 
-def _with_arrays(value: Any) -> Any:
+def _with_arrays(value: object) -> Any:
     """Return a value with arrays in place of their placeholders."""
     if isinstance(value, _Array):
         return value.array

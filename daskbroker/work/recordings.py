@@ -160,7 +160,7 @@ def read_recording(
     ------
     BadRecording
         If the file is damaged or holds something other than documents. The complete documents
-        before that place have been yielded by then.
+        before that position have been yielded by then.
     """
     path = Path(path)
     run: str | None = None
@@ -186,7 +186,7 @@ def read_recording(
         raise BadRecording(f"{path}: damaged or unreadable: {reason}") from error
 
 
-def _named(value: Any, where: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _named(value: object, where: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the documents in a value: a document, a list of them, or a list or mapping of runs."""
     pair = [value.get("name"), value.get("doc")] if isinstance(value, dict) else value
     # A list of two documents looks like a pair, but its first item is no text.

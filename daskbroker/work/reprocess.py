@@ -401,7 +401,7 @@ def _documents(
     return table_to_stream(product, run, pages=True, **options)
 
 
-def _products(result: Any) -> Iterator[Any]:
+def _products(result: object) -> Iterator[Any]:
     """Yield the tables and Datasets in a result one by one, and the documents of a run as a list.
 
     Raises
@@ -432,13 +432,13 @@ def _products(result: Any) -> Iterator[Any]:
         yield documents
 
 
-def _is_dataset(product: Any) -> bool:
+def _is_dataset(product: object) -> bool:
     import xarray as xr
 
     return isinstance(product, xr.Dataset)
 
 
-def _refused(result: Any) -> BadDocument:
+def _refused(result: object) -> BadDocument:
     return BadDocument(
         f"the function gave a {type(result).__name__}; it must return or yield tables, Datasets, "
         "(name, document) pairs, or None"

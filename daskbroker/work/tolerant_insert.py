@@ -243,7 +243,7 @@ class TolerantInserter:
             )
 
 
-def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
+def _remember(memory: dict[Any, Any], key: object, value: object) -> None:
     """Put a value as the newest of at most :data:`MOST_NAMED` into a dict."""
     memory.pop(key, None)
     memory[key] = value
@@ -251,7 +251,7 @@ def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
         del memory[next(iter(memory))]
 
 
-def _key(value: Any) -> Any:
+def _key(value: object) -> Any:
     """Return a hashable key for a value of any type."""
     return value if isinstance(value, (str, int, bool, tuple)) else json.dumps(repr(value))
 

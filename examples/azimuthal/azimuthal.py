@@ -67,14 +67,14 @@ def main() -> None:
 
 
 def warm_up(side: int, **asked: Any) -> None:
-    """Import pyFAI, and make its table of pixels and bins, which is no part of a rate."""
+    """Import pyFAI and make its table of pixels and bins, which rates do not include."""
     intensity(np.zeros((side, side), np.uint16), **asked)
 
 
 def beside_a_loop(
     client: Client, runs: daskbroker.Results, files: list[Path], asked: dict[str, Any]
 ) -> xr.Dataset:
-    """All curves, read twice: lazily through all runs, and by a plain loop over the files."""
+    """Return all curves, computed lazily from the runs and compared with a loop over the files."""
     dataset = runs.dataset("primary", chunks={"time": 15})
     warm_up(dataset.sizes["img_dim_0"], **asked)
     lazy = integrate(dataset, **asked)
@@ -86,7 +86,7 @@ def beside_a_loop(
 
 
 def loop(files: list[Path], asked: dict[str, Any]) -> np.ndarray:
-    """What one would write without daskbroker; the monitor is in another place."""
+    """Read the frames without daskbroker, for comparison; the monitor is in another place."""
     curves = []
     for path in files:
         with h5py.File(path) as file:
@@ -95,7 +95,7 @@ def loop(files: list[Path], asked: dict[str, Any]) -> np.ndarray:
 
 
 def timed(client: Client, what: str, lazy: xr.Dataset, func: Callable[..., Any], *args: Any) -> Any:
-    """Call a function, and print its rate and what it took of processors, workers' included."""
+    """Call a function, and print its rate and the time of processors, workers included."""
     began, before = time.perf_counter(), processors(client)
     result = func(*args)
     frames, took = lazy.sizes["time"], time.perf_counter() - began
@@ -109,7 +109,7 @@ def processors(client: Client) -> float:
 
 
 def plot(results: xr.Dataset, path: Path) -> None:
-    """All curves as a map, and one of each run above the other."""
+    """Plot all curves as a map, and one curve of each run."""
     matplotlib.use("agg")
     from matplotlib import pyplot
 

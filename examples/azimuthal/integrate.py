@@ -22,7 +22,7 @@ integrator = functools.lru_cache(AzimuthalIntegrator)
 
 
 def intensity(image: np.ndarray, geometry: Mapping[str, float], points: int) -> np.ndarray:
-    """I(q) of one frame."""
+    """Return I(q) of one frame."""
     return integrator(**geometry).integrate1d(
         image, points, unit="q_A^-1", radial_range=RANGE, method=("full", "csr", "cython"),
         dummy=GAP, delta_dummy=0,
@@ -30,13 +30,13 @@ def intensity(image: np.ndarray, geometry: Mapping[str, float], points: int) -> 
 
 
 def axis(points: int) -> xr.Variable:
-    """q in the middle of each bin."""
+    """Return q in the middle of each bin."""
     edges = np.linspace(*RANGE, points + 1)
     return xr.Variable("q", (edges[:-1] + edges[1:]) / 2, {"units": "1/Å"})
 
 
 def integrate_block(block: xr.Dataset, geometry: Mapping[str, float], points: int) -> xr.Dataset:
-    """I(q) of events that are in memory, divided by the monitor."""
+    """Return I(q) of events in memory, divided by the monitor."""
     curves = np.stack([intensity(image, geometry, points) for image in block["img"].values])
     normalized = curves / block["i0"].values[:, np.newaxis]
     kept = block[["temperature", "i0"]].assign_coords(q=axis(points))
@@ -44,7 +44,7 @@ def integrate_block(block: xr.Dataset, geometry: Mapping[str, float], points: in
 
 
 def integrate(dataset: xr.Dataset, geometry: Mapping[str, float], points: int) -> xr.Dataset:
-    """The same of any Dataset, of one run or many: lazily, block by block."""
+    """Return I(q) of a lazy Dataset of one run or many, computed block by block."""
     lazy = da.zeros((dataset.sizes["time"], points), chunks=(dataset.chunks["time"], points))
     template = dataset[["temperature", "i0"]].assign_coords(q=axis(points))
     template = template.assign(intensity=(("time", "q"), lazy))

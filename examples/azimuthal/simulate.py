@@ -19,7 +19,7 @@ from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
 DATASET = "/entry/data/data"
 GAP = 65535
-"""What the detector writes where it has no pixel."""
+"""Value of the detector where it has no pixel."""
 
 TRANSITION = 1185.0  # K
 FERRITE = {"a": 2.866, "expansion": 12e-6, "squares": (2, 4, 6, 8, 10, 12)}
@@ -27,7 +27,7 @@ AUSTENITE = {"a": 3.572, "expansion": 23e-6, "squares": (3, 4, 8, 11, 12, 16)}
 
 
 def geometry(side: int) -> dict[str, float]:
-    """A square detector of ``side`` pixels, 77 mm wide, 20 cm behind the sample; 62 keV."""
+    """Return the geometry of a square detector, 77 mm wide, 20 cm behind the sample; 62 keV."""
     pixel = 0.0768 / side
     return {
         "dist": 0.2, "poni1": 0.0384, "poni2": 0.0384,
@@ -38,7 +38,7 @@ def geometry(side: int) -> dict[str, float]:
 def take(
     folder: Path, side: int, runs: int, frames: int, seed: int = 0
 ) -> Iterator[tuple[str, Any]]:
-    """The documents of all runs; their files are written below ``folder``."""
+    """Yield the documents of all runs; their files are written below ``folder``."""
     rng = np.random.default_rng(seed)
     momentum = AzimuthalIntegrator(**geometry(side)).array_from_unit(
         (side, side), "center", "q_A^-1"
@@ -65,7 +65,7 @@ def expose(
     current: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A frame: the rings of what the sample is at this temperature, with noise of counting."""
+    """Return a frame: the rings of the sample at a temperature, with counting noise."""
     austenite = 1 / (1 + np.exp((TRANSITION - kelvin) / 12))
     axis = np.linspace(0, momentum.max() * 1.01, 4000)
     profile = 30 + 60 * np.exp(-axis)
@@ -80,7 +80,7 @@ def expose(
 
 
 def write(path: Path, images: list[np.ndarray]) -> None:
-    """One HDF5 file, a frame a chunk."""
+    """Write one HDF5 file with a chunk per frame."""
     with h5py.File(path, "w") as file:
         file.create_dataset(
             DATASET,
@@ -93,7 +93,7 @@ def write(path: Path, images: list[np.ndarray]) -> None:
 def documents(
     path: Path, number: int, ramp: np.ndarray, monitor: np.ndarray, side: int
 ) -> Iterator[tuple[str, Any]]:
-    """What a RunEngine emits for one run: an event and a frame for each temperature."""
+    """Yield the documents of one run, as a RunEngine does: an event and a frame per temperature."""
     first = 1_795_600_000.0 + 600 * number
     run = compose_run(
         time=first,

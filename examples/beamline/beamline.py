@@ -76,7 +76,7 @@ class Beamline:
         self.start("RunEngine", TAKE_RUNS, f"127.0.0.1:{self.published}", points, sample)
 
     def run_engine_ends(self) -> str:
-        """The uid of the run that it has taken."""
+        """Return the uid of the run that it has taken."""
         process = self.processes.pop("RunEngine")
         assert process.wait(120) == 0, self.log("RunEngine").read_text()
         return self.log("RunEngine").read_text().split()[-1]
@@ -94,7 +94,7 @@ def beamline() -> Iterator[Beamline]:
 
 
 def rows(db: daskbroker.DataBroker) -> int:
-    """Of the newest run."""
+    """Return the number of rows of the newest run; 0 if there is none."""
     return len(db[-1].table()) if len(db) and db[-1].streams else 0
 
 

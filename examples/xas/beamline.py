@@ -20,7 +20,7 @@ SHIFT = {"iron": 0.0, "hematite": 11.0}  # of the edge: that of iron(III) is hig
 
 
 def energies(step: float) -> np.ndarray:
-    """Wide steps before the edge, narrow ones at it, and then even ones of the photoelectron."""
+    """Return energies: wide steps before the edge, narrow at it, then even in wave number."""
     before = np.arange(EDGE - 150, EDGE - 20, 10)
     at = np.arange(EDGE - 20, EDGE + 40, step)
     momenta = np.arange(np.sqrt(40 / 3.81), 12, 0.1 * step)  # 1/Å
@@ -28,7 +28,7 @@ def energies(step: float) -> np.ndarray:
 
 
 def absorption(energy: np.ndarray, sample: str) -> np.ndarray:
-    """An edge of height 1, a white line, the oscillations of one shell of neighbours."""
+    """Return an edge of height 1 with a white line and the oscillations of one shell."""
     past = energy - EDGE - SHIFT[sample]
     momentum = np.sqrt(np.clip(past, 0, None) / 3.81)
     shell, white = {"iron": (2.48, 0.1), "hematite": (1.95, 0.6)}[sample]
@@ -42,7 +42,7 @@ def absorption(energy: np.ndarray, sample: str) -> np.ndarray:
 
 
 class Beamline:
-    """A RunEngine with its devices; documents go to ``insert``."""
+    """A RunEngine and its devices; documents go to ``insert``."""
 
     def __init__(self, insert: Callable[[str, Any], Any], seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ class Beamline:
         self._engine.subscribe(insert)
 
     def _depth(self, sample: str, step: float, background: float) -> float:
-        """Absorption lengths at the true energy, which is not that of the readback."""
+        """Return absorption lengths at the true energy, which differs from the readback."""
         true = self.energy.position + self._drift
         return background * (7000 / true) ** 3 + step * float(absorption(np.array(true), sample))
 
@@ -76,7 +76,7 @@ class Beamline:
         return float(counts + self._rng.normal(0, np.sqrt(counts)))
 
     def scan(self, sample: str, step: float) -> None:
-        """One energy scan."""
+        """Take one energy scan."""
         self._sample, self._drift = sample, self._rng.normal(0, 1.0)
         plan = list_scan(self.chambers, self.energy, list(map(float, energies(step))))
         self._engine(plan, sample={"name": sample}, element="Fe", edge="K")

@@ -26,7 +26,7 @@ BEFORE, AFTER = (-140.0, -30.0), (100.0, 520.0)  # from the edge; where the line
 
 
 def edge(energy: np.ndarray, mu: np.ndarray) -> float:
-    """Where mu(E) rises most steeply, by a parabola through the derivative's highest points."""
+    """Return the energy of the steepest rise, by a parabola through the derivative's maximum."""
     even = np.arange(energy[0], energy[-1], 0.25)
     width = np.exp(-((np.arange(-12, 13) * 0.25 / 1.2) ** 2) / 2)
     smooth = np.convolve(np.interp(even, energy, mu), width / width.sum(), "same")
@@ -38,7 +38,7 @@ def edge(energy: np.ndarray, mu: np.ndarray) -> float:
 
 
 def normalized(header: daskbroker.Header) -> pd.DataFrame:
-    """One scan: energies by the foil, mu(E), and mu(E) between its pre-edge and post-edge lines."""
+    """Return one scan: energies aligned by the foil, mu(E), and normalised mu(E)."""
     fields = ["energy", "i0", "it", "ir"]
     frame = header.table(fields=fields).compute(scheduler="synchronous")
     frame = frame.sort_values("energy").reset_index(drop=True)
@@ -63,13 +63,13 @@ def normalized(header: daskbroker.Header) -> pd.DataFrame:
 
 
 def axis(step: float) -> np.ndarray:
-    """Limits of bins: wide before the edge, narrow at it, then even ones of the photoelectron."""
+    """Return limits of bins: wide before the edge, narrow at it, then even in wave number."""
     past = 3.81 * np.arange(3.25, 12, 0.1) ** 2  # eV, of wave numbers in 1/Å
     return FOIL + np.concatenate([np.arange(-150, -20, 10), np.arange(-20, 40, step), past])
 
 
 def merged(table: pd.DataFrame, step: float) -> pd.DataFrame:
-    """Some scans on one axis of energies: mean, spread and number of readings in each bin."""
+    """Return scans on one axis of energies: mean, spread and number of readings per bin."""
     bins = table.groupby(pd.cut(table["energy"], axis(step), labels=False))
     return bins.agg(
         energy=("energy", "mean"), mu=("flat", "mean"), spread=("flat", "std"),
@@ -78,7 +78,7 @@ def merged(table: pd.DataFrame, step: float) -> pd.DataFrame:
 
 
 def write_back(db: daskbroker.DataBroker, runs: daskbroker.Results, step: float) -> str:
-    """Merge some runs into one, which names them; its uid. The same runs are merged once."""
+    """Store one run merged from several, unless it exists, and return its uid."""
     uids = sorted(header.uid for header in runs)
     uid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"merged {step} {uids}"))
     if uid not in db:
@@ -90,7 +90,7 @@ def write_back(db: daskbroker.DataBroker, runs: daskbroker.Results, step: float)
 
 
 def plot(scans: pd.DataFrame, means: dict[str, daskbroker.Header], path: Path) -> None:
-    """One scan with its lines; all scans, normalised; the edge; the merged spectra."""
+    """Plot one scan with its lines, all normalised scans, the edge, and the merged spectra."""
     matplotlib.use("agg")
     from matplotlib import pyplot
 

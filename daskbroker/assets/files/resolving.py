@@ -104,6 +104,7 @@ def resolve(
         stream = any(key in resource for key in ("uri", "mimetype", "parameters"))
     label = f"{where}: " if where else ""
     label += f"{'stream_resource' if stream else 'resource'} {resource.get('uid')!r}"
+    # Stream resources of early versions of event-model have resource_kwargs, too.
     name = "parameters" if stream and resource.get("parameters") else "resource_kwargs"
     kwargs = resource.get(name) or {}
     if not isinstance(kwargs, Mapping):

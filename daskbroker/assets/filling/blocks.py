@@ -276,9 +276,10 @@ def _open(
     cache = open_handlers() if cache is None else cache
     try:
         yield cache.get(key, path, lambda: _build(resource, factory, path, data_key))
-    except NoReference:
+    except NoReference:  # the handler works, but its cells are not ranges of bytes
         raise
     except Exception as error:
+        # The next read opens the file anew, as it may have been replaced meanwhile.
         cache.discard(key)
         label = f"{where}, " if where else ""
         shown = " or ".join(map(repr, dict.fromkeys((path, *resource.paths))))

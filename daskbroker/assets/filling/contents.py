@@ -50,9 +50,9 @@ class CellContents:
     seq_nums
         Numbers of the events.
     references, referring
-        References as text, and the places of the events that have them.
+        References as text, and the positions of the events that have them.
     values, valued
-        Values, an array or a list, and the places of the events that have them.
+        Values, an array or a list, and the positions of the events that have them.
     bare
         Places of events that have neither.
     later
@@ -182,7 +182,7 @@ class CellContents:
         return cls(seq_nums, references, referring, there, valued, bare)
 
 
-def _content_of(value: Any, state: Any) -> int:
+def _content_of(value: object, state: object) -> int:
     """Return 0 for a reference, 1 for a value, 2 for nothing."""
     if value is None or value is MISSING:
         return 2
@@ -201,7 +201,7 @@ def _text(values: Sequence[str]) -> pa.Array:
     return pa.array(values, pa.string())
 
 
-def _state(filled: Any, key: str) -> Any:
+def _state(filled: object, key: str) -> Any:
     return filled.get(key) if isinstance(filled, Mapping) else None
 
 

@@ -76,7 +76,7 @@ def extra_frames(
 def _last_frame(
     target: Target, references: References, resource: ResolvedResource, name: str
 ) -> int:
-    """Return the place of the event that has the last of the frames, in any stream."""
+    """Return the position of the event that has the last of the frames, in any stream."""
     if not resource.stream:
         return references.last_frame(resource.uid, name)
     document = references.documents(STREAM_RESOURCE, [resource.uid])[resource.uid]

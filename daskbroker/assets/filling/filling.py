@@ -1,6 +1,6 @@
 """Fill external cells: replace references by data, with one read of each file for a block of cells.
 
-A task carries a :class:`Filling`: the places of the references of its runs, the registered
+A task carries a :class:`Filling`: where the references of its runs are, the registered
 handlers, and where files may be. It holds neither open files nor instances of handlers.
 """
 
@@ -265,7 +265,7 @@ class Filling:
     def cells_of(
         self, target: Target, contents: CellContents, blocks: Iterable[FilledBlock]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what :meth:`cells` does, from blocks already read, and places of missing cells."""
+        """Return what :meth:`cells` does, from blocks already read, and the missing positions."""
         out = np.empty(len(contents), dtype=object)
         for position, value in zip(contents.valued.tolist(), contents.values, strict=True):
             out[position] = value
@@ -413,7 +413,7 @@ class Filling:
         *,
         strict: bool | None = None,
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yield the places of cells that exist, and what ``read`` returns for them.
+        """Yield the positions of cells that exist, and what ``read`` returns for them.
 
         If ``strict``, a lost frame is an error; None: the rule of the key decides.
         """

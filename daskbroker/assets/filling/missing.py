@@ -40,7 +40,7 @@ MissingMode = Literal["nan", "drop", "raise"]
 Treatment = Literal["nan", "drop", "raise", "fill"]
 
 
-def is_mode(given: Any) -> bool:
+def is_mode(given: object) -> bool:
     """Return whether this is a valid value of ``missing=`` other than None."""
     return isinstance(given, str) and given in get_args(MissingMode)
 
@@ -146,7 +146,7 @@ class Gathered:
         self._missing[positions] = False
 
     def missing(self, rule: Rule, where: str) -> np.ndarray:
-        """Return the places of the missing cells.
+        """Return the positions of the missing cells.
 
         Raises
         ------

@@ -154,7 +154,7 @@ def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
 
 
 def _filled(block: Sequence[Named], owners: _Owners) -> dict[int, Any]:
-    """Return filled events and pages, or the error that prevents it, by place in the block."""
+    """Return filled events and pages, or the error that prevents it, by position in the block."""
     events: dict[str, list[int]] = {}
     filled: dict[int, Any] = {}
     for position, (name, doc) in enumerate(block):

@@ -99,7 +99,7 @@ def _cell(value: Any, roi: Roi) -> Any:
     return value
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: object) -> bool:
     """Return whether it is an array or converts to one, as h5py's datasets do; not a table."""
     array_like = hasattr(value, "__array__") and hasattr(value, "shape") and hasattr(value, "dtype")
     return isinstance(value, np.ndarray) or (array_like and not hasattr(value, "iloc"))

@@ -32,7 +32,7 @@ class Datums:
     columns
         Maps each keyword to an array or a list with one value per datum; a list holds ``MISSING``
         for a datum that lacks the keyword. Datums of a stream resource have only the column
-        ``index``: the event's place in the resource, from ``indices`` of ``stream_datum``.
+        ``index``: the event's position in the resource, from ``indices`` of ``stream_datum``.
     count
         Number of datums.
     """
@@ -216,7 +216,7 @@ class BlockHandler(ABC):
     def frames_there(self, datums: Datums) -> FramesThere | None:
         """Return the number of frames in the file of these datums, for all events together.
 
-        It opens no files but those that :meth:`cell_shape` opens. None if the place of an event
+        It opens no files but those that :meth:`cell_shape` opens. None if the position of an event
         does not tell which frames of a file, or of numbered files, belong to it; frames that
         belong to no event then go unreported.
         """

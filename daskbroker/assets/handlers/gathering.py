@@ -43,7 +43,7 @@ def gather(cells: Iterable[Any], count: int, declared: tuple[int, ...] | None = 
     return listed if out is None else out
 
 
-def _is_plain(cell: Any) -> bool:
+def _is_plain(cell: object) -> bool:
     """Return whether a cell is a plain array of numbers.
 
     Subclasses such as masked arrays would lose their additional content by stacking.

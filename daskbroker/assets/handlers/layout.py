@@ -107,7 +107,7 @@ def parse_slice(text: str | Sequence[str]) -> Roi:
     return tuple(_item(str(item).strip(), text) for item in items)
 
 
-def _item(text: str, item: Any) -> slice | int:
+def _item(text: str, item: object) -> slice | int:
     match = _ITEM.fullmatch(text)
     if match is None or not text or (match[1] is None and match[2] is None):
         raise FillError(

@@ -124,7 +124,7 @@ class Factory:
         return f"Factory({self.spec!r}, {name})"
 
 
-def _reference(handler: Any) -> str | None:
+def _reference(handler: object) -> str | None:
     """Return ``module:qualname`` if importing that gives the same handler, else None."""
     module, name = getattr(handler, "__module__", None), getattr(handler, "__qualname__", None)
     if not module or not name or module == "__main__":

@@ -196,7 +196,7 @@ class CellFrames:
 
     @classmethod
     def joined(cls, count: int, parts: Sequence[tuple[np.ndarray, CellFrames]]) -> CellFrames:
-        """Join parts, each with the places of its cells, to the frames of ``count`` cells.
+        """Join parts, each with the positions of its cells, to the frames of ``count`` cells.
 
         Raises
         ------

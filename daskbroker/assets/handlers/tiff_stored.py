@@ -66,7 +66,7 @@ def stored_pages(tiff: tifffile.TiffFile, path: str) -> StoredRows:
 
 
 def _page(page: Any, path: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Codec, ...], Any]:
-    """Return the shape of a page, the shape, codecs and places of its strips or tiles."""
+    """Return the shape of a page, the shape, codecs and byte ranges of its strips or tiles."""
     page = None if page is None else page.aspage()
     if page is None or page.samplesperpixel != 1 or page.imagedepth != 1:
         raise NoReference(f"{path!r} has pages that are missing, coloured or volumes")

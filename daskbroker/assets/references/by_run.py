@@ -17,7 +17,7 @@ class _Kind(NamedTuple):
     """Chunk keys of one kind of reference: those of a run are between two bounds."""
 
     name: str
-    places: Mapping[str, int]
+    indices: Mapping[str, int]
     bounds: list[int]
     keys: tuple[Any, ...]
 
@@ -25,7 +25,7 @@ class _Kind(NamedTuple):
 class ReferencesByRun(Mapping[str, References]):
     """References of the runs of a plan, by uid.
 
-    Those of a run are made when they are asked for: opening thousands of runs asks for none.
+    Those of a run are made when they are first looked up: opening thousands of runs makes none.
 
     Parameters
     ----------
@@ -40,16 +40,16 @@ class ReferencesByRun(Mapping[str, References]):
         self._runs: dict[str, None] = {}
         self._made: dict[str, References] = {}
         owners: tuple[Any, ...] = ()
-        places: dict[str, int] = {}
+        indices: dict[str, int] = {}
         for kind, plan in plans.items():
             if plan.descriptors != owners:  # the same objects, as a rule
                 owners = plan.descriptors
-                places = {owner["run_start"]: n for n, owner in enumerate(owners)}
-                self._runs |= dict.fromkeys(places)
+                indices = {owner["run_start"]: n for n, owner in enumerate(owners)}
+                self._runs |= dict.fromkeys(indices)
             bounds = np.searchsorted(plan.records["descriptor"], np.arange(len(owners) + 1))
             self._store = plan.store
             self._reader, keys = plan.reader.stored(plan.keys)
-            self._kinds.append(_Kind(kind, places, bounds.tolist(), tuple(keys)))
+            self._kinds.append(_Kind(kind, indices, bounds.tolist(), tuple(keys)))
 
     def __getitem__(self, run: str) -> References:
         if run not in self._made:
@@ -87,5 +87,5 @@ def facts_of(references: Mapping[str, References]) -> Any:
 
 
 def _keys_of(kind: _Kind, run: str) -> tuple[Any, ...]:
-    place = kind.places.get(run)
-    return () if place is None else kind.keys[kind.bounds[place] : kind.bounds[place + 1]]
+    index = kind.indices.get(run)
+    return () if index is None else kind.keys[kind.bounds[index] : kind.bounds[index + 1]]

@@ -15,7 +15,7 @@ from .reference_chunks import datum_chunk, documents
 __all__ = ["file_of", "last_frames"]
 
 MAX_CACHED = 64
-"""Maximum number of runs and keywords whose last places stay in memory."""
+"""Maximum number of runs and keywords whose last frames stay in memory."""
 
 
 def file_of(resource: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def documents(
 
 
 def positions_among(asked: pa.Array, known: pa.Array) -> np.ndarray:
-    """Return the first place of each text among known ones, as int64; -1 if it is not there."""
+    """Return the first position of each text among known ones, as int64; -1 if it is not there."""
     if len(asked) <= FEW:
         return np.array([pc.index(known, text).as_py() for text in asked], np.int64)
     return pc.index_in(asked, value_set=known).fill_null(-1).to_numpy()

@@ -1,7 +1,7 @@
 """References to the bytes of a run's external frames, in formats that xarray opens.
 
 =================== ==============================================================================
-:mod:`.grids`       conversion of the places of frames to one regular grid of chunks
+:mod:`.frame_grid`  conversion of the byte ranges of frames to one regular grid of chunks
 :mod:`.decoding`    reading of a cell by its references alone, as any other reader will
 :mod:`.collecting`  arrays of a run's streams: compared grids of frames, and values of the store
 :mod:`.locations`   URLs of files, ``to=``

@@ -1,4 +1,4 @@
-"""Conversion of the places of frames to one regular grid of equal chunks, as Zarr needs it."""
+"""Conversion of the byte ranges of frames to one regular grid of equal chunks, as Zarr needs it."""
 
 from __future__ import annotations
 
@@ -132,6 +132,7 @@ def _frames_of_a_chunk(
     contiguous sequences of frames and makes chunks of at most :data:`MAX_CHUNK_BYTES` bytes.
     """
     follows = (np.diff(numbers) == 0) & (np.diff(rows) == 1)
+    # Contiguous rows are cut here: a chunk is as many as follow each other everywhere.
     if stored.chunk is None:
         edges = np.concatenate([[0], np.flatnonzero(~follows) + 1, [len(rows)]])
         alike = gcd(*np.diff(edges).tolist())

@@ -139,7 +139,7 @@ def _write_stream(
 def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:
     """Return the attributes with the names of non-dimension coordinates, as xarray writes them."""
     data = stream.dataset[name]
-    # Names with spaces cannot be told, as for netCDF.
+    # The attribute separates names by spaces, so names that have spaces are left out, as in netCDF.
     beside = [str(c) for c in data.coords if c not in data.dims and " " not in str(c)]
     return {**attrs, **({"coordinates": " ".join(sorted(beside))} if beside else {})}
 

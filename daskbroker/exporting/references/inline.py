@@ -121,11 +121,11 @@ def attributes_of(variable: xr.Variable, attributes: dict[str, Any]) -> dict[str
     return {**plain, "_ARRAY_DIMENSIONS": list(map(str, variable.dims))}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)
 
 
-def _fill_text(fill: Any) -> Any:
+def _fill_text(fill: object) -> Any:
     if fill is None or isinstance(fill, (str, bytes)):
         return None
     number = np.asarray(fill).item()

@@ -178,6 +178,7 @@ def write_references(
     group = _Group(header, options)
     target = destination.of_run(header, options)
     as_parquet = not group.fits_json
+    # A file that the caller named has the form that its suffix says.
     if destination.is_file:
         as_parquet = target.suffix.lower() == PARQUET_SUFFIX
     elif as_parquet:

@@ -193,7 +193,7 @@ def _problem(kind: str, rows: int | None, body: bytes) -> str | None:
         return told(error)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise StoreDamaged(f"a document is a mapping, not {type(value).__name__}")
     return value

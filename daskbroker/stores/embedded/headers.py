@@ -74,6 +74,7 @@ class EmbeddedHeaderStore(HeaderStore):
             run = doc["run_start"]
             if not store.has_run(run):
                 raise unknown_run("stop", doc, run)
+            # Sealing has transactions of its own, so it comes before that of the stop.
             store.seal(run)
             with self._database.write(durable=True) as connection:
                 store.end_run(connection, run)
@@ -153,7 +154,7 @@ class EmbeddedHeaderStore(HeaderStore):
             yield from take_sound(matching(found, search), start, end)
             return
         offset = 0
-        # Few runs are read faster than their place is found by the index.
+        # Few runs are read faster than their position is found by the index.
         if start > MOST_READ_OVER:
             offset = self._offset_of(narrowed, start, oldest_first=oldest_first)
             start, end = 0, None if end is None else end - start

@@ -72,7 +72,7 @@ def index_document(
     )
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: object, path: str) -> Iterator[tuple[str, Any]]:
     """Yield ``(path, value)`` of each scalar that a query reaches; OVERFLOW for an empty key."""
     if isinstance(value, dict):
         for key, item in value.items():
@@ -93,7 +93,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _stored(value: Any) -> Any:
+def _stored(value: object) -> Any:
     """Return a scalar as the index holds it, or None if it cannot hold it."""
     # Letters before the value keep booleans, text and numbers apart in one column.
     if isinstance(value, bool):

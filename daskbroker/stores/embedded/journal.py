@@ -171,6 +171,7 @@ def encoded(
     begin, count, size = 0, 0, 0
     for number, rows, body in journal:
         count, size = count + (rows or 1), size + len(body)
+        # The first entry is taken however large it is.
         if (count > most_rows or size > most_bytes) and count > (rows or 1):
             break
         if rows is not None and singles:

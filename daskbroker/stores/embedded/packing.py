@@ -96,7 +96,7 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
 
 
 def _note(connection: sqlite3.Connection, path: str, chunks: list[tuple[int, bytes]]) -> int:
-    """Note the places of chunks in a pack, except for those that another process has moved."""
+    """Note the offsets of chunks in a pack, except for those that another process has moved."""
     moved, offset = 0, 0
     for number, body in chunks:
         # If another process has moved a chunk, its body here is an unused part of the pack.

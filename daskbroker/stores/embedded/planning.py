@@ -124,6 +124,7 @@ class _Schemas:
 
         The kinds of references are never used, so these share an empty schema.
         """
+        # Plans of references have no use for columns, so one schema serves all their chunks.
         key = (id(sequence.builder), number if sequence.layout is EVENT else 0)
         if key not in self._known:
             kinds: Mapping[str, Kind] = {}
@@ -138,6 +139,7 @@ class _Schemas:
 def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Schemas) -> None:
     schema, _, number, path, offset, length, first, *row = chunk
     key = number if path is None else path if offset is None else (path, offset, length)
+    # SQLite stores NaN as NULL.
     if None in row:
         row = [math.nan if value is None else value for value in row]
     facts = Statistics._make(row)

@@ -24,7 +24,7 @@ TRAVELLING_BYTES = 64 * 2**10
 """Maximum bytes of small chunks in SQLite that are sent to workers before these are packed."""
 
 Stored = str | tuple[str, int, int] | bytes
-"""A key that any process can read: a path, a place in a pack, or the bytes of the chunk."""
+"""A key that any process can read: a path, a location in a pack, or the bytes of the chunk."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class EmbeddedReader(ChunkReader):
         return super().read_many(self._located(keys), columns)
 
     def _located(self, keys: Sequence[Any]) -> Sequence[Any]:
-        """Replace each key that is a number by the place or the bytes of its chunk."""
+        """Replace each key that is a number by the location or the bytes of its chunk."""
         numbers = [key for key in keys if isinstance(key, int)]
         if not numbers:
             return keys
@@ -127,7 +127,7 @@ class EmbeddedReader(ChunkReader):
         return Database.reading(self.root, read_only=self.read_only)
 
     def portable_keys(self, keys: Sequence[Any]) -> Sequence[Any]:
-        """Replace the numbers of small chunks by their place in a pack or their bytes.
+        """Replace the numbers of small chunks by their location in a pack or their bytes.
 
         Workers never open the SQLite file, which is not safe over network file systems. Small
         chunks are packed first if there are many in SQLite, so that few bytes travel.
@@ -157,7 +157,7 @@ def _bytes_at(path: Path, offset: int, length: int) -> bytes:
 
 
 def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Stored]:
-    """Return the paths, places in packs, or bytes of chunks by number, in the given order.
+    """Return the paths, locations in packs, or bytes of chunks by number, in the given order.
 
     Raises
     ------

@@ -223,7 +223,7 @@ def _with_rows(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
     return doc
 
 
-def _with_array(value: Any, path: list[str], dtype: np.dtype, shape: tuple[int, ...]) -> Any:
+def _with_array(value: object, path: list[str], dtype: np.dtype, shape: tuple[int, ...]) -> Any:
     if not path:
         # It was replaced, for example by null, since it was noted.
         return ArrayList(value, dtype, shape) if isinstance(value, list) else value
@@ -290,7 +290,7 @@ def _encoded(doc: dict[str, Any]) -> bytes | None:
     return encoded
 
 
-def _has_signs(value: Any) -> bool:
+def _has_signs(value: object) -> bool:
     """Return whether any key begins with ``$``; MongoDB and pymongo interpret such keys."""
     if isinstance(value, dict):
         return any(key.startswith("$") or _has_signs(item) for key, item in value.items())

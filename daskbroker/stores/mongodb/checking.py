@@ -84,7 +84,7 @@ def _foreign(name: str, content: Raw) -> Damage | None:
     return None
 
 
-def _with_number(damage: Damage, number: Any) -> Damage:
+def _with_number(damage: Damage, number: object) -> Damage:
     """Return damage that names the ``_id``, by which a document without a uid can be found."""
     return Damage(f"{damage.problem} (its _id is {number!r})", key=damage.key)
 

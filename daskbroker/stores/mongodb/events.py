@@ -226,7 +226,6 @@ class MongoEventStore(JournalledEventStore):
         key = (layout.kind, uid, run)
         if key not in self._owners:
             found = run_with_resource(self._database, layout, uid, run)
-            # Found in another run, or not at all.
             if found is None or (run is not None and found != run):
                 return found  # not remembered: the given run may still get one of its own
             self._owners[key] = found

@@ -127,7 +127,7 @@ def _same_in_mongo(path: str, operator: str, operand: Any, beside: Mapping[str, 
     return operator == "$exists" or (operator == "$size" and operand < 2**31)
 
 
-def _same_value(path: str, value: Any) -> bool:
+def _same_value(path: str, value: object) -> bool:
     if value is None:
         return "." not in path
     if isinstance(value, float):

@@ -182,6 +182,7 @@ def event_projection(columns: Sequence[str] | None) -> dict[str, int] | None:
             wanted.add(f"{part}.{key}" if is_simple(key) else part)
         else:
             return None
+    # MongoDB refuses a projection of a mapping together with one of its keys.
     whole = wanted & set(MAPPINGS)
     return {name: 1 for name in wanted if name in whole or name.partition(".")[0] not in whole}
 
@@ -227,6 +228,7 @@ def event_columns(
             check_column(name, column.kind)
             arrays.append(column.array)
             fields.append(column.arrow_field(name))
+    # A table without columns must still have its number of rows.
     if not arrays:
         return pa.table({"": pa.nulls(count)}).select([])
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))

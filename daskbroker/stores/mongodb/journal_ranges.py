@@ -129,6 +129,7 @@ def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterat
             raise OddEvent(f"an event of time {row.get('t')!r} is malformed")
         time = row["t"]
         full = len(times) >= RANGE_ROWS or size >= CHUNK_BYTES
+        # Rows are found by their times, so ranges must not share one.
         if full and time > times[-1]:
             yield Range(*_facts(times, numbers, size), _kinds(types, keys), packed)
             times, numbers, types, size, packed = [], [], set(), 0, False

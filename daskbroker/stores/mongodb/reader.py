@@ -153,10 +153,12 @@ def _merged_range(
     query = {"descriptor": storable(descriptor), "time": {"$gte": begin, "$lte": end}}
     with database.errors():
         events = database.collection("event")
+        # Before the chunks, so that rows that are sealed meanwhile are found in one of them.
         left = [from_bson(row) for row in events.find(query).sort(IN_TIME).allow_disk_use(True)]
     sealed: set[str] = set()
     docs: list[dict[str, Any]] = []
     for chunk in chunks_in(database, key):
+        # The plan has this chunk, so its rows are only left out here.
         if chunk["first"] < position:
             sealed.update(read_uids(database, chunk))
             continue

@@ -127,7 +127,7 @@ class ReferencePlanner:
         return docs
 
     def _find(
-        self, layout: Layout, queries: Iterable[Mapping[str, Any]], shown: Any = None
+        self, layout: Layout, queries: Iterable[Mapping[str, Any]], shown: object = None
     ) -> Iterator[dict[str, Any]]:
         """Yield the stored documents that match each query, in the order of insertion."""
         for query in queries:

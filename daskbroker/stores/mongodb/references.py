@@ -109,7 +109,9 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
         warn_of_missing(collection, layout.uid, database.label)
         found = list(collection.find(query))
         if found:
+            # A document that a failover may still lose does not count as stored.
             found = database.confirmed(layout.kind, query)
+    # Several runs may have resources of one uid.
     if layout.owner == "":
         found = [one for one in found if run_of_resource(one) == storable(run)]
     if not found:

@@ -113,7 +113,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         found.sort(key=lambda one: one[:2])
         return [doc for *_, doc in found if is_of_stream(doc, stream_name)]
 
-    def _checked(self, doc: Any, run: str) -> Document | BadRun:
+    def _checked(self, doc: object, run: str) -> Document | BadRun:
         try:
             if not isinstance(doc, dict):
                 raise StoreDamaged(f"a descriptor must be a mapping, not {doc!r:.60}")
@@ -249,7 +249,7 @@ def _listed(header: Mapping[str, Any], name: str) -> list[Any]:
     return found if isinstance(found, list) else [] if found is None else [found]
 
 
-def _types_in(values: Any, depth: int) -> dict[str, Any]:
+def _types_in(values: object, depth: int) -> dict[str, Any]:
     """Return the expression for the distinct types in a column of a page."""
     cells = {"$cond": [{"$isArray": [values]}, values, []]}
     return {
@@ -269,5 +269,5 @@ def _kinds(descriptor: Document, types: Sequence[Sequence[str]]) -> dict[str, Ki
     return kinds
 
 
-def _is_page(key: Any) -> bool:
+def _is_page(key: object) -> bool:
     return isinstance(key, tuple)

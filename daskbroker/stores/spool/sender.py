@@ -277,6 +277,7 @@ class Sender:
         if self._thread is None:
             self._start()
         try:
+            # While somebody waits, the thread sends without waiting for a full batch.
             self._hurry += 1
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._waiting or self._trouble is not None)

@@ -31,7 +31,7 @@ class SpooledEventStore(EventStore):
     """Event store that collects events in a local file and sends them to another store.
 
     An insert of events is done when they are in the file. About a tenth of a second later they
-    are in the store, where others see them (:mod:`.sending`). All other documents go straight to
+    are in the store, where others see them (:mod:`.sender`). All other documents go straight to
     the store. Reading and sealing wait until the store has all that this process has taken.
 
     Parameters

@@ -150,7 +150,7 @@ class Assembly:
 
         For ``time``, this is the size of the blocks of the largest variable.
         """
-        # Nothing to cut.
+        # Without rows there is no size to divide by; -1 stands for the whole axis.
         if not len(self.rows):
             return -1
         if name == "time":

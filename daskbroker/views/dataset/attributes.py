@@ -93,7 +93,7 @@ def plain_attr(value: Any) -> Any:
     return to_json(value)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, str):
         return "\0" not in value and is_unicode(value)
     if isinstance(value, bool):
@@ -134,10 +134,12 @@ def attrs(source: Any) -> dict[str, Any]:
         name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
         for name, value in given.items()
     }
+    # The root of a tree has short attributes only; its streams have the documents of the run.
     if "run" in found and "start" not in found:
         nodes = getattr(source, "children", {}).values()
         shown: Mapping[str, Any] = next((node.attrs for node in nodes if "start" in node.attrs), {})
         found |= {name: shown[name] for name in ("start", "stop") if name in shown}
+    # netCDF gives a list of one text back as a text.
     for name in ("runs", "descriptors"):
         if name in found:
             found[name] = [found[name]] if isinstance(found[name], str) else list(found[name])
@@ -147,7 +149,7 @@ def attrs(source: Any) -> dict[str, Any]:
     return found
 
 
-def _document(name: str, value: Any) -> Document | None:
+def _document(name: str, value: object) -> Document | None:
     try:
         content = from_extended_json(value) if isinstance(value, str) else value
         return None if content is None else Document(content)

@@ -115,11 +115,11 @@ def _is_possible(cut: Any) -> bool:
     return _is_integral(cut) and (cut > 0 or cut == -1)
 
 
-def _is_integral(value: Any) -> bool:
+def _is_integral(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def is_cut(cut: Any) -> bool:
+def is_cut(cut: object) -> bool:
     """Return whether `cut` is a number of rows, -1 for all of them, or lengths of blocks."""
     if isinstance(cut, (tuple, list)):
         return all(isinstance(n, int) and n > 0 for n in cut)

@@ -62,6 +62,7 @@ class Grid:
                 f"hints.gridding is {hints['gridding']!r}: the points are not in the axes' order"
             )
         shape: Any = start.get("shape")
+        # Plans of one axis state the number of points alone.
         if shape is None and len(motors) == 1:
             shape = [start.get("num_points")]
         if not _is_shape(shape):
@@ -113,7 +114,7 @@ class GridRefusal:
         return BadQuery(f"run {self.run!r}, stream {self.stream!r} is not a grid: {why}")
 
 
-def _motors(dimensions: Any, stream: str, refuse: GridRefusal) -> tuple[tuple[str, ...], ...]:
+def _motors(dimensions: object, stream: str, refuse: GridRefusal) -> tuple[tuple[str, ...], ...]:
     if not isinstance(dimensions, list) or not dimensions:
         raise refuse("hints.dimensions, which names the motors of each axis, is missing")
     found = []
@@ -130,7 +131,7 @@ def _motors(dimensions: Any, stream: str, refuse: GridRefusal) -> tuple[tuple[st
     return tuple(found)
 
 
-def _is_shape(shape: Any) -> bool:
+def _is_shape(shape: object) -> bool:
     return isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape)
 
 
@@ -182,5 +183,5 @@ def _listed_positions(
     return [np.array(positions, dtype=float) for positions in lists]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -280,7 +280,7 @@ class _LaidOut(BackendArray):
         return values[dropped]
 
 
-def _promoted(dtype: Any) -> tuple[np.dtype, Any]:
+def _promoted(dtype: object) -> tuple[np.dtype, Any]:
     """Return the dtype to which xarray promotes for missing values, and its fill value."""
     found, fill = dtypes.maybe_promote(dtype)
     return np.dtype(found), None if np.dtype(found).kind == "O" else fill
@@ -365,7 +365,7 @@ def indexed(dataset: xr.Dataset, name: str) -> xr.Dataset:
         )
     values = variable.values
     missing = int(np.count_nonzero(values != values))
-    # NaN and NaT have no place along an index.
+    # NaN and NaT have no position along an index.
     if missing:
         raise BadQuery(f"index={name!r} has no value in {missing} of {len(values)} events")
     steps = np.diff(values)

@@ -130,7 +130,7 @@ def _arranged(
     runs: Runs,
     options: ViewOptions,
     files: FileAccess,
-    chunks: Any,
+    chunks: object,
 ) -> xr.Dataset:
     """Return the Dataset of one run as a grid, or along a motor."""
     check_chunk_sizes(chunks)

@@ -43,6 +43,7 @@ def region_of(name: str, asked: Any, shape: Sequence[int]) -> Region:
     for part, length in zip(parts, shape):
         if isinstance(part, slice):
             region.append(range(length)[part])
+        # True and False would be taken as the positions 1 and 0.
         elif isinstance(part, (int, np.integer)) and not isinstance(part, bool):
             if not -length <= part < length:
                 raise BadQuery(f"{shown}: {part} is outside")

@@ -77,6 +77,7 @@ def savable(dataset: Any) -> Any:
         return dataset.map_over_datasets(savable)
     dataset = named_as_in_files(dataset)
     found = dataset
+    # The writers of our own subclass call this function, so what it returns is a plain Dataset.
     if type(found) is not xr.Dataset:
         found = xr.Dataset(dataset.data_vars, dataset.coords, dataset.attrs)
         found.encoding = dict(dataset.encoding)
@@ -171,7 +172,7 @@ def text_encoding(values: Any) -> dict[str, Any]:
     return dict(ESCAPED_TEXT) if "\0" in "".join(texts) else {}
 
 
-def _is_storable(cell: Any) -> bool:
+def _is_storable(cell: object) -> bool:
     """Return whether files can hold a cell, text with null characters in :data:`ESCAPED_TEXT`.
 
     UTF-8 holds no surrogates. Integers that are objects become floats beside missing ones; large
@@ -186,11 +187,11 @@ def _is_plain(texts: np.ndarray) -> bool:
     return not text_encoding(texts) and all(map(is_unicode, texts.ravel().tolist()))
 
 
-def _is_missing(cell: Any) -> bool:
+def _is_missing(cell: object) -> bool:
     return cell is None or (isinstance(cell, float) and np.isnan(cell))
 
 
-def _is_flat(cell: Any) -> bool:
+def _is_flat(cell: object) -> bool:
     array = np.asarray(cell) if isinstance(cell, np.ndarray) or _are_numbers(cell) else None
     return array is not None and array.ndim == 1 and array.dtype.kind in "biuf"
 
@@ -202,7 +203,7 @@ def _have_one_dtype(cells: list[Any]) -> bool:
     return all(np.array_equal(a.astype(dtype).astype(a.dtype), a, equal_nan=True) for a in arrays)
 
 
-def _are_numbers(cell: Any) -> bool:
+def _are_numbers(cell: object) -> bool:
     return isinstance(cell, list) and {int, float, bool}.issuperset(map(type, cell))
 
 

@@ -266,6 +266,7 @@ def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
     """
     if dtype.kind == "O":
         return _objects(values, shape)
+    # Times and durations are stored as integers, as floats would round them.
     stored = np.dtype(np.int64) if dtype.kind in "mM" else dtype
     if isinstance(values, np.ndarray) and values.dtype.kind != "O":
         array = values
@@ -277,7 +278,7 @@ def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
     return array.view(dtype) if dtype.kind in "mM" else array
 
 
-def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _objects(values: object, shape: tuple[int, ...]) -> np.ndarray:
     leaves = list(_leaves(values, len(shape)))
     if len(leaves) != prod(shape):
         raise ValueError(f"{len(leaves):,} values cannot be an array of shape {shape}")

@@ -128,14 +128,14 @@ def _with_leaf(fields: np.dtype, path: Sequence[str], chosen: np.dtype) -> np.dt
     )
 
 
-def _chosen_dtype(name: str, chosen: Any) -> np.dtype:
+def _chosen_dtype(name: str, chosen: object) -> np.dtype:
     try:
         return dtype_of(chosen)
     except ValueError as error:
         raise BadQuery(f"dtypes={{{name!r}: ...}}: {error}") from None
 
 
-def _cast(name: str, source: ColumnSource, chosen: Any) -> ColumnSource:
+def _cast(name: str, source: ColumnSource, chosen: object) -> ColumnSource:
     """Return the source with the requested dtype."""
     dtype = _chosen_dtype(name, chosen)
     # Nothing to convert, and no need to look whether values change.
@@ -166,7 +166,7 @@ def _claims(plan: ChunkPlan, key: str) -> list[Mapping[str, Any]]:
     return [d["data_keys"][key] for d in plan.descriptors if key in d["data_keys"]]
 
 
-def _declared(plan: ChunkPlan, column: TableColumn, filling: Filling, dtype: Any) -> Declared:
+def _declared(plan: ChunkPlan, column: TableColumn, filling: Filling, dtype: object) -> Declared:
     """Return shape and dtype of external cells, with a dtype that has NaN if some become NaN."""
     key = column.field.key
     declared = common_cells(plan, key, filling, dtype)

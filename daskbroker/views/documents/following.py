@@ -196,7 +196,7 @@ class _Grown:
             facts, first = plan.facts(index), int(plan.records["first"][index])
             name = (layout.kind, plan.descriptors[owner]["uid"])
             final = plan.reader.is_final(plan.keys[index])
-            # Rows are never removed, so the same number of rows at the same place are the same.
+            # Rows are never removed, so the same number of rows at the same position are the same.
             chunk = (*name, final, first, facts.rows, facts.seq_min, facts.seq_max)
             if chunk in self._seen:
                 continue

@@ -22,7 +22,7 @@ CELLS = 2_000_000
 
 
 class PageBuffer:
-    """Packs events into event_pages; all other documents pass through in their places.
+    """Packs events into event_pages; all other documents pass through in order.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class _Page:
         return column if self._frozen else freeze(list(column))
 
 
-def _cells(value: Any) -> int:
+def _cells(value: object) -> int:
     """Return roughly how many numbers or characters a cell holds.
 
     A list is judged by its first item.

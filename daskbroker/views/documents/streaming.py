@@ -197,7 +197,7 @@ def _documents(
     sources: Sequence[_Source],
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
-    fields: Any,
+    fields: object,
     ahead: Prefetcher,
 ) -> Iterator[NamedDocument]:
     tracks = [
@@ -419,7 +419,7 @@ def _decoded(
 
 
 def _changes(
-    source: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: Any
+    source: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: object
 ) -> dict[int, _Change | None]:
     """Return the changes by a selection of fields, by position of the descriptor in the plan.
 

@@ -158,7 +158,7 @@ def _without_arrow_times(partition: pd.DataFrame) -> pd.DataFrame:
     return partition.set_axis(pd.MultiIndex.from_arrays(own, names=index.names))
 
 
-def _is_arrow_time(dtype: Any) -> bool:
+def _is_arrow_time(dtype: object) -> bool:
     return isinstance(dtype, pd.ArrowDtype) and dtype.kind in "mM"
 
 
@@ -269,7 +269,7 @@ def _seconds(column: pd.Series) -> pd.Series:
     return pd.Series(np.where(np.isnat(counts), np.nan, counts.astype(np.int64) / in_a_second))
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> Any:
     if isinstance(value, pd.Timestamp):
         return (value if value.tzinfo else value.tz_localize("UTC")).timestamp()
     if isinstance(value, pd.Timedelta):

@@ -188,7 +188,7 @@ class _Cube:
     @cached_property
     def dim(self) -> Any:
         """The dimension of the events; None if the Dataset is one event."""
-        # As daskbroker's own Datasets.
+        # daskbroker's own Datasets have their events along it.
         if "time" in self.flat.dims:
             return "time"
         time = self.flat.variables.get("time")
@@ -209,7 +209,7 @@ class _Cube:
         keys = {form.key for form in found.values() if form.section == "event"}
         return {name: self._stamps_or(form, keys) for name, form in found.items()}
 
-    def _form(self, name: Any, taken: set[str]) -> VariableForm:
+    def _form(self, name: object, taken: set[str]) -> VariableForm:
         variable = self.flat.variables[name]
         key = self.run.key_of(str(name))
         section = self._section(name)
@@ -225,7 +225,7 @@ class _Cube:
             variable.attrs,
         )
 
-    def _section(self, name: Any) -> str:
+    def _section(self, name: object) -> str:
         # Times that POSIX seconds do not hold exactly are kept as a variable, too.
         if name == "time" and self._are_event_times:
             return "time"
@@ -409,7 +409,7 @@ def _free(key: str, taken: set[str]) -> str:
     return key
 
 
-def _is_loose(dtype: Any) -> bool:
+def _is_loose(dtype: object) -> bool:
     """Return whether values are stored as Python objects.
 
     This holds for objects, ``StringDType``, void and extension dtypes, and for items longer than

@@ -78,7 +78,7 @@ class _Renamed:
             raise BadDocument(f"{document_label(name, doc)}: cannot be part of a derived run")
         return Document({**doc, **change(self, doc)})
 
-    def _make(self, reference: str, old: Any) -> str:
+    def _make(self, reference: str, old: object) -> str:
         self._counts[reference] = number = self._counts.get(reference, 0) + 1
         new = self._run.uid_of(f"{reference} {number}")
         self._new[reference, str(old)] = new
@@ -132,7 +132,7 @@ class _Renamed:
         self.num_events[self._streams[descriptor]] += len(times)
         self._run.last_time = max([self._run.last_time, *times])
 
-    def _datum_id(self, value: Any) -> Any:
+    def _datum_id(self, value: object) -> Any:
         return self._new.get(("datum", value), value) if isinstance(value, str) else value
 
     def _resource(self, doc: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def table_to_stream(
         if run.descriptor is None:
             yield "descriptor", table.declare(part)
         yield from table.page(part) if pages else table.events(part)
+    # A table without partitions still has columns with dtypes to declare.
     if run.descriptor is None:
         empty = frame.head(0, compute=True) if hasattr(frame, "dask") else frame
         yield "descriptor", table.declare(table.flat(empty))
@@ -137,6 +138,7 @@ class _Table:
         if name in self.flat.specs:
             return dict(self.flat.specs[name])
         if key in self.run.known:
+            # The values of a filled column are in the events of the new run.
             return {k: v for k, v in self.run.known[key].items() if k != "external"}
         present = partition[name].dropna()
         first = _cell(present.iloc[0], key) if len(present) else None
@@ -216,7 +218,7 @@ def _column(column: pd.Series, name: str) -> Any:
     return [_cell(cell, name) for cell in column.tolist()]
 
 
-def _cell(value: Any, name: str) -> Any:
+def _cell(value: object, name: str) -> Any:
     """Return a cell in the form of documents; a list of an array remembers its dtype."""
     return as_lists(normalize(value, name, arrays=True))
 

@@ -187,7 +187,7 @@ class NewRun:
         )
 
 
-def _start_of(header: Any) -> Mapping[str, Any]:
+def _start_of(header: object) -> Mapping[str, Any]:
     start = {} if header is None else getattr(header, "start", header)
     if not isinstance(start, Mapping) or (start and "uid" not in start):
         raise BadDocument(

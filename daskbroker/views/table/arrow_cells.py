@@ -83,18 +83,19 @@ class CellTypes:
         return {name: kind and _without_null(kind) for name, kind in known.items()}
 
 
-def is_missing(cell: Any) -> bool:
+def is_missing(cell: object) -> bool:
     """Return whether a cell is missing: None, ``pd.NA`` or NaN."""
     return cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))
 
 
-def _type_of(cell: Any) -> pa.DataType | None:
+def _type_of(cell: object) -> pa.DataType | None:
     if isinstance(cell, str):
-        return pa.string() if is_unicode(cell) else None
+        return pa.string() if is_unicode(cell) else None  # Arrow holds no lone surrogates
     if isinstance(cell, np.ndarray):
         return _type_of_array(cell)
     if isinstance(cell, list):
         return _type_of_list(cell)
+    # Before integers, as a bool of Python is one.
     if isinstance(cell, (bool, np.bool_)):
         return pa.bool_()
     if isinstance(cell, (int, np.integer)):
@@ -161,6 +162,7 @@ def common_type(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataTy
     """Return the type that holds the cells of both types without loss; None if there is none."""
     if one is None or other is None or one == other:
         return one if one == other else None
+    # Nulls, as in empty lists, fit any type.
     if pa.types.is_null(one) or pa.types.is_null(other):
         return other if pa.types.is_null(one) else one
     if pa.types.is_list(one) and pa.types.is_list(other):
@@ -169,6 +171,7 @@ def common_type(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataTy
     if not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (one, other)):
         return None
     found = pa.from_numpy_dtype(np.result_type(one.to_pandas_dtype(), other.to_pandas_dtype()))
+    # int64 and uint64 have only a float in common, which does not hold all their values.
     both_whole = pa.types.is_integer(one) and pa.types.is_integer(other)
     return None if both_whole and pa.types.is_floating(found) else found
 

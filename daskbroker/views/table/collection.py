@@ -288,7 +288,7 @@ def _unprojected(expr: ex.Expr) -> ex.Expr:
 # --- resampling
 
 
-def _resampler(frame: DataFrame | Series, rule: Any, kwargs: dict[str, Any]) -> Resampler:
+def _resampler(frame: DataFrame | Series, rule: object, kwargs: dict[str, Any]) -> Resampler:
     if not frame.known_divisions:
         raise BadQuery(
             "resample needs an index whose divisions are known; make one by set_index('time'), "

@@ -148,7 +148,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
             return len(self.operand("_partitions"))
         return max(1, self._parts.npartitions)
 
-    def _filtered_task(self, name: Any, index: int) -> Task:
+    def _filtered_task(self, name: object, index: int) -> Task:
         empty = self._kept_set is not None and index not in self._kept_set
         # Not kept, or the one empty partition of a table without rows.
         if empty or index >= self._parts.npartitions:
@@ -240,7 +240,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
         users = list(users_of(parent, dependents))
         if not users or not all(isinstance(u, (ex.Index, Len, ex.Lengths)) for u in users):
             return None
-        # No column is read already, or a column label is checked by Dask itself.
+        # No column is read anyway, or `loc` has a column label, which Dask must still check.
         if not self.columns or parent.operand("cindexer") is not None:
             return None
         return parent.substitute(self, self._with(columns=[]))

@@ -87,6 +87,7 @@ class RunBuffer:
             self._add_event(doc)
         elif name == "stream_resource":
             self._key_of[doc["uid"]] = str(doc.get("data_key", ""))
+        # An empty range describes no event.
         elif name == "stream_datum" and doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]:
             numbers = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
             resource = doc["stream_resource"]

@@ -48,7 +48,7 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
     def __getitem__(self, key: Any) -> Any:
         return self._ours(super().__getitem__(key))
 
-    def _loc(self, rows: Any, columns: Any) -> Any:
+    def _loc(self, rows: object, columns: object) -> Any:
         if columns is None and isinstance(rows, slice) and rows == slice(None):
             return self.obj
         ours = self.obj._meta.index.name == INDEX and not self.obj.known_divisions
@@ -74,7 +74,7 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
         return index == rows
 
 
-def _are_labels(rows: Any) -> bool:
+def _are_labels(rows: object) -> bool:
     """Return whether rows are chosen by index labels: one, several, or a range of them."""
     if isinstance(rows, slice):
         return rows != slice(None)

@@ -187,7 +187,7 @@ class FrameSchema(NamedTuple):
         return frame
 
 
-def _short(dtype: Any) -> Any:
+def _short(dtype: object) -> Any:
     """Return the dtype's name if that identifies it: a tenth of the bytes when pickled."""
     name = str(dtype)
     try:
@@ -294,7 +294,7 @@ def _possible(low: Any, high: Any, sign: str, value: Any) -> Mask:
     return ~np.asarray(none, dtype=bool)
 
 
-def _comparable(bound: Any, dtype: Any) -> Any:
+def _comparable(bound: object, dtype: object) -> Any:
     """Convert time bounds to the column's clock, so that values compare as with the column."""
     if not pd.api.types.is_datetime64_any_dtype(dtype):
         return np.asarray(bound)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import pandas as pd
 __all__ = ["holds_arrays", "is_nested"]
 
 
-def is_nested(cell: Any) -> bool:
+def is_nested(cell: object) -> bool:
     """Return whether a cell is an array, a list, a tuple or a mapping."""
     return isinstance(cell, (np.ndarray, list, tuple, Mapping))
 

@@ -5,7 +5,7 @@ works for the columns that chunks have bounds of: ``time`` and the index ``seq_n
 
 It is decided again in each pass of the optimizer, only from the expression as it is then: the last
 pass, in which nothing changes, is the one that counts. Before that, a filter and its frame may
-disagree about what is kept; as long as all partitions keep their places, both are right.
+disagree about what is kept; as long as all partitions keep their positions, both are right.
 """
 
 # dask does not annotate its private API.
@@ -217,7 +217,7 @@ def _passes_partitions_on(node: Expr) -> bool:
     return isinstance(node, (ex.Elemwise, ex.Filter)) and not known
 
 
-def _matching(table: FromPartitions, condition: Any, names: set[str]) -> Mask | None:
+def _matching(table: FromPartitions, condition: object, names: set[str]) -> Mask | None:
     """Return a mask of the partitions that may hold a match; None if nothing is known."""
     if isinstance(condition, (ex.And, ex.Or)):
         left = _matching(table, condition.left, names)
@@ -259,7 +259,7 @@ def _comparison(table: FromPartitions, condition: Any, names: set[str]) -> Mask 
     return _compared(table, column, sign, condition.operand("right"))
 
 
-def _column(table: FromPartitions, node: Any, names: set[str]) -> str | None:
+def _column(table: FromPartitions, node: object, names: set[str]) -> str | None:
     """Return the name of the table's column or index that a node is; None if it is neither."""
     # A column compared by its index, as pandas aligns both.
     if isinstance(node, ex.ToSeriesIndex):
@@ -279,7 +279,7 @@ def _column(table: FromPartitions, node: Any, names: set[str]) -> str | None:
     return None if name is None or name in table._parts.meta.columns else str(name)
 
 
-def _compared(table: FromPartitions, column: str | None, sign: str, value: Any) -> Mask | None:
+def _compared(table: FromPartitions, column: str | None, sign: str, value: object) -> Mask | None:
     """Return a mask of the partitions that may hold ``column <sign> value``."""
     # Nothing is known of bounds against arrays, other columns or missing values.
     if column is None or not pd.api.types.is_scalar(value) or pd.isna(value):

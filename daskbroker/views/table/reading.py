@@ -386,7 +386,7 @@ class _GroupRows(NamedTuple):
 def _with_chosen_rows(pieces: list[_GroupRows], chosen: Sequence[RowChoice]) -> list[_GroupRows]:
     """Return the pieces with only the chosen rows of the partition, before any cell is filled."""
     chunks = [chunk for piece in pieces for chunk in piece.chunks]
-    # Selections were not pushed down to this table.
+    # Without a selection that was pushed down to the table, all rows are read.
     if not chosen or not chunks:
         return pieces
     seq_num = np.concatenate([_array(chunk.seq_num) for chunk in chunks])

@@ -44,7 +44,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class _Part:
-    """The overlap of one axis with one chunk: places in the chunk, and in the result."""
+    """The overlap of one axis with one chunk: positions in the chunk, and in the result."""
 
     chunk: int
     inside: Axis
@@ -67,7 +67,7 @@ class ChunkBytes:
     filters
         Filters of the chunks.
     index
-        Finds the places of the chunks.
+        Finds where the chunks are in the file.
     """
 
     path: str
@@ -113,7 +113,7 @@ class ChunkBytes:
         file
             File descriptor from :meth:`opened`.
         rows
-            Increasing places along the first dimension.
+            Increasing positions along the first dimension.
         axes
             Selection along each of the other dimensions.
 
@@ -237,7 +237,7 @@ def is_written(file: int) -> bool:
 
 
 def _parts(axis: Axis, side: int) -> list[_Part]:
-    """Divide an axis by chunks; evenly spaced places in a chunk become a range."""
+    """Divide an axis by chunks; evenly spaced positions in a chunk become a range."""
     positions = np.array([axis] if isinstance(axis, int) else axis, dtype=np.int64)
     chunks = positions // side
     parts = []

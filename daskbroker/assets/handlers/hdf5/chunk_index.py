@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["MOST_CHUNKS", "ChunkIndex", "StoredChunk", "chunk_table", "grid_of"]
 
 MOST_CHUNKS = 2**17
-"""Maximum number of chunks of a dataset whose places are looked up; for more it takes too long."""
+"""Maximum number of chunks of a dataset that are looked up; for more it takes too long."""
 FEW = 16
 """Maximum number of chunks that are looked up one by one."""
 
@@ -30,7 +30,7 @@ class StoredChunk(NamedTuple):
 
 
 class ChunkIndex:
-    """Finds chunks by their places in the grid. Threads may share it.
+    """Finds chunks by their positions in the grid. Threads may share it.
 
     HDF5 goes through all chunks to find one, so after a few look-ups all are looked up at once.
 

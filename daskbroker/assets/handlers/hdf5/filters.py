@@ -255,6 +255,7 @@ def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) ->
         block = values[3] if len(values) > 3 else 0
         rest = len(out) % (GROUP * width)
         _unshuffle_bits(data, out, width, block, rest)
+        # Elements that do not fill a group are stored as they are.
         out[len(out) - rest :] = np.frombuffer(data, np.uint8)[len(out) - rest :]
         return
     size, block = _header(">QI", data)
@@ -263,10 +264,11 @@ def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) ->
         raise Damaged(f"its header declares blocks of {block} bytes")
     fast, stored = _dectris(), np.frombuffer(data, np.uint8)
     if fast is not None:
-        algorithm, place = _DECTRIS_CODES[packing], stored.ctypes.data
-        if fast(algorithm, out.ctypes.data, len(out), place, len(stored), width) != len(out):
+        algorithm, address = _DECTRIS_CODES[packing], stored.ctypes.data
+        if fast(algorithm, out.ctypes.data, len(out), address, len(stored), width) != len(out):
             raise Damaged("a block is damaged")
         return
+    # The library trusts the lengths that precede the blocks.
     _check_blocks(data, size - size % (GROUP * width), block, size % (GROUP * width))
     undo = _bitshuffle(packing)
     assert undo is not None

@@ -69,6 +69,7 @@ class FrameBytes:
         """
         frame, dtype = tuple(dataset.shape[1:]), dataset.dtype
         small = prod(frame) * dtype.itemsize < SMALLEST
+        # HDF5 converts byte orders, and has in its cache what this process has written.
         if small or not dtype.isnative or not is_plain(dataset) or is_written_here(dataset):
             return None
         plist = dataset.id.get_create_plist()

@@ -1,4 +1,4 @@
-"""Convert selections of HDF5 dataspaces to places along each dimension."""
+"""Convert selections of HDF5 dataspaces to positions along each dimension."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Selected", "Unlimited", "meet", "paired", "selected"]
 
 MAX_POSITIONS = 2**22
 MOST_BLOCKS = 2**16
-"""Maximum places and blocks of selections that are not ranges, as these need an array of places."""
+"""Maximum positions and blocks of selections that are not ranges, as these become arrays."""
 
 Selected = tuple["range | np.ndarray", ...]
 """Places along each dimension; all their combinations are selected."""
@@ -30,9 +30,9 @@ class Unlimited:
     axis
         Number of that dimension.
     start, step
-        First place along it, and distance of the places.
+        First position along it, and distance of the positions.
     others
-        Selection along all dimensions, with no places along ``axis``.
+        Selection along all dimensions, with no positions along ``axis``.
     """
 
     axis: int
@@ -41,12 +41,12 @@ class Unlimited:
     others: Selected
 
     def up_to(self, count: int) -> Selected:
-        """Return the selection with ``count`` places along its unlimited dimension."""
+        """Return the selection with ``count`` positions along its unlimited dimension."""
         positions = range(self.start, self.start + count * self.step, self.step)
         return (*self.others[: self.axis], positions, *self.others[self.axis + 1 :])
 
     def available(self, size: int) -> int:
-        """Return the number of places along a dimension of length ``size``."""
+        """Return the number of positions along a dimension of length ``size``."""
         return len(range(self.start, size, self.step))
 
 
@@ -64,7 +64,7 @@ def selected(space: h5s.SpaceID, shape: Sequence[int] | None) -> Selected | Unli
     ------
     FillError
         If nothing or single points are selected, or if the selection is not all combinations of
-        places along each dimension.
+        positions along each dimension.
     """
     kind = space.get_select_type()
     if kind == h5s.SEL_ALL:
@@ -100,7 +100,7 @@ def _positions(start: int, stride: int, count: int, block: int) -> range | np.nd
 
 
 def _of_blocks(space: h5s.SpaceID) -> Selected:
-    """Return the places of a union of boxes, which must be all combinations of them."""
+    """Return the positions of a union of boxes, which must be all combinations of them."""
     if space.get_select_hyper_nblocks() > MOST_BLOCKS:
         raise FillError(f"more than {MOST_BLOCKS} boxes are mapped")
     boxes = np.asarray(space.get_select_hyper_blocklist(), np.int64)

@@ -60,7 +60,7 @@ class VirtualRows:
     ------
     FillError
         If elements are not plain values, a name has a ``%``, which HDF5 would expand to further
-        names, or a mapping is not a grid of places.
+        names, or a mapping is not a grid of positions.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class VirtualRows:
         return self._grows
 
     def selections(self) -> list[tuple[Selected, Selected | None]]:
-        """Return each mapping's places in the target and in the source (None: all of it)."""
+        """Return each mapping's positions in the target and in the source (None: all of it)."""
         return [(mapping.target, mapping.source) for mapping in self._mappings]
 
     def is_as_mapped(self, rows: np.ndarray) -> bool:
@@ -170,7 +170,7 @@ class VirtualRows:
             needed = mapping.source[0][-1] + 1 if mapping.source else len(mapping.target[0])
             if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
                 return False
-            # Without places the whole source is mapped, so it must have exactly these rows.
+            # Without positions the whole source is mapped, so it must have exactly these rows.
             if source.shape[0] < needed or (not mapping.source and source.shape[0] != needed):
                 return False
         return True
@@ -275,7 +275,7 @@ class VirtualRows:
         return [self._mappings[number] for number in np.flatnonzero(begins < ends).tolist()]
 
     def _read_mapping(self, mapping: _Mapping, numbers: list[np.ndarray]) -> np.ndarray:
-        """Read places of a mapping, given by their numbers along each dimension of the target.
+        """Read positions of a mapping, by their numbers along each dimension of the target.
 
         The result has length 1 along a dimension that no dimension of the source runs along.
         """
@@ -350,7 +350,7 @@ def _is_run(positions: range | np.ndarray) -> bool:
 
 def _picked(positions: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
     """Return the numbered positions along a source's dimension; its only one for None."""
-    # The dimension has one place in the source, and none in the target.
+    # The dimension has length 1 in the source, and none in the target.
     if numbers is None:
         return int(positions[0])
     if isinstance(positions, range):
