@@ -110,7 +110,7 @@ class FoundRuns:
     def __reversed__(self) -> Iterator[Header]:
         """Iterate over the same runs, oldest first. Lazy, unless this is a slice."""
         if self._is_slice:
-            return reversed(list(self))
+            return reversed(list(iter(self)))  # without asking for the length first
         found = self._found(oldest_first=True)()
         return self._headers(self._described(found) if self._search.descriptors else found)
 

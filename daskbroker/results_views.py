@@ -194,7 +194,9 @@ class ResultsViews(FoundRuns):
 
     def _runs_oldest_first(self) -> dict[str, HeaderPair]:
         """Return start and stop of the runs found now, by uid, the oldest first."""
-        return {header.uid: (header.start, header.known_stop) for header in reversed(list(self))}
+        # Of `list(self)`, Python asks the length first, which the store counts for nothing.
+        found = list(iter(self))
+        return {header.uid: (header.start, header.known_stop) for header in reversed(found)}
 
     def _planned(
         self,

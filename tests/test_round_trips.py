@@ -31,13 +31,16 @@ CALLS = {
 
 
 class Commands(pymongo.monitoring.CommandListener):
-    """Counts the commands that are sent to a server, by name and collection."""
+    """Counts the commands that are sent to a server, by name and collection; and batches."""
 
     def __init__(self):
         self.counts = Counter()
+        self.batches = Counter()
 
     def started(self, event):
         collection = event.command.get(event.command_name)
+        if event.command_name == "getMore":
+            self.batches[event.command["collection"]] += 1
         is_batch = event.command_name == "getMore" or collection in ROWS
         if not is_batch and event.command_name not in ("hello", "ping", "endSessions"):
             self.counts[event.command_name, collection] += 1
@@ -50,7 +53,7 @@ class Commands(pymongo.monitoring.CommandListener):
 
 
 @pytest.fixture
-def mongo_counts(mongo_database, monkeypatch):
+def mongo_listener(mongo_database, monkeypatch):
     """A broker on MongoDB, and what counts its commands."""
     listener = Commands()
     make = pymongo.MongoClient
@@ -58,7 +61,13 @@ def mongo_counts(mongo_database, monkeypatch):
         pymongo, "MongoClient", lambda *args, **kw: make(*args, event_listeners=[listener], **kw)
     )
     with daskbroker.connect(mongo_database) as db:
-        yield db, listener.counts
+        yield db, listener
+
+
+@pytest.fixture
+def mongo_counts(mongo_listener):
+    db, listener = mongo_listener
+    return db, listener.counts
 
 
 @pytest.fixture
@@ -208,8 +217,9 @@ def test_thousands_of_runs_in_a_file(embedded_counts):
     assert number <= MANY_RUNS + len(what), what
 
 
-def test_thousands_of_runs_on_a_server(mongo_counts, mongo_database):
-    db, counts = mongo_counts
+def test_thousands_of_runs_on_a_server(mongo_listener, mongo_database):
+    db, listener = mongo_listener
+    counts = listener.counts
     store(db, image_run(0).stop())
     put_many(mongo_database, 6000)
     runs = db()
@@ -217,6 +227,9 @@ def test_thousands_of_runs_on_a_server(mongo_counts, mongo_database):
     for name in ("table", "dataset"):
         number, what = count(counts, lambda name=name: CALLS[name](runs))
         assert number <= MANY_RUNS + len({collection for _, collection in what}), (name, what)
+        assert ("aggregate", "run_start") not in what  # nobody asked for the number of runs
+    assert listener.batches["run_start"] <= 2 * 7
+    assert listener.batches["run_stop"] == listener.batches["event_descriptor"] == 0
     assert runs.table().x.sum().compute() == 6000 * 0.5 + 1.5
 
 

@@ -48,7 +48,7 @@ WORKLOADS = {
     "long": "a run of {events:,} events of 12 columns, beside other programs",
     "frames": "{file_frames:,} frames of {frame_side} x {frame_side} in one file",
     "short": "{runs:,} runs of 20 events in MongoDB: searches of 50 of them, the table of "
-    "{runs_in_table:,}, and the commands that views of all of them send, except for batches",
+    "{runs_in_table:,}, and the commands that views of all of them send, batches included",
     "insert": "{single_events:,} events of 12 columns into MongoDB",
     "short-insert": "runs of ten events, beside suitcase-mongo",
     "wide": "{wide_events:,} events of 23 columns",

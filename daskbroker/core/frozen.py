@@ -199,7 +199,7 @@ def freeze(value: Any) -> Any:
 def _frozen_items(values: Any) -> Iterable[Any]:
     if FROZEN.issuperset(map(type, values)):
         return values
-    return [freeze(item) for item in values]
+    return [item if type(item) in FROZEN else freeze(item) for item in values]
 
 
 def frozen_array(array: np.ndarray) -> FrozenList:

@@ -62,6 +62,8 @@ PLAIN_BYTES = 32 * 2**10
 WAITING, KEPT, GONE = "waiting", "kept", "gone"
 """States of a chunk's rows in the journal."""
 DUPLICATE_KEY = 11000
+DOCUMENTS_AT_ONCE = 5000
+"""Size of the batches of columns; without it, the server sends 101 of them first."""
 """Error code of MongoDB for a violation of a unique index."""
 
 Manifest = dict[str, Any]
@@ -272,7 +274,7 @@ def _read_columns(
 ) -> Iterator[pa.Table]:
     found: dict[str, dict[str, Any]] = {key[1]: {} for key in keys}
     with database.errors():
-        for doc in collection.find(query).sort("place", 1):
+        for doc in collection.find(query, batch_size=DOCUMENTS_AT_ONCE).sort("place", 1):
             found[doc["chunk"]][doc["column"]] = doc.get("body")
     for key in keys:
         table = _assembled(database, key, found[key[1]], columns)

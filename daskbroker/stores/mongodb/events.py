@@ -196,7 +196,8 @@ class MongoEventStore(JournalledEventStore):
                 doc
                 for begin in range(0, len(names), RUNS_AT_A_TIME)
                 for doc in collection.find(
-                    {"run_start": {"$in": names[begin : begin + RUNS_AT_A_TIME]}}
+                    {"run_start": {"$in": names[begin : begin + RUNS_AT_A_TIME]}},
+                    batch_size=RUNS_AT_A_TIME + 1,
                 )
             ]
         found = [doc for doc in found if isinstance(doc["run_start"], str)]

@@ -48,7 +48,9 @@ WITH_STOP: dict[str, Any] = {
 FEW = 8
 """Maximum number of runs found with their stops by one query, and the size of a first batch."""
 BATCH = 200
-"""Size of the second batch of runs, and of the cursor's batches."""
+"""Size of the second batch of runs, and of the cursor's batches if the runs are limited."""
+STARTS_AT_ONCE = 1000
+"""Size of the cursor's batches if all runs of a search may be wanted."""
 MOST_STOPS_AT_ONCE = 5000
 """Size of the third and later batches of runs whose stops are looked up together."""
 MOST_STOPS = 5000
@@ -145,7 +147,10 @@ class MongoHeaderStore(HeaderStore):
     def _with_stops(self, starts: list[dict[str, Any]]) -> Iterator[FoundHeader]:
         uids = [start["uid"] for start in starts if isinstance(start.get("uid"), str)]
         with self._database.errors():
-            found = self._database.collection("run_stop").find({"run_start": {"$in": uids}})
+            # Without a batch size, the server sends 101 documents first.
+            found = self._database.collection("run_stop").find(
+                {"run_start": {"$in": uids}}, batch_size=len(uids) + 1
+            )
             stops = {doc["run_start"]: doc for doc in found if isinstance(doc["run_start"], str)}
         for start in starts:
             uid = start.get("uid")
@@ -262,7 +267,8 @@ class MongoHeaderStore(HeaderStore):
         with self._database.errors():
             starts = self._database.collection("run_start")
             warn_of_missing(starts, "time", self._database.label)
-            cursor = starts.find(query, batch_size=BATCH).sort([("time", order), ("_id", order)])
+            at_once = STARTS_AT_ONCE if limit is None else BATCH
+            cursor = starts.find(query, batch_size=at_once).sort([("time", order), ("_id", order)])
             cursor = cursor.skip(offset).limit(limit or 0).allow_disk_use(True)
         with OwnCursor(cursor, self._database.label) as found:
             while True:

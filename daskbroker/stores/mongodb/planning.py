@@ -156,6 +156,7 @@ class EventPlanner:
                     {"$project": {"_id": 0, "descriptor": "$_id", "journal": "$rows"}},
                     _chunks_stage(uids),
                 ],
+                batchSize=BATCH_ROWS,
                 session=session,
             )
             for doc in found:
