@@ -56,7 +56,9 @@ class Results(ResultsViews):
             ``start:sample.name``, ``stop:reason`` or ``config:eiger:exposure_time``; any other
             name is a path in the start document. If None, the columns are ``uid``, ``scan_id``,
             ``time`` (in the broker's zone), ``plan_name``, ``sample``, ``motors``, ``points``,
-            ``duration``, ``exit_status`` and ``derived``.
+            ``duration``, ``exit_status`` and ``derived``. The heads ``plan`` and ``status`` of a
+            listing are names of ``plan_name`` and ``exit_status`` too; keys of the start document
+            that are called like a column are ``start:plan``, ``start:motors``.
 
         Returns
         -------

@@ -39,6 +39,9 @@ RUN_COLUMNS = {
 }
 """Functions from start and stop to the value of each column of a listing."""
 
+HEADS = {"plan": "plan_name", "status": "exit_status"}
+"""Columns of which a listing has a shorter head."""
+
 Columns = dict[str, list[Any]]
 
 
@@ -76,7 +79,7 @@ def _wanted(fields: Any) -> dict[str, Field | None]:
                 f"fields takes names such as 'scan_id', 'start:sample.name', not {name!r:.100}"
             )
         space, sign, path = name.partition(":")
-        if name in RUN_COLUMNS:
+        if HEADS.get(name, name) in RUN_COLUMNS:
             found[name] = None
         elif sign and space in PROJECTIONS and path:
             found[name] = Field(space, path, name)
@@ -96,7 +99,7 @@ def _add(
     for header in batch:
         for name, field in wanted.items():
             if field is None:
-                value = RUN_COLUMNS[name](header.start, header.known_stop)
+                value = RUN_COLUMNS[HEADS.get(name, name)](header.start, header.known_stop)
             else:
                 value = _projected(field, header, descriptors.get(header.uid, ()))
             columns[name].append(value)

@@ -145,6 +145,10 @@ def test_the_frame_has_what_the_list_shows(some):
     assert frame["duration"].dt.total_seconds().tolist()[1:] == [0.75] * 3
     assert frame["exit_status"].fillna("open").tolist() == ["open", "success", "abort", "success"]
     assert frame["derived"].tolist() == [False, True, False, False]
+    heads = some().to_dataframe(["plan", "status"])
+    assert list(heads) == ["uid", "plan", "status"]
+    assert heads["plan"].tolist() == frame["plan_name"].tolist()
+    assert heads["status"].equals(frame["exit_status"].rename("status"))
     assert frame["sample"].fillna("").tolist() == ["", "Ag-3", "the long way round", "Ag-3"]
 
 

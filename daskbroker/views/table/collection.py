@@ -8,8 +8,11 @@ What dask 2026.8 does with an index of times:
   ``merge_asof`` with a frame of several partitions silently finds no match;
 * ``resample`` fails if its bins are wider than partitions, or if the index has one instant.
 
+* ``sorted=True`` reads all columns to find divisions, and again when one column is computed;
+  partitions that overlap get divisions with which ``loc`` loses rows.
+
 So divisions are found here: from the statistics of the chunks if these are exact, else by
-reading that one column, as dask does. Dask's own classes are not changed.
+reading that one column. Dask's own classes are not changed.
 """
 
 # dask does not annotate its private API.
@@ -24,7 +27,7 @@ from typing import Any
 import dask.dataframe as dd
 import pandas as pd
 from dask.dataframe.dask_expr import _expr as ex
-from dask.dataframe.dask_expr._collection import new_collection
+from dask.dataframe.dask_expr._collection import _compute_partition_stats, new_collection
 from dask.dataframe.dask_expr._repartition import RepartitionToFewer
 from dask.dataframe.dask_expr._shuffle import (
     SetIndex,
@@ -79,9 +82,30 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         """Rows by labels of the index, columns by names."""
         return _loc.LocIndexer(self, _ours)
 
-    def set_index(self, *args: Any, **kwargs: Any) -> DataFrame:
-        """Set the index as dask does, but with correct divisions for an index of times."""
-        result = super().set_index(*args, **kwargs)
+    def set_index(
+        self,
+        other: Any,
+        drop: bool = True,
+        sorted: bool = False,
+        npartitions: Any = None,
+        divisions: Any = None,
+        sort: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> DataFrame:
+        """Set the index as dask does, but with correct divisions for an index of times.
+
+        With ``sorted=True``, divisions that the chunks do not tell are found by reading the one
+        column; dask reads all columns, frames of detectors too.
+        """
+        unread = sorted and divisions is None
+        set_index = super().set_index
+        result = set_index(
+            other, drop, sorted and not unread, npartitions, divisions, sort and not unread, *args,
+            **kwargs,
+        )  # fmt: skip
+        if unread and type(result.expr) is SetIndexBlockwise:
+            return _with_divisions(SortedBlocks(*result.expr.operands))
         expr = result.expr
         if type(expr) is SetIndex and _is_ours(expr):
             expr = OrderedIndex(*expr.operands)
@@ -261,6 +285,52 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
             frame, self._other, self.drop, None, self.ascending, self.upsample, divisions,
             self.shuffle_method, self.options,
         )  # fmt: skip
+
+
+class SortedBlocks(SetIndexBlockwise):  # type: ignore[misc]
+    """A ``SetIndexBlockwise`` whose index can be found without reading other columns."""
+
+    def _simplify_up(self, parent: ex.Expr, dependents: Any) -> ex.Expr | None:
+        used = [] if isinstance(self.other, ex.Expr) else [self.other]
+        if isinstance(parent, ex.Projection):
+            used = ex.determine_column_projection(self, parent, dependents, used)
+        elif not isinstance(parent, ex.Index):
+            return None
+        columns = [column for column in self.frame.columns if column in used]
+        if columns == list(self.frame.columns):
+            return None
+        narrowed = type(self)(self.frame[columns], *self.operands[1:])
+        return type(parent)(narrowed, *parent.operands[1:])
+
+
+class ResolvedOverlaps(ex.ResolveOverlappingDivisions):  # type: ignore[misc]
+    """Dask's ``ResolveOverlappingDivisions``, of which columns can be read alone."""
+
+    def _simplify_up(self, parent: ex.Expr, dependents: Any) -> ex.Expr | None:
+        if not isinstance(parent, ex.Projection):
+            return None
+        narrowed: ex.Expr | None = ex.plain_column_projection(self, parent, dependents)
+        return narrowed
+
+
+def _with_divisions(blocks: SortedBlocks) -> DataFrame:
+    """Return the table of blocks that are sorted, with its divisions."""
+    lows, highs = _from_statistics(SetIndex(blocks.frame, blocks.other)) or ((), ())
+    rows: Sequence[int] = (1,) * len(lows)
+    if not lows or not _apart(lows, highs):
+        lows, highs, rows = _compute_partition_stats(DataFrame(blocks).index, allow_overlap=True)
+    if not lows:
+        return DataFrame(blocks)
+    if any(begin < end for end, begin in zip(highs[:-1], lows[1:], strict=True)):
+        # Dask sets divisions that are wrong, by which `loc` and `resample` lose rows.
+        name = blocks._meta.index.name
+        raise BadQuery(
+            f"sorted=True, but the rows are not in the order of {name!r}: a partition begins with "
+            f"less than the one before it ends with; set_index({name!r}) alone sorts them"
+        )
+    if not all(rows) or not _apart(lows, highs):
+        return DataFrame(ResolvedOverlaps(blocks, lows, highs, rows))
+    return DataFrame(blocks.substitute_parameters({"new_divisions": [*lows, highs[-1]]}))
 
 
 def _apart(lows: Sequence[Any], highs: Sequence[Any]) -> bool:

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 import daskbroker
-from daskbroker.core.errors import BadQuery
+from daskbroker.core.errors import BadQuery, FillError
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.detector_runs import datum_run
 from daskbroker.testing.times import check_time_index, timed_run
 
 
@@ -124,6 +125,56 @@ def test_an_unknown_index_says_what_to_do(table):
         table.set_index("time", sort=False).resample("1s")
     known = table.set_index("time", sorted=True)
     assert int(known["n"].resample("1s").count().compute().sum()) == 50
+
+
+def test_divisions_of_sorted_rows_need_no_other_column(small_chunks, tmp_path):
+    """By the chunks of a table, or by one column of what is made of it; never by frames."""
+    for _ in range(2):
+        insert_all(small_chunks, datum_run(tmp_path, 30)[0])
+    one, many = small_chunks[-1].table(), small_chunks().table("primary")
+    assert one.npartitions > 1
+    for file in tmp_path.glob("*.h5"):
+        file.unlink()
+    assert one.set_index("time", sorted=True).divisions == one.set_index("time").divisions
+    numbers = one[["time", "x"]].compute()
+    made = {
+        "a column": lambda t: t.set_index("x", sorted=True),
+        "a list, by place": lambda t: t.set_index(["x"], True, True),
+        "a series": lambda t: t.set_index(t["x"], sorted=True),
+        "after steps": lambda t: t[t["x"] >= 0].assign(y=1).set_index("x", sorted=True),
+    }
+    for what, index in made.items():
+        indexed = index(one)
+        divisions = indexed.divisions
+        assert (divisions[0], divisions[-1]) == (numbers["x"].min(), numbers["x"].max()), what
+        assert indexed.npartitions == one.npartitions, what
+        assert indexed["time"].compute().tolist() == numbers["time"].tolist(), what
+        assert indexed.index.compute().tolist() == numbers["x"].tolist(), what
+    assert many.set_index("time", sorted=True).known_divisions
+    counted = one.set_index("time", sorted=True)["x"].resample("1s").count().compute()
+    assert counted.sum() == 30
+    with pytest.raises(FillError):
+        one.set_index("x", sorted=True).compute()
+    with pytest.raises(ValueError, match="npartitions"):
+        one.set_index("x", sorted=True, npartitions=2)
+
+
+def test_sorted_rows_that_are_equal_or_in_no_order(small_chunks):
+    insert_all(small_chunks, make_run(0))
+    assert small_chunks[-1].table().set_index("n", sorted=True).compute().empty
+    builder = RunBuilder()
+    descriptor = builder.descriptor({"v": 1, "w": 1})
+    for number in range(70):
+        builder.event(descriptor, {"v": number // 3, "w": number + 5 * (number % 20 > 17)})
+    insert_all(small_chunks, builder.stop())
+    table = small_chunks[-1].table()
+    assert table.npartitions > 1
+    equal = table.set_index("v", sorted=True)
+    assert equal.known_divisions
+    assert equal["w"].compute().tolist() == table["w"].compute().tolist()
+    assert len(equal.loc[6:6].compute()) == 3  # of which one was in another partition
+    with pytest.raises(BadQuery, match=r"not in the order of 'w'.*set_index\('w'\) alone sorts"):
+        table.set_index("w", sorted=True)
 
 
 def test_a_parquet_file_has_the_times(table, tmp_path):
