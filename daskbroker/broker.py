@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib import import_module
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
@@ -14,7 +15,17 @@ from .broker_filters import BrokerFilters
 from .broker_key import BrokerKey
 from .broker_opening import BrokerOpening
 from .core import clock, open_brokers
-from .core.arguments import CALLABLE, FLAG, MAPPING, NAME, NAMES, SECONDS, accepts, instance
+from .core.arguments import (
+    CALLABLE,
+    FLAG,
+    MAPPING,
+    NAME,
+    PATHS,
+    SECONDS,
+    TIMEOUT,
+    accepts,
+    instance,
+)
 from .core.old_names import missing
 from .core.printable import printable
 from .core.redaction import redacted
@@ -92,7 +103,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
         key=NAME.or_none(),
         handlers=MAPPING.or_none(),
         root_map=MAPPING.or_none(),
-        readable_roots=NAMES.or_none(),
+        readable_roots=PATHS.or_none(),
     )
     def __init__(
         self,
@@ -104,8 +115,8 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
         uri: str | None = None,
         key: str | None = None,
         handlers: Mapping[str, Any] | None = None,
-        root_map: Mapping[str, str] | None = None,
-        readable_roots: Sequence[str] | None = None,
+        root_map: Mapping[str, str | PathLike[str]] | None = None,
+        readable_roots: Collection[str | PathLike[str]] | None = None,
     ) -> None:
         super().__init__(clock.resolved_zone(timezone))
         if isinstance(header_source, HeaderStore):
@@ -255,7 +266,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
         wanted = self._compile(full, search, since, until, **query)
         return Results(self, self._filtered(wanted))
 
-    @accepts(interval=SECONDS, timeout=SECONDS.or_none())
+    @accepts(interval=SECONDS, timeout=TIMEOUT)
     def watch(
         self, *, interval: float = 0.5, timeout: float | None = None, **query: Any
     ) -> Iterator[Header]:

@@ -9,7 +9,7 @@ from typing import Any
 from .assets.access import Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
-from .core.arguments import SECONDS, accepts
+from .core.arguments import SECONDS, TIMEOUT, accepts
 from .core.documents import ALL, AllStreams, Document, StreamName
 from .core.errors import BadQuery
 from .core.run_plan import RunPlan
@@ -152,7 +152,7 @@ class HeaderDocuments(StoredRun):
             )
         )
 
-    @accepts(interval=SECONDS, timeout=SECONDS.or_none())
+    @accepts(interval=SECONDS, timeout=TIMEOUT)
     def follow(
         self,
         stream_name: StreamName = ALL,

@@ -71,9 +71,10 @@ def _leave_threads() -> None:
     threaded.default_pool = None
     threaded.pools.clear()
     threaded.pools_lock = threading.Lock()
-    if "distributed" in sys.modules:
-        for client in list(sys.modules["distributed"].Client._instances):
-            client.status = "closed"  # so that computing with it raises, and does not hang
+    # Without the class there is no client, also if a thread of the parent was importing the module.
+    kind = getattr(sys.modules.get("distributed"), "Client", None)
+    for client in [] if kind is None else list(kind._instances):
+        client.status = "closed"  # so that computing with it raises, and does not hang
 
 
 in_children(_leave_threads)

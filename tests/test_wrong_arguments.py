@@ -61,6 +61,7 @@ def test_every_wrong_argument_is_named(db, tmp_path):
         (daskbroker.DataBroker.from_config, (), {"config": (5, "zz", None)}),
         (db.insert, ("start", start), {"run": (5, [], b"x")}),
         (db.watch, (), {"interval": (-1, "zz", None, float("nan")), "timeout": (-1, "zz", [])}),
+        (db.watch, (), {"interval": (float("inf"), 1e12), "timeout": (np.timedelta64(1, "s"),)}),
         (lambda spec: db.register_handler(spec, "json:loads"), (), {"spec": (5, "", None, [5])}),
         (db.deregister_handler, (), {"spec": (5, "", None, [])}),
         (db.seal, (), {"keep_journal": ("zz", None, [])}),
@@ -71,6 +72,7 @@ def test_every_wrong_argument_is_named(db, tmp_path):
         (results.export, (), {"folder": (5, "", None, b"x")}),
         (results.map, (), {"func": (5, None, "zz")}),
         (results.map, (len,), {"in_flight": (0, -1, "zz", 1.5), "progress": ("zz", [])}),
+        (results.map, (len,), {"in_flight": (np.timedelta64(2),)}),
         (results.__getitem__, (), {"key": (None, 1.5, [])}),
     ]
     rest = {
@@ -95,6 +97,17 @@ def test_every_wrong_argument_is_named(db, tmp_path):
                 with pytest.raises(DaskbrokerError, match=shown):
                     pytest.fail(f"{told} gave {function(*given, **{name: value})!r}")
     other.close()
+
+
+def test_less_usual_arguments_that_are_right(db, tmp_path):
+    """Paths as they come, NumPy's scalars, and an endless timeout."""
+    insert_all(db, make_run(3))
+    for roots in ([tmp_path], (str(tmp_path), tmp_path), {tmp_path}, np.array([str(tmp_path)])):
+        broker = daskbroker.DataBroker(db.header_source, db.event_sources, readable_roots=roots)
+        assert set(broker.readable_roots) == {str(tmp_path)}
+    for timeout in (np.float32(60), np.int8(60), float("inf"), np.inf, None):
+        assert len(list(db[-1].follow("primary", timeout=timeout))) == 6
+        assert next(iter(db.watch(interval=0.01, timeout=0)), None) is None
 
 
 def test_arguments_are_checked_however_they_are_given():

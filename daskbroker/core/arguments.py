@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
 from inspect import signature
@@ -27,12 +28,13 @@ __all__ = [
     "ITERABLE",
     "MAPPING",
     "NAME",
-    "NAMES",
     "NUMBER",
     "PATH",
+    "PATHS",
     "POSITION",
     "SECONDS",
     "TEXT",
+    "TIMEOUT",
     "Accepted",
     "accepts",
     "instance",
@@ -85,28 +87,41 @@ def _is_flag(value: object) -> bool:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    # NumPy registers its time spans as whole numbers, without a unit that says of what.
+    return isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.timedelta64))
 
 
 def _is_number(value: Any) -> bool:
-    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.timedelta64))
     return is_real and math.isfinite(value)
 
 
+def _is_seconds(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= threading.TIMEOUT_MAX  # what the system can wait
+
+
+def _is_text_path(value: Any) -> bool:
+    return isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str)
+
+
 FLAG = Accepted("True or False", _is_flag)
-SECONDS = Accepted("a number of seconds, 0 or more", lambda v: _is_number(v) and v >= 0)
+SECONDS = Accepted("a number of seconds, 0 or more", _is_seconds)
+TIMEOUT = Accepted(
+    "a number of seconds, 0 or more, or None",
+    lambda v: v is None or _is_seconds(v) or (isinstance(v, numbers.Real) and v == math.inf),
+)
 NUMBER = Accepted("a finite number", _is_number)
 COUNT = Accepted("a whole number, 1 or more", lambda v: _is_whole(v) and v >= 1)
 POSITION = Accepted("a whole number, 0 or more", lambda v: _is_whole(v) and v >= 0)
 TEXT = Accepted("text", lambda v: isinstance(v, str))
 NAME = Accepted("a name, which is text and not empty", lambda v: isinstance(v, str) and v != "")
-NAMES = Accepted(
-    "a sequence of text, not text alone",
-    lambda v: isinstance(v, Sequence) and not isinstance(v, str) and all(map(TEXT.test, v)),
-)
 PATH = Accepted(
     "a path, as text or pathlib.Path",
-    lambda v: isinstance(v, (str, os.PathLike)) and isinstance(os.fspath(v), str) and v != "",
+    lambda v: _is_text_path(v) and v != "",
+)
+PATHS = Accepted(
+    "several paths, such as a list, each as text or pathlib.Path",
+    lambda v: isinstance(v, Collection) and not isinstance(v, str) and all(map(_is_text_path, v)),
 )
 MAPPING = Accepted("a mapping, such as a dict", lambda v: isinstance(v, Mapping))
 ITERABLE = Accepted("an iterable, such as a list", lambda v: isinstance(v, Iterable))

@@ -51,7 +51,7 @@ from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyon
 from .name_lists import listed
 from .normalizing import MAX_DOCUMENT_DEPTH
 
-__all__ = ["block", "check_notes", "decode", "encode"]
+__all__ = ["block", "check_notes", "decode", "encode", "pack_mask", "unpack_mask"]
 
 
 # -- encoding ------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def _missing_note(values: Sequence[Any], *, some_none: bool) -> str:
     # Usually every null is an absent key, and no mask is needed.
     if not some_none:
         return "all"
-    return _pack_mask(np.fromiter((v is MISSING for v in values), bool, len(values)))
+    return pack_mask(np.fromiter((v is MISSING for v in values), bool, len(values)))
 
 
 def _encode_solid(
@@ -150,7 +150,7 @@ def _leaves(
         if any(type(v) is int and abs(v) > EXACT_INTEGER for v in solid):
             return None
         ints = np.fromiter((type(v) is int for v in solid), bool, len(solid))
-        notes["ints"] = _pack_mask(ints)
+        notes["ints"] = pack_mask(ints)
         return "number", np.array(solid, np.float64)
     return None
 
@@ -373,7 +373,8 @@ def _with_nulls(cells: list[Any], valid: np.ndarray | None) -> list[Any]:
     return [next(remaining) if there else None for there in valid]
 
 
-def _pack_mask(mask: np.ndarray) -> str:
+def pack_mask(mask: np.ndarray) -> str:
+    """Return the note that holds a boolean array."""
     return base64.b64encode(zlib.compress(np.packbits(mask).tobytes())).decode()
 
 
@@ -388,7 +389,7 @@ def check_notes(notes: Mapping[str, str], rows: int) -> None:
     if not notes.keys() <= NOTES:
         raise StoreDamaged(f"a column has unknown notes: {listed(notes)}")
     if notes.get("missing", "all") != "all":
-        _unpack_mask(notes["missing"], rows)
+        unpack_mask(notes["missing"], rows)
     if "ints" in notes:
         _packed_mask(notes["ints"], (rows + 7) // 8)
 
@@ -406,7 +407,8 @@ def _packed_mask(note: str, most: int) -> bytes:
     return packed
 
 
-def _unpack_mask(note: str, rows: int) -> np.ndarray:
+def unpack_mask(note: str, rows: int) -> np.ndarray:
+    """Return the boolean array of a note; StoreDamaged is raised if it is not of this length."""
     size = (rows + 7) // 8
     packed = _packed_mask(note, size)
     if len(packed) != size:
@@ -430,7 +432,7 @@ def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
     if "missing" in notes:
         if notes["missing"] == "all":
             return [MISSING if cell is None else cell for cell in cells]
-        mask = _unpack_mask(notes["missing"], len(cells))
+        mask = unpack_mask(notes["missing"], len(cells))
         return [MISSING if missing else c for c, missing in zip(cells, mask, strict=True)]
     return cells
 
@@ -445,7 +447,7 @@ def _decode_cells(array: pa.Array, kind: Kind, notes: Mapping[str, str]) -> list
         solid = array.drop_null() if valid is not None else array
         cells = solid.to_numpy(zero_copy_only=False).tolist()
         if "ints" in notes:
-            ints = _unpack_mask(notes["ints"], len(cells)).tolist()
+            ints = unpack_mask(notes["ints"], len(cells)).tolist()
             cells = [int(c) if whole else c for c, whole in zip(cells, ints, strict=True)]
         return _with_nulls(cells, valid)
     if valid is not None:

@@ -221,11 +221,12 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def this_worker() -> Any | None:
     """Return the Dask worker whose task calls this, or None outside of a task."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:  # nobody has imported it, so there is no worker
+    # Nobody has imported it, or another thread has only begun to: there is no worker.
+    get_worker = getattr(sys.modules.get("distributed"), "get_worker", None)
+    if get_worker is None:
         return None
     try:
-        return distributed.get_worker()
+        return get_worker()
     except ValueError:
         return None
 

@@ -232,6 +232,29 @@ class LiveConformance(Conformance):
         if not late:
             assert_references_first(given)
 
+    @pytest.mark.parametrize("seal", [False, True])
+    def test_values_that_differ_in_kind(self, broker: Any, seal: bool) -> None:
+        """Integers beside floats, None, and keys that some events lack, in chunks that grow."""
+        run = RunBuilder()
+        cells: list[Any] = [1, 2.5, None, 3.0, 4]
+        rows = [
+            {"x": cells[number % 5], **({"y": cells[number % 3]} if number % 2 else {})}
+            for number in range(24)
+        ]
+        descriptor = run.descriptor({"x": 1.0, "y": 1.0})
+        for row in rows:
+            run.event(descriptor, row)
+        docs = run.stop()
+        insert_all(broker, docs[:1])
+        coming = iter(docs[1:])
+        header, given = broker[run.uid], []
+        for pair in header.follow(interval=0):
+            given.append(pair)
+            insert_all(broker, islice(coming, 2))
+            if seal and len(given) % 5 == 0:
+                broker.seal()
+        assert_documents_equal(docs, given)
+
     @pytest.mark.parametrize("with_events", [True, False])
     def test_frames_of_stream_datums(self, broker: Any, tmp_path: Path, with_events: bool) -> None:
         docs, _ = stream_run(tmp_path, with_events=with_events)

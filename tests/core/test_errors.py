@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from daskbroker.core import errors
@@ -43,3 +46,26 @@ def test_all_errors_are_daskbrokers():
     found = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)]
     assert all(issubclass(error, errors.DaskbrokerError) for error in found)
     assert all(error.__doc__ for error in found)
+
+
+IMPORTING = """
+import subprocess
+import sys, threading
+from daskbroker.core.errors import this_worker
+from daskbroker.workers import current_client
+importing = threading.Thread(target=__import__, args=("distributed",))
+importing.start()
+partly = 0
+while importing.is_alive():
+    module = sys.modules.get("distributed")
+    partly += module is not None and not hasattr(module, "get_worker")
+    assert this_worker() is None
+assert partly, "the module was never seen while it was imported"
+assert current_client() is None
+"""
+
+
+def test_no_worker_while_another_thread_imports_distributed():
+    command = [sys.executable, "-c", IMPORTING]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr

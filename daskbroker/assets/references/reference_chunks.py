@@ -15,6 +15,7 @@ from ...core.chunks import ChunkReader
 from ...core.column_kinds import MISSING, field_kind
 from ...core.documents import Document
 from ...core.layouts import DATUM, Layout, as_one_chunk, cells, decode_rows
+from ...core.row_selection import take_rows
 from ..handlers.contract import Datums
 
 __all__ = ["DatumChunk", "datum_chunk", "documents", "positions_among", "reference_table"]
@@ -46,7 +47,7 @@ def documents(
         if uids is not None:
             known = as_one_chunk(table.column(layout.uid))
             hits = positions_among(pa.array(uids, known.type), known)
-            table = table.take(hits[hits >= 0])
+            table = take_rows(table, hits[hits >= 0])
         found.update((doc["uid"], doc) for doc in decode_rows(layout, table, ""))
     return found
 

@@ -26,6 +26,7 @@ from ...core.errors import StreamNotFound
 from ...core.fields import check_metadata, select
 from ...core.layouts import EVENT, LAYOUTS, STREAM_DATUM, Layout
 from ...core.plan_builder import PlanBuilder
+from ...core.row_selection import take_rows
 from ...core.run_plan import RunPlan
 from ..options import ViewOptions
 from ..table import lazy_table
@@ -228,7 +229,8 @@ class _Grown:
         table = plan.read(index)
         # Select by uid, not by position, as rows may have been added since the uids were read.
         wanted = pa.array([uid for uid, is_new in zip(texts, new) if is_new], pa.string())
-        return table.filter(pc.is_in(table.column(layout.uid).cast(pa.string()), wanted))
+        found = pc.is_in(table.column(layout.uid).cast(pa.string()), wanted)
+        return take_rows(table, np.flatnonzero(found.to_numpy()))
 
     def _add_frames(
         self, builder: PlanBuilder, owner: int, descriptor: str, numbers: range
