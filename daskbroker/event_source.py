@@ -421,7 +421,7 @@ class EventSource:
         # Filled partition by partition; Dask must not enforce dtypes of unfilled cells.
         if isinstance(table, dd.DataFrame):
             meta = {"meta": table._meta, "enforce_metadata": False}
-            return table.map_partitions(fill_frame, filling, descriptors, False, keys, **meta)
+            return table.map_partitions(fill_frame, filling, descriptors, keys, **meta)
         return fill_frame(table, filling, descriptors, keys, in_place=in_place)
 
 

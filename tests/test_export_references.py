@@ -539,7 +539,7 @@ REFUSED = {
     r"chunks have 4 frames, and events 3": lambda f: in_files(
         f, (DATA,), per_event=3, chunks=(4, *SHAPE)
     ),
-    r"only some of the frames": lambda f: streamed(
+    r"only a part of the frames": lambda f: streamed(
         f, "application/x-hdf5", write_hdf5(f / "s.h5", DATA, "d"), (1, 3, 8), dataset="d",
         slice=":, 0:3, :",
     ),

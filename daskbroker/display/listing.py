@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise, takewhile
@@ -92,8 +93,7 @@ class Listing:
         """Return the listing as lines that fit a terminal."""
         width = terminal_width() if width is None else width
         shown = self.facts[:MAX_RUNS_SHOWN]
-        title = wrap(printable(self.title), width, break_on_hyphens=False)
-        made = [cut_to(line, width) for line in title]
+        made = [cut_to(line, width) for line in _title_lines(printable(self.title), width)]
         if shown:
             made += run_lines(shown, width)
         if self.count > len(shown):
@@ -182,3 +182,14 @@ def marks(fact: RunFacts) -> Markup:
 def uid_markup(uid: str) -> Markup:
     """Return a uid of which eight characters are visible, but all are selected and copied."""
     return element("span", uid, class_="uid", title=shortened(uid))
+
+
+def _title_lines(title: str, width: int) -> list[str]:
+    """Return the lines of a title, broken between criteria, and only in longer ones at spaces."""
+    lines: list[str] = []
+    for criterion in re.split(r"(?<=,) ", title):
+        if lines and len(lines[-1]) + 1 + len(criterion) <= width:
+            lines[-1] += f" {criterion}"
+        else:
+            lines.append(criterion)
+    return [piece for line in lines for piece in wrap(line, width, break_on_hyphens=False)]

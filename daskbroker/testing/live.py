@@ -339,9 +339,11 @@ class LiveConformance(Conformance):
             list(header.follow("nowhere"))
         with pytest.raises(FieldNotFound, match="nothing"):
             list(header.follow("primary", fields=["nothing"]))
-        with pytest.raises(BadQuery, match="documents or dataframe"):
+        with pytest.raises(BadQuery, match="'documents' or 'dataframe'"):
             header.follow("primary", format="dataset")
-        with pytest.raises(BadQuery, match="a stream that is named"):
+        with pytest.raises(
+            BadQuery, match="needs a stream_name; not 'dataframe' with stream_name ALL"
+        ):
             header.follow(format="dataframe")
         open_run = make_run(2, stop=False)
         insert_all(broker, open_run)

@@ -27,7 +27,6 @@ from ...core.schema import (
 )
 from ..rows import Duplicates, in_order, keep, later_counts
 from .partitions import RowChoice
-from .small_chunks import one_table, scalars
 
 __all__ = ["ChunkGroup", "PartitionChunk", "Payload", "TableOptions", "TableReader"]
 
@@ -191,11 +190,8 @@ class TableReader:
         order = _order(pieces)
         index = _index([chunk.seq_num for chunk in chunks], order)
         data: dict[str, Any] = {}
-        together = one_table([chunk.table for chunk in chunks], [chunk.rows for chunk in chunks])
         for column in wanted:
-            joined = None if together is None else scalars(together, column)
-            if joined is None:
-                joined = self._column(column, chunks)
+            joined = self._column(column, chunks)
             array = joined if order is None else joined.take(order)
             # Without an explicit dtype, pandas converts objects that are all text to dtype str.
             whole = column.dtype == "object"

@@ -153,7 +153,7 @@ def test_divisions_of_sorted_rows_need_no_other_column(small_chunks, tmp_path):
     assert many.set_index("time", sorted=True).known_divisions
     counted = one.set_index("time", sorted=True)["x"].resample("1s").count().compute()
     assert counted.sum() == 30
-    with pytest.raises(FillError):
+    with pytest.raises(FillError, match="no such file"):
         one.set_index("x", sorted=True).compute()
     with pytest.raises(ValueError, match="npartitions"):
         one.set_index("x", sorted=True, npartitions=2)

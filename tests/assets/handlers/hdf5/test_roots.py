@@ -559,7 +559,7 @@ def test_a_source_that_is_too_short(places, reader):
         file.create_virtual_dataset("/v", layout)
     reader.roots = [inside]
     read = lambda rows: reader.stream(HDF5, inside / "f.h5", (6, 8), rows, dataset="/v")  # noqa: E731
-    with pytest.raises(FillError, match="too small for place 2"):
+    with pytest.raises(FillError, match="too small for position 2"):
         read([0, 2])
     np.testing.assert_array_equal(read([1, 0]), frames(2)[[1, 0]])
 
