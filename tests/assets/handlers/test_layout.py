@@ -66,9 +66,9 @@ def test_datums_by_rows_and_by_columns():
 
 
 @pytest.mark.parametrize("bad", [-1, 1.5, "1", None, MISSING, 2**63, float("nan")])
-def test_places_are_whole_numbers(bad):
+def test_positions_are_whole_numbers(bad):
     assert Datums.of([{"i": 2.0}, {"i": True}]).integers("i").tolist() == [2, 1]
-    with pytest.raises(FillError, match="'i' of a datum must be a whole number"):
+    with pytest.raises(FillError, match="'i' of a datum must be an integer of 0 or more"):
         Datums.of([{"i": 0}, {"i": bad}]).integers("i")
 
 

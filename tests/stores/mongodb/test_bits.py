@@ -71,7 +71,9 @@ def test_columns_that_were_swapped(mongo, raw, monkeypatch):
     other = columns.find_one({"column": "seq_num"})["body"]
     columns.update_one({"column": "data:x"}, {"$set": {"body": other}})
     for read in READS.values():
-        with pytest.raises(StoreDamaged, match=r"run 'the-run'.*'data:x'.*something else"):
+        with pytest.raises(
+            StoreDamaged, match=r"run 'the-run'.*'data:x'.*has other rows or columns"
+        ):
             read(mongo["the-run"])
 
 
