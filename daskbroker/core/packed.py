@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -15,7 +14,7 @@ from .field_rows import lists_of
 from .frozen import ArrayList
 from .plain_msgpack import Unpacker, packb, unpackb
 
-__all__ = ["pack", "unpack"]
+__all__ = ["ext_hook", "pack", "unpack"]
 
 _EXT_INTEGER = 1
 _EXT_ARRAY = 2
@@ -39,13 +38,14 @@ def _default(value: object) -> Any:
     raise TypeError(type(value))
 
 
-def _ext_hook(code: int, data: bytes) -> Any:
+def ext_hook(code: int, data: bytes) -> Any:
+    """Return the value of an extension type of msgpack, of those that :func:`pack` makes."""
     if code == _EXT_INTEGER:
         return int(data)
     if code == _EXT_UUID:
         return uuid.UUID(bytes=data)
     if code == _EXT_ROWS:
-        text, shape, rows = unpackb(data, ext_hook=_ext_hook, unicode_errors="surrogatepass")
+        text, shape, rows = unpackb(data, ext_hook=ext_hook, unicode_errors="surrogatepass")
         return ArrayList(rows, fields_dtype(text), shape)
     unpacker = Unpacker()
     unpacker.feed(data)
@@ -61,20 +61,8 @@ def pack(value: Any) -> bytes:
     return with_checksum(packb(value, default=_default, unicode_errors="surrogatepass"))
 
 
-def unpack(
-    data: bytes,
-    *,
-    object_hook: Callable[[dict[str, Any]], Any] | None = None,
-    list_hook: Callable[[list[Any]], Any] | None = None,
-) -> Any:
+def unpack(data: bytes) -> Any:
     """Return the value that :func:`pack` was given.
-
-    Parameters
-    ----------
-    data
-        Packed value.
-    object_hook, list_hook
-        Functions that replace each mapping and each list.
 
     Raises
     ------
@@ -83,9 +71,7 @@ def unpack(
     """
     return unpackb(
         without_checksum(data, "a stored document"),
-        ext_hook=_ext_hook,
+        ext_hook=ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,
-        object_hook=object_hook,
-        list_hook=list_hook,
     )

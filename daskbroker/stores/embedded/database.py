@@ -354,7 +354,8 @@ class Database:
         check_writable(f"the store at {self.root}", read_only=self.read_only)
 
     def _check_open(self) -> None:
-        check_not_closed(f"the store at {self.root}", closed=self._closed)
+        if self._closed:  # looked at by each read, so the message is made only then
+            check_not_closed(f"the store at {self.root}", closed=True)
 
     def errors(self) -> AbstractContextManager[None]:
         """Return a context that turns errors of SQLite and the file system into daskbroker's."""
