@@ -22,8 +22,8 @@ from daskbroker.core.chunks import ChunkPlan
 from daskbroker.core.run_plan import RunPlan
 from daskbroker.testing import make_run
 from daskbroker.views import dataset as dataset_view
-from daskbroker.views.options import ViewOptions
 from daskbroker.views.table import lazy_table
+from daskbroker.views.view_options import ViewOptions
 
 __all__ = ["Views", "build"]
 

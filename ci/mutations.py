@@ -55,7 +55,7 @@ TESTS = {
     "assets/regions": ["tests/assets/test_regions.py", "tests/assets/test_shapes.py"],
     "assets/shapes": ["tests/assets/test_shapes.py"],
     "assets/transfer": ["tests/assets/test_transfer.py"],
-    "views/rows": [
+    "views/row_order": [
         "tests/views/dataset/test_cutting.py", "tests/test_many_runs.py", EMBEDDED,
         "-k", "cutting or many_runs or rewound or gaps",
     ],
@@ -116,7 +116,7 @@ TESTS = {
         "tests/stores/mongodb/test_foreign_documents.py",
         "tests/stores/mongodb/test_long_journal.py",
     ],
-    "stores/mongodb/writing": ["tests/stores/mongodb/test_sealing.py", MONGO, *AGAIN],
+    "stores/mongodb/event_writer": ["tests/stores/mongodb/test_sealing.py", MONGO, *AGAIN],
     "stores/mongodb/filters": ["tests/stores/mongodb/test_database.py", MONGO, "-k",
                                "filters or queries"],
     "stores/spool/sender": ["tests/stores/mongodb/test_spool.py"],

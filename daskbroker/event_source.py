@@ -13,8 +13,8 @@ import pyarrow as pa
 from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.filling import Filling, Target
 from .assets.filling.missing import MissingMode
-from .assets.filling.streams import fill_stream
-from .assets.filling.tables import fill_frame
+from .assets.filling.stream_filling import fill_stream
+from .assets.filling.table_filling import fill_frame
 from .assets.peek.background import BackgroundPeeker
 from .assets.peek.peeking import PeekMode, peek_all, with_stored_peeks
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
@@ -28,9 +28,9 @@ from .core.run_plan import RunPlan, stream_of
 from .core.stored_streams import from_store, is_from_store
 from .stores.contract import EventStore
 from .views.documents import streaming as documents_view
-from .views.options import ViewOptions
-from .views.rows import Duplicates
+from .views.row_order import Duplicates
 from .views.table import lazy_table
+from .views.view_options import ViewOptions
 
 if TYPE_CHECKING:
     from .header import Header

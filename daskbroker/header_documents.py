@@ -18,7 +18,7 @@ from .stored_run import StoredRun
 from .views.documents import streaming as documents_view
 from .views.documents.following import Follower
 from .views.documents.prefetch import Prefetcher
-from .views.options import ViewOptions
+from .views.view_options import ViewOptions
 
 __all__ = ["HeaderDocuments"]
 
@@ -47,8 +47,8 @@ class HeaderDocuments(StoredRun):
         Parameters
         ----------
         fill
-            Whether to replace references by external data, many at a time; see
-            :func:`daskbroker.assets.filling.events.fill_events` for the content of filled events.
+            Whether to replace references by external data, many at a time. For the content of
+            filled events see :func:`daskbroker.assets.filling.event_filling.fill_events`.
         fields
             Data keys to keep, or projections to add; descriptors then have a new uid. A stream
             that has none of these data keys and configuration fields is left out. All data keys

@@ -15,11 +15,11 @@ from .core.run_plan import RunPlan
 from .stored_run import StoredRun
 from .views import dataset as dataset_view
 from .views.dataset.attributes import root_attrs
-from .views.dataset.frames import DatasetFrames, dataset_frames
+from .views.dataset.frame_locations import DatasetFrames, dataset_frames
 from .views.missing import check_fill_names, for_keys
-from .views.options import ViewOptions
-from .views.rows import Duplicates
+from .views.row_order import Duplicates
 from .views.table import lazy_table
+from .views.view_options import ViewOptions
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -271,7 +271,7 @@ class HeaderViews(StoredRun):
     def dataset_frames(self, stream_name: str) -> DatasetFrames:
         """Return the Dataset of a stream, and the byte ranges of its external cells in their files.
 
-        References are made from it; see :mod:`daskbroker.views.dataset.frames`.
+        References are made from it; see :mod:`daskbroker.views.dataset.frame_locations`.
         """
         options = ViewOptions()
         plan, files = self._planned(stream_name, options)

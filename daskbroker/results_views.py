@@ -22,9 +22,9 @@ from .header import Header
 from .stores.contract import HeaderPair
 from .views import dataset as dataset_view
 from .views.documents.prefetch import Prefetcher
-from .views.options import Errors, ViewOptions
-from .views.rows import Duplicates
+from .views.row_order import Duplicates
 from .views.table import lazy_table
+from .views.view_options import Errors, ViewOptions
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,7 +13,7 @@ from .core.fields import data_keys_of
 from .core.name_lists import listed
 from .core.run_plan import RunPlan, stream_of
 from .event_source import EventSource, no_stream
-from .views.options import ViewOptions
+from .views.view_options import ViewOptions
 
 if TYPE_CHECKING:
     from .broker import DataBroker

@@ -20,7 +20,7 @@ import daskbroker
 from daskbroker.cli import app
 from daskbroker.core.errors import StoreError
 from daskbroker.core.unfinished import remove_unfinished, unfinished
-from daskbroker.exporting import folders
+from daskbroker.exporting import folder_exports
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
@@ -300,7 +300,7 @@ def test_a_folder_that_cannot_be_replaced_is_the_one_that_was_there(db, tmp_path
     insert_all(db, make_run(3))
     (path,) = db[-1].export(tmp_path / "out.zarr")
     before = {name: name.read_bytes() for name in path.rglob("*") if name.is_file()}
-    monkeypatch.setattr(folders, "publish_file", refused)
+    monkeypatch.setattr(folder_exports, "publish_file", refused)
     with pytest.raises(StoreError, match=r"out\.zarr"):
         db[-1].export(tmp_path / "out.zarr")
     assert {name: name.read_bytes() for name in path.rglob("*") if name.is_file()} == before

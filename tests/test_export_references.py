@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 import daskbroker
 from daskbroker.cli import app
 from daskbroker.core.errors import BadQuery, FillError, StoreError
-from daskbroker.exporting.options import ExportOptions
+from daskbroker.exporting.export_options import ExportOptions
 from daskbroker.exporting.references.collecting import stream_arrays
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.base import insert_all

@@ -225,7 +225,7 @@ def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
     """
     import h5py
 
-    from .handlers.hdf5.files import open_file
+    from .handlers.hdf5.hdf5_files import open_file
 
     found: dict[Path, None] = {}
     waiting = [path]

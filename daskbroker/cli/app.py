@@ -197,7 +197,7 @@ def say_json(value: Any) -> None:
 
 def width_of_output() -> int:
     """Return the width of the terminal, or a very large one if the output is a file or a pipe."""
-    from ..display.columns import terminal_width
+    from ..display.text_columns import terminal_width
 
     fitted = sys.stdout.isatty() or "COLUMNS" in os.environ
     return terminal_width() if fitted else UNLIMITED

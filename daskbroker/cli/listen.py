@@ -119,6 +119,6 @@ class _Lines:
 
     def _say(self, uid: str, text: str) -> None:
         from ..core.printable import printable
-        from ..display.columns import cut_to
+        from ..display.text_columns import cut_to
 
         say(cut_to(printable(f"{uid[:8]}  {text}"), width_of_output()))

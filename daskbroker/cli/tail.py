@@ -185,7 +185,7 @@ class _Lines:
 
     def _say(self, header: Header, text: str) -> None:
         from ..core.printable import printable
-        from ..display.columns import cut_to
+        from ..display.text_columns import cut_to
 
         line = printable(f"{header.uid[:8]}  {text}")
         say(cut_to(line, width_of_output()))

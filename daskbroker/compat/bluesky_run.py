@@ -12,7 +12,7 @@ from ..core.documents import Document
 from ..header import Header
 from .delayed import delayed_events
 from .event_stream import BlueskyEventStream
-from .files import file_list
+from .file_registry import file_list
 
 if TYPE_CHECKING:
     import xarray as xr

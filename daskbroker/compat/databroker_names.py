@@ -8,8 +8,8 @@ from ..broker import DataBroker
 from ..configuration import list_configurations, search_folders
 from ..connect import temp as _temp
 from ..core.documents import ALL
-from .runs import Header, Results
 from .v1 import Broker
+from .v1_runs import Header, Results
 from .v2 import Catalog
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.documents import Document
 from ..header import Header
-from .datasets import stream_dataset
+from .stream_datasets import stream_dataset
 
 if TYPE_CHECKING:
     import xarray as xr

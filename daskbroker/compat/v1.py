@@ -21,12 +21,12 @@ from ..core.errors import AmbiguousUID, OffsetOutOfRange
 from ..core.name_lists import listed
 from ..core.query import compile_query
 from ..core.search import LEAST_PREFIX, Search, compile_search
-from .documents import Hook, hooked_document, run_documents
-from .files import Registry, file_list
+from .file_registry import Registry, file_list
 from .human_time import seconds
 from .images import Images
-from .runs import Header, Results
-from .tables import table_of
+from .v1_documents import Hook, hooked_document, run_documents
+from .v1_runs import Header, Results
+from .v1_tables import table_of
 
 if TYPE_CHECKING:
     from ..broker import DataBroker
@@ -423,7 +423,7 @@ class Broker:
             Folder to copy detector files to; inserted resources then refer to the copies. No file
             is copied if None.
         copy_kwargs
-            Keyword arguments of :meth:`~daskbroker.compat.files.Registry.copy_files`.
+            Keyword arguments of :meth:`~daskbroker.compat.file_registry.Registry.copy_files`.
 
         Returns
         -------

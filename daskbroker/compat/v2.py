@@ -14,7 +14,7 @@ from ..core.search import Search
 from ..finding import at_offset
 from ..stores.header_store import is_integer
 from .bluesky_run import BlueskyRun
-from .files import HandlerView
+from .file_registry import HandlerView
 from .queries import compiled
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Catalog(Mapping[Any, BlueskyRun]):
         self._db.v1.reg.register_handler(spec, handler, overwrite)
 
     def deregister_handler(self, spec: str) -> None:
-        """Remove a handler; see :meth:`daskbroker.compat.files.Registry.deregister_handler`."""
+        """Remove a handler; see :meth:`.file_registry.Registry.deregister_handler`."""
         self._db.v1.reg.deregister_handler(spec)
 
     def __eq__(self, other: object) -> bool:

@@ -5,7 +5,7 @@ Settings can be written as JSON: ``{"embedded": folder}``, ``{"mongo": {"uri", "
 ``handlers`` (``{spec: "module:Class"}``), ``root_map`` and ``readable_roots``.
 """
 
-from .files import (
+from .configuration_files import (
     Configuration,
     find_configuration,
     list_configurations,

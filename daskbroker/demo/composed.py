@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from event_model import compose_run
 
-from .frames import DATASET, FRAME_SIDE, FRAMES
+from .frame_file import DATASET, FRAME_SIDE, FRAMES
 from .recorded import Documents
 
 __all__ = ["FLY_ROWS", "FLY_UID", "FRAMES_UID", "fly_scan", "frames_run"]

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from ..broker import DataBroker
 from ..connect import connect
 from .composed import FLY_UID, FRAMES_UID, fly_scan, frames_run
-from .frames import write_frames
+from .frame_file import write_frames
 from .recorded import insert_new, recorded_runs, retaken
 
 __all__ = ["insert_fly_scan", "insert_frames", "insert_recorded", "take_live"]

@@ -11,7 +11,7 @@ from ..broker import DataBroker
 from ..core.errors import ConfigError
 from ..results import Results
 from .composed import FLY_ROWS, FLY_UID
-from .frames import FRAMES
+from .frame_file import FRAMES
 
 __all__ = ["peaks_of", "save_picture"]
 

@@ -20,7 +20,7 @@ from ..core.errors import ConfigError
 from ..header import Header
 from ..work.reprocess import reprocess
 from .composed import FLY_ROWS, FLY_UID, FRAMES_UID
-from .frames import FRAME_SIDE, FRAMES
+from .frame_file import FRAME_SIDE, FRAMES
 from .making import insert_fly_scan, insert_frames, insert_recorded, take_live
 from .picture import peaks_of, save_picture
 from .recorded import recorded_runs

@@ -11,9 +11,9 @@ import pandas as pd
 from ..core.clock import show_time
 from ..core.documents import plain
 from ..core.json_text import to_json
-from .columns import NARROWEST, TextColumn, cut_to, lines
 from .facts import show_duration
 from .listing import LONGEST_CELL, short_uids
+from .text_columns import NARROWEST, TextColumn, cut_to, lines
 
 __all__ = ["frame_lines", "plain_rows"]
 

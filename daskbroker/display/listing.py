@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import DaskbrokerError
 from ..core.printable import printable
-from .columns import NARROWEST, TextColumn, cut_to, lines, terminal_width
 from .facts import RunFacts
 from .markup import Markup, badge, element, escaped, folded, html_table, joined, page, shortened
+from .text_columns import NARROWEST, TextColumn, cut_to, lines, terminal_width
 
 if TYPE_CHECKING:
     from ..header import Header

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import DaskbrokerError
 from ..core.printable import printable
 from ..core.search import origin_of
-from .columns import cut_to, terminal_width
 from .facts import RunFacts, names_in, text_of
 from .listing import marks, uid_markup
 from .markup import Markup, element, joined, page, shortened
 from .streams import Streams
+from .text_columns import cut_to, terminal_width
 from .thumbnails import thumbnails
 from .tree import folded_tree
 

@@ -11,8 +11,8 @@ import numpy as np
 from ..core.clock import resolved_zone, show_time
 from ..core.printable import printable
 from ..core.settings import setting
-from .columns import cut_to, terminal_width
 from .markup import Markup, element, folded, page, shortened
+from .text_columns import cut_to, terminal_width
 
 __all__ = ["document_markup", "document_text", "folded_tree"]
 

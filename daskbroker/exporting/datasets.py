@@ -26,8 +26,8 @@ from ..views.dataset.attributes import root_attrs
 from ..views.dataset.savable import savable
 from ..views.dataset.trees import tree
 from ..workers import current_client
-from .folders import replacing_folder
-from .options import Destination, ExportOptions, storing
+from .export_options import Destination, ExportOptions, storing
+from .folder_exports import replacing_folder
 from .reading_back import check_datasets
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.documents import ALL
-from .options import REFERRING, ExportOptions, storing
+from .export_options import REFERRING, ExportOptions, storing
 from .references.file_states import changed_here
 
 if TYPE_CHECKING:

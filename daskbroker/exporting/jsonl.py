@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..assets.transfer import FileTransfer
 from ..core.documents import plain, to_json
 from ..core.durable_files import replacing
-from .options import Destination, ExportOptions, storing
+from .export_options import Destination, ExportOptions, storing
 from .verifying import CheckedText
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ from ..display.facts import sample_of, text_of
 from ..display.hints import TIME_COLUMN, Hints, object_keys_of, roles_of
 from ..views.dataset.attributes import plain_attr
 from ..views.dataset.savable import savable
+from .export_options import Destination, ExportOptions, storing
 from .frame_links import FrameLink, frame_links
-from .options import Destination, ExportOptions, storing
 from .verifying import WrittenParts, values_digest
 
 if TYPE_CHECKING:

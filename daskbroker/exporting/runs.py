@@ -13,9 +13,9 @@ from ..core.errors import StoreDamaged
 from ..core.unfinished import remove_unfinished
 from .datasets import write_netcdf, write_zarr
 from .export_log import ExportLog
+from .export_options import Destination, ExportOptions
 from .jsonl import write_jsonl
 from .nexus import write_nexus
-from .options import Destination, ExportOptions
 from .references.icechunk import write_icechunk
 from .references.kerchunk import write_references
 from .tables import write_csv, write_parquet

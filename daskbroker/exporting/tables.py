@@ -18,7 +18,7 @@ from ..core.errors import BadQuery, StoreError
 from ..views.table.arrow_cells import CellTypes, arrow_cells, claimed_type
 from ..views.table.plain_cells import holds_arrays
 from ..views.table.writing import known_arrays
-from .options import Destination, ExportOptions, storing
+from .export_options import Destination, ExportOptions, storing
 from .verifying import CheckedText, WrittenParts, arrow_digest
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..assets.access import FileAccess
 from ..assets.files.resolving import resolve
 from ..assets.filling.contents import CellContents
-from ..assets.filling.events import BLOCK_BYTES
+from ..assets.filling.event_filling import BLOCK_BYTES
 from ..assets.filling.filling import Filling, Target
 from ..assets.references.by_run import ReferencesByRun
 from ..assets.references.locating import CellsOfResource, ReferenceMissing, References

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..exporting.options import FORMATS
+from ..exporting.export_options import FORMATS
 from ..exporting.runs import export
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import BadQuery, FieldNotFound
-from daskbroker.display.columns import text_width
+from daskbroker.display.text_columns import text_width
 from daskbroker.testing import RunBuilder, make_run
 
 SCANNED = {"hints": {"dimensions": [[["m1"], "primary"]]}}

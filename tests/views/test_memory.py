@@ -47,10 +47,10 @@ def test_a_mean_over_frames_holds_few_blocks(db, tmp_path):
 
 
 def test_documents_hold_few_blocks(db, tmp_path, monkeypatch):
-    from daskbroker.assets.filling import events as filled_events
+    from daskbroker.assets.filling import event_filling
 
     insert_all(db, camera_run(tmp_path))
-    monkeypatch.setattr(filled_events, "BLOCK_BYTES", 20 * FRAME)
+    monkeypatch.setattr(event_filling, "BLOCK_BYTES", 20 * FRAME)
 
     def go_through():
         total = 0

@@ -12,7 +12,7 @@ from pyarrow import csv
 
 from ...core.errors import FillError
 from ...core.regular import Identity, identity
-from .rows import ArrayRows, Rows
+from .frame_rows import ArrayRows, Rows
 from .stream_rows import StreamRows
 
 __all__ = ["StreamCSV", "StreamCSVWithNames"]

@@ -17,7 +17,7 @@ from ...core.errors import FillError
 from ...core.regular import identity
 from ..regions import Roi, axes_of, shape_of, take_region
 from .contract import Block, Datums, FramesThere
-from .rows import cell_frames
+from .frame_rows import cell_frames
 from .sequences import FileSequence, StreamSequence
 from .stored_frames import CellFrames, NoReference, StoredRows
 

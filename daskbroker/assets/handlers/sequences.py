@@ -13,10 +13,10 @@ from ...core.errors import FillError
 from ...core.regular import identity
 from ..regions import Roi, axes_of, shape_of
 from .contract import Block, BlockHandler, Datums, FramesThere
+from .frame_rows import Located, cell_frames
 from .gathering import gather
 from .layout import EventLayout
 from .name_templates import check_percent, count_files, numbered_name
-from .rows import Located, cell_frames
 from .stored_frames import CellFrames, NoReference, StoredRows
 
 __all__ = ["FileSequence", "PointSequence", "StreamSequence"]

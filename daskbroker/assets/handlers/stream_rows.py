@@ -11,8 +11,8 @@ import numpy as np
 from ...core.errors import FillError, FrameMissing
 from ..regions import Axis, Roi, axes_of, shape_of
 from .contract import Block, BlockHandler, Datums, FramesThere
+from .frame_rows import Rows, locate_events, read_events, rows_of
 from .layout import EventLayout, parse_slice
-from .rows import Rows, locate_events, read_events, rows_of
 from .stored_frames import CellFrames
 
 __all__ = ["StreamRows"]

@@ -12,7 +12,7 @@ from ...core.errors import FillError
 from ...core.regular import Identity, identity
 from ..files.readable import ReadableRoots
 from ..regions import Axis, shape_of, take_region
-from .rows import ArrayRows, Located, Rows, one_dataset
+from .frame_rows import ArrayRows, Located, Rows, one_dataset
 from .stream_rows import StreamRows
 from .tiff import opened_tiff
 from .tiff_checks import check_pages
@@ -84,7 +84,7 @@ class _Pages:
         return self._stored
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.row_source.read_rows`."""
         out = np.empty((len(rows), *shape_of(axes)), self.dtype.newbyteorder("="))
         with self._open() as file, opened_tiff(file, self._readable) as tiff:
             pages = tiff.series[0].pages

@@ -13,8 +13,8 @@ from ...core.errors import FillError
 from ...core.regular import Identity, check_regular, identity
 from ..files.readable import ReadableRoots
 from ..regions import Axis, shape_of, take_region
+from .frame_rows import Located, Rows, one_dataset
 from .hdf5.stored_sizes import SMALL_CHUNK
-from .rows import Located, Rows, one_dataset
 from .stream_rows import StreamRows
 from .zarr_stored import stored_chunks
 
@@ -91,7 +91,7 @@ class _ZarrRows:
         return None
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.row_source.read_rows`."""
         if not len(rows) or 0 in shape_of(axes):
             return np.empty((len(rows), *shape_of(axes)), self.dtype.newbyteorder("="))
         boxes, rest = zip(*map(_box, (rows, *axes)))

@@ -15,7 +15,7 @@ from ...core.errors import BadQuery, ExportWarning, FillError, StoreError
 from ...core.group_names import group_name
 from ...core.regular import identity
 from ...views.dataset.savable import savable
-from ..options import ExportOptions
+from ..export_options import ExportOptions
 from .decoding import read_grid_cell
 from .frame_grid import FrameGrid, frame_grid
 

@@ -18,7 +18,7 @@ from typing import Any
 from ...core.arguments import MAPPING, accepts, instance
 from ...core.errors import BadQuery
 from ...core.regular import identity
-from ..options import storing
+from ..export_options import storing
 from .collecting import StreamArrays
 from .locations import location_of
 

@@ -21,8 +21,8 @@ from ...assets.handlers.stored_frames import Codec
 from ...core.documents import ALL
 from ...core.errors import BadQuery, ConfigError, StoreError
 from ...views.dataset.attributes import root_attrs
-from ..folders import replacing_folder
-from ..options import Destination, ExportOptions, storing
+from ..export_options import Destination, ExportOptions, storing
+from ..folder_exports import replacing_folder
 from .collecting import StreamArrays, stream_arrays
 from .file_states import write_states
 from .frame_grid import FrameGrid

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from ...core.documents import ALL
 from ...core.durable_files import replacing
 from ...views.dataset.attributes import root_attrs
-from ..folders import replacing_folder
-from ..options import Destination, ExportOptions, storing
+from ..export_options import Destination, ExportOptions, storing
+from ..folder_exports import replacing_folder
 from .collecting import StreamArrays, stream_arrays
 from .file_states import STATES_KEY, file_states, write_states
 from .frame_grid import FrameGrid

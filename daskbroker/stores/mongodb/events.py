@@ -39,6 +39,7 @@ from .bson_documents import (
 )
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
 from .database import COLUMN_COLLECTION, RUN_COLLECTION, Database
+from .event_writer import EventWriter
 from .indexes import warn_of_missing
 from .journal_ranges import Range
 from .peeks import find_peeks, list_peeks, put_peeks
@@ -49,7 +50,6 @@ from .references import has_orphans, run_with_resource, store_reference
 from .sealed_rows import remove_old_marks
 from .sealing import page_tables, seal_descriptor, sweep
 from .server_errors import REFUSED
-from .writing import EventWriter
 
 __all__ = ["MongoEventStore"]
 

@@ -19,7 +19,7 @@ from ...core.layouts import STREAM_RESOURCE
 from ...core.run_plan import RunPlan, resources_of
 from ...core.schema import TableColumn
 from ..table.lazy_table import target_bytes
-from .columns import ColumnSource, ExternalColumn
+from .column_sources import ColumnSource, ExternalColumn
 from .cutting import (
     column_groups,
     even_cut,
@@ -30,10 +30,10 @@ from .cutting import (
     size_of_rows,
     text_bytes,
 )
+from .dataset_rows import DatasetRows
 from .graphs import Blocks, external_array, stored_arrays
 from .loading import Loading, names_to_load
 from .restoring import Restoring
-from .rows import DatasetRows
 from .savable import text_encoding
 from .variables import Dimensions, chunk_length, declared_dims, lazy_array, variable_attrs
 from .writers import class_for

@@ -18,8 +18,8 @@ from dask.utils import parse_bytes
 from ...core.chunks import ChunkPlan
 from ...core.column_kinds import Kind
 from ...core.errors import BadQuery
-from ..rows import LEAST_BYTES
-from .columns import ColumnSource, Constants
+from ..row_order import LEAST_BYTES
+from .column_sources import ColumnSource, Constants
 
 __all__ = [
     "column_groups",

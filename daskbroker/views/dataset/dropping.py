@@ -10,11 +10,11 @@ import dask
 import numpy as np
 
 from ...core.chunks import ChunkPlan
-from .columns import ExternalColumn
+from .column_sources import ExternalColumn
 from .cutting import even_cut
+from .dataset_rows import DatasetRows
 from .graphs import Blocks
 from .row_block import RowBlock
-from .rows import DatasetRows
 
 __all__ = ["mask_token", "with_every_cell"]
 

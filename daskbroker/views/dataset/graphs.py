@@ -20,9 +20,9 @@ from dask.blockwise import Blockwise, BlockwiseDep, blockwise_token
 from dask.highlevelgraph import HighLevelGraph
 
 from ...core.chunks import ChunkPlan
-from .columns import BlockColumn, ColumnSource, read_columns
+from .column_sources import BlockColumn, ColumnSource, read_columns
+from .dataset_rows import DatasetRows
 from .row_block import RowBlock, planned_block
-from .rows import DatasetRows
 
 __all__ = ["Blocks", "external_array", "stored_arrays"]
 

@@ -20,7 +20,7 @@ from xarray.core import dtypes, indexing
 
 from ...core.errors import BadQuery
 from ...core.name_lists import listed
-from .columns import row_positions
+from .column_sources import row_positions
 from .grid_plan import Grid, GridRefusal
 
 __all__ = ["cut_grid", "gridded", "indexed", "needed"]

@@ -25,18 +25,18 @@ from ...core.name_lists import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..frames_again import with_rows_for_frames
-from ..options import ViewOptions
 from ..table.lazy_table import Runs, target_bytes
+from ..view_options import ViewOptions
 from .assembly import Assembly
 from .attributes import run_attrs
-from .columns import ColumnSource, ExternalColumn
+from .column_sources import ColumnSource, ExternalColumn
 from .cutting import check_chunk_sizes
+from .dataset_rows import DatasetRows
 from .dropping import mask_token, with_every_cell
 from .grids import cut_grid, gridded, indexed, needed
 from .loading import load
 from .restoring import Restoring
 from .roi import check_names, region_of
-from .rows import DatasetRows
 from .variables import coordinate_sources, variable_sources
 
 __all__ = ["assembly", "dataset"]

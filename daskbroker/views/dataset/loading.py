@@ -16,9 +16,9 @@ import numpy as np
 
 from ...core.chunks import ChunkPlan
 from ...core.settings import setting
-from .columns import ColumnSource, Constants, read_columns
+from .column_sources import ColumnSource, Constants, read_columns
+from .dataset_rows import DatasetRows
 from .row_block import RowBlock, planned_block
-from .rows import DatasetRows
 
 __all__ = ["INDEX_BYTES", "MOST_CHUNKS", "Loading", "load", "names_to_load"]
 

@@ -24,7 +24,7 @@ from ...core.errors import StoreDamaged
 from ...core.fields import shown_names
 from ...core.layouts import as_one_chunk
 from ...core.schema import to_pandas
-from .columns import ColumnSource
+from .column_sources import ColumnSource
 from .row_block import RowBlock
 from .savable import needs_form
 from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of

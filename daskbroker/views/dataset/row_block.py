@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...core.chunks import ChunkPlan, ChunkReader, chunk_label
-from .rows import RowsOfChunk, by_chunk, slice_if_consecutive
+from .dataset_rows import RowsOfChunk, by_chunk, slice_if_consecutive
 
 __all__ = ["ChunkRows", "RowBlock", "planned_block"]
 

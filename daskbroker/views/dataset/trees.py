@@ -10,8 +10,8 @@ import xarray as xr
 from ...assets.access import FileAccess
 from ...core.group_names import group_name
 from ...core.run_plan import RunPlan
-from ..options import ViewOptions
 from ..table.lazy_table import Runs
+from ..view_options import ViewOptions
 from .assembly import Assembly
 from .lazy_dataset import assembly
 from .loading import load

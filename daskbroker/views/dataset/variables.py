@@ -20,10 +20,10 @@ from ...core.external import is_stream_key
 from ...core.fields import Field
 from ...core.schema import TIME_DTYPE, TableColumn, constant_of, stored_kinds
 from ..table.lazy_table import Runs
-from .arrays import Cast, StoredArray, StructuredField, leaf_paths
+from .array_sources import Cast, StoredArray, StructuredField, leaf_paths
 from .attributes import plain_attr
-from .columns import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
-from .rows import DatasetRows
+from .column_sources import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
+from .dataset_rows import DatasetRows
 
 __all__ = [
     "Dimensions",

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...assets.filling.contents import CellContents, FilledBlock
-from ...assets.filling.events import fill_events, with_cells
+from ...assets.filling.event_filling import fill_events, with_cells
 from ...assets.filling.filling import Filling, Target
 from ...core.documents import Document
 from ...core.errors import FillError
@@ -57,8 +57,8 @@ def fill_chunks(
     Parameters
     ----------
     filling, descriptor, keys
-        As for :func:`~daskbroker.assets.filling.events.fill_events`, which also says what the
-        filled events hold.
+        As for :func:`~daskbroker.assets.filling.event_filling.fill_events`, which also says what
+        the filled events hold.
     chunks
         Chunks in order. Unless workers fill, each is exhausted before the next is requested.
     ahead

@@ -28,8 +28,8 @@ from ...core.layouts import EVENT, LAYOUTS, STREAM_DATUM, Layout
 from ...core.plan_builder import PlanBuilder
 from ...core.row_selection import take_rows
 from ...core.run_plan import RunPlan
-from ..options import ViewOptions
 from ..table import lazy_table
+from ..view_options import ViewOptions
 from .streaming import Uses, new_documents
 
 __all__ = ["Follower"]

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...assets.access import FileAccess
-from ...assets.filling.events import wanted_keys
+from ...assets.filling.event_filling import wanted_keys
 from ...assets.filling.filling import Filling
 from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkPlan, damaged
@@ -34,8 +34,8 @@ from ...core.frozen import FrozenDict, freeze
 from ...core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from ...core.run_plan import RunPlan, resources_of, stream_of
 from ..missing import check_fill_names
-from ..options import ViewOptions
-from ..rows import later_of
+from ..row_order import later_of
+from ..view_options import ViewOptions
 from .filled_ahead import EventChunk, fill_chunks
 from .prefetch import Prefetcher
 

@@ -19,7 +19,7 @@ from ...core.name_lists import listed
 from ...core.plan_builder import PlanBuilder, with_frames
 from ...core.run_plan import RunPlan, stream_of
 from ...core.validate import check_keys, document_label, prepare
-from ..options import ViewOptions
+from ..view_options import ViewOptions
 from .lazy_table import table
 
 __all__ = ["RunBuffer", "stream_to_table"]

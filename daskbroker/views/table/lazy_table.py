@@ -27,8 +27,8 @@ from ...core.schema import (
 )
 from ...core.settings import setting
 from ..frames_again import with_rows_for_frames
-from ..options import ViewOptions
-from ..rows import RowGroup, coalesce, cut_groups, group_rows
+from ..row_order import RowGroup, coalesce, cut_groups, group_rows
+from ..view_options import ViewOptions
 from .collection import DataFrame, concat, from_partitions
 from .partitions import Partitions, RowChoice
 from .reading import ChunkGroup, PartitionChunk, Payload, TableOptions, TableReader

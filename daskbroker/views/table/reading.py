@@ -25,7 +25,7 @@ from ...core.schema import (
     of_values,
     posix_to_datetime,
 )
-from ..rows import Duplicates, in_order, keep, later_counts
+from ..row_order import Duplicates, in_order, keep, later_counts
 from .partitions import RowChoice
 
 __all__ = ["ChunkGroup", "PartitionChunk", "Payload", "TableOptions", "TableReader"]

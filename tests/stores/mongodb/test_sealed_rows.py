@@ -9,7 +9,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import DuplicateUID
-from daskbroker.stores.mongodb import sealed_rows, writing
+from daskbroker.stores.mongodb import event_writer, sealed_rows
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.runs import page_of
 
@@ -94,7 +94,7 @@ def others(mongo_database):
 @pytest.fixture
 def late(monkeypatch):
     """What others have sealed is not looked up again, however long a test takes."""
-    monkeypatch.setattr(writing, "LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(event_writer, "LOOK_SECONDS", 600.0)
 
 
 def check(db, documents):
@@ -132,7 +132,7 @@ def test_a_different_event_under_the_uid_of_one_just_sealed_is_refused(mongo, ot
 def test_events_that_no_journal_holds_are_stored_once_by_several_processes(
     mongo, others, late, monkeypatch
 ):
-    monkeypatch.setattr(writing, "MAX_DOCUMENT_BYTES", 10)
+    monkeypatch.setattr(event_writer, "MAX_DOCUMENT_BYTES", 10)
     insert(mongo, RUN[:2])
     first, second = others(), others()
     first.do(insert, singly(EVENTS[:1]))
@@ -206,7 +206,7 @@ def test_who_comes_when_the_marks_are_gone_looks_again(mongo, others, raw, late,
     insert(mongo, RUN)
     others().do(seal)
     raw.event.delete_many({})
-    monkeypatch.setattr(writing, "MARK_SECONDS", 0.0)
+    monkeypatch.setattr(event_writer, "MARK_SECONDS", 0.0)
     insert(mongo, singly(EVENTS[:5]))
     assert raw.event.count_documents({}) == 0
     check(mongo, RUN)

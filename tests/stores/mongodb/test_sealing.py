@@ -177,9 +177,9 @@ def test_a_page_with_one_uid_twice_is_kept_once_or_refused_whole(mongo, rows):
 
 
 def test_events_sealed_by_another_process_are_known(mongo, run, mongo_database, monkeypatch):
-    from daskbroker.stores.mongodb import writing
+    from daskbroker.stores.mongodb import event_writer
 
-    monkeypatch.setattr(writing, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(event_writer, "LOOK_SECONDS", 0.0)
     with daskbroker.connect(mongo_database, mode="a", timezone="Europe/Berlin") as other:
         other.seal()
     for name, doc in run:

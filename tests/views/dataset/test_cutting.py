@@ -21,7 +21,7 @@ from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run, stream_run
 from daskbroker.testing.runs import RunBuilder
 from daskbroker.views.dataset.cutting import column_groups, even_cut
-from daskbroker.views.rows import RowGroup, coalesce, cut_groups
+from daskbroker.views.row_order import RowGroup, coalesce, cut_groups
 
 
 def group(low, high, stored, size=1000):

@@ -1,8 +1,8 @@
 """Read chunks of HDF5 datasets as bytes, so that several threads can decompress at the same time.
 
 HDF5 works for one thread at a time, decompression included. Here it is only asked once where the
-chunks lie; the rest is done by ``os.pread`` and :mod:`.filters`, which hold no lock. The result is
-the same.
+chunks lie; the rest is done by ``os.pread`` and :mod:`.chunk_filters`, which hold no lock. The
+result is the same.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ....core.errors import FillError
 from ....core.regular import Identity, identity, open_regular
 from ...regions import Axis, as_axis, put_region, shape_of, take_region
 from ..cores import divide
+from .chunk_filters import Damaged, Filters
 from .chunk_index import MOST_CHUNKS, ChunkIndex, StoredChunk, grid_of
-from .filters import Damaged, Filters
 
 __all__ = [
     "ChunkBytes",
@@ -83,8 +83,8 @@ class ChunkBytes:
     def of(cls, dataset: h5py.Dataset) -> ChunkBytes | None:
         """Build from an open dataset; None if its chunks cannot or need not be read this way.
 
-        They can if :class:`~.filters.Filters` can undo their filters, if they hold plain numbers,
-        and if they lie in one file that is not being written.
+        They can if :class:`~.chunk_filters.Filters` can undo their filters, if they hold plain
+        numbers, and if they lie in one file that is not being written.
         """
         filters = Filters.of(dataset)
         if filters is None or not is_plain(dataset) or not is_coded_to_its_edge(dataset):
@@ -106,7 +106,7 @@ class ChunkBytes:
         return opened_unchanged(self.path, self.state)
 
     def read_rows(self, file: int, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.rows.read_rows`.
+        """Read a region of some rows; see :func:`~.row_source.read_rows`.
 
         Parameters
         ----------

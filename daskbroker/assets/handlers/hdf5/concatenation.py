@@ -13,8 +13,8 @@ import numpy as np
 
 from ....core.regular import Identity
 from ...regions import Axis
-from ..rows import Located
-from .rows import RowSource
+from ..frame_rows import Located
+from .row_source import RowSource
 from .virtual import VirtualRows
 
 __all__ = ["ConcatenatedRows"]
@@ -67,7 +67,7 @@ class ConcatenatedRows:
         return self._dataset.stored(rows)
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.row_source.read_rows`."""
         source = self._rows if self._rows.is_as_mapped(rows) else self._dataset
         return source.read(rows, axes)
 

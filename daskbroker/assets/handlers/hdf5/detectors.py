@@ -14,9 +14,7 @@ from ....core.regular import Identity, identity
 from ...files.readable import ReadableRoots
 from ...regions import Roi, axes_of, shape_of
 from ..contract import Block, BlockHandler, Datums, FramesThere
-from ..gathering import gather
-from ..name_templates import check_percent, count_files
-from ..rows import (
+from ..frame_rows import (
     Located,
     OneFrame,
     Rows,
@@ -26,9 +24,11 @@ from ..rows import (
     read_events,
     whole_region,
 )
+from ..gathering import gather
+from ..name_templates import check_percent, count_files
 from ..stored_frames import CellFrames, NoReference, StoredRows
-from .files import open_file
 from .frames import AD_DATASET, AreaDetectorHDF5
+from .hdf5_files import open_file
 from .open_datasets import OpenDatasets
 
 __all__ = [

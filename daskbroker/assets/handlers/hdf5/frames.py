@@ -11,11 +11,11 @@ from ....core.errors import FillError
 from ....core.name_lists import listed
 from ...regions import Roi, axes_of
 from ..contract import Block, BlockHandler, Datums, FramesThere
-from ..rows import OneFrame, Rows, locate_events, read_events, whole_region
+from ..frame_rows import OneFrame, Rows, locate_events, read_events, whole_region
 from ..stored_frames import CellFrames
 from ..stream_rows import StreamRows
 from .open_datasets import HDF5Rows, OpenDatasets
-from .rows import dtype_as_read
+from .row_source import dtype_as_read
 
 __all__ = ["AreaDetectorHDF5", "AreaDetectorHDF5SWMR", "FrameHDF5", "StreamHDF5"]
 

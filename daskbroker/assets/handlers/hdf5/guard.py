@@ -22,8 +22,7 @@ import numpy as np
 
 from ....core.errors import FillError
 from ...regions import Axis
-from .chunk_index import MOST_CHUNKS, ChunkIndex, grid_of
-from .filters import (
+from .chunk_filters import (
     BITSHUFFLE,
     BLOSC,
     BZIP2,
@@ -37,6 +36,7 @@ from .filters import (
     is_packing,
     undo,
 )
+from .chunk_index import MOST_CHUNKS, ChunkIndex, grid_of
 
 __all__ = ["ChunkGuard"]
 

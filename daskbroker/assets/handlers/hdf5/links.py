@@ -17,7 +17,7 @@ from h5py import h5d, h5g, h5l, h5o
 
 from ....core.errors import FillError, FrameMissing
 from ...files.readable import ReadableRoots
-from .files import offer, open_file
+from .hdf5_files import offer, open_file
 
 __all__ = ["LinkedFile", "LinkedFiles"]
 
@@ -54,7 +54,7 @@ class LinkedFiles:
     Parameters
     ----------
     path, swmr
-        Path of the first file, and mode of all; see :func:`~.files.open_file`.
+        Path of the first file, and mode of all; see :func:`~.hdf5_files.open_file`.
     readable
         Folders below which every file must be.
     """

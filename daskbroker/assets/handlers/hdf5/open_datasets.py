@@ -13,9 +13,9 @@ from ....core.errors import FillError
 from ....core.regular import Identity, identity
 from ...files.readable import ANYWHERE, ReadableRoots
 from .concatenation import ConcatenatedRows
-from .files import open_dataset, open_file
+from .hdf5_files import open_dataset, open_file
 from .links import LinkedFile, LinkedFiles
-from .rows import RowSource
+from .row_source import RowSource
 from .virtual import VirtualRows
 
 __all__ = ["HDF5Rows", "OpenDatasets"]

@@ -11,8 +11,7 @@ from h5py import h5d, h5p
 from ....core.regular import identity
 from ..stored_frames import Codec, NoReference, StoredRows
 from .chunk_bytes import is_coded_to_its_edge, is_plain, is_written
-from .chunk_index import chunk_table
-from .filters import (
+from .chunk_filters import (
     BITSHUFFLE,
     BLOSC,
     BZIP2,
@@ -25,6 +24,7 @@ from .filters import (
     ZSTD,
     ZSTD_INSIDE,
 )
+from .chunk_index import chunk_table
 
 __all__ = ["stored_rows"]
 

@@ -21,7 +21,7 @@ from h5py import h5s
 from ....core.errors import FillError
 from ....core.regular import Identity, identity
 from ...regions import Axis, as_axis, put_region, shape_of
-from ..rows import Located, Rows
+from ..frame_rows import Located, Rows
 from ..stored_frames import NoReference, StoredRows
 from .links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
 from .selections import Selected, Unlimited, meet, paired, selected
@@ -222,7 +222,7 @@ class VirtualRows:
     # -- reading -----------------------------------------------------------------------------
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.rows.read_rows`.
+        """Read a region of some rows; see :func:`~.row_source.read_rows`.
 
         Places that are not mapped get the fill value.
 

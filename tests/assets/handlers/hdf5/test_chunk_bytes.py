@@ -13,9 +13,9 @@ from dask import config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daskbroker.assets.handlers.hdf5 import filters as hdf5_filters
+from daskbroker.assets.handlers.hdf5 import chunk_filters
 from daskbroker.assets.handlers.hdf5.chunk_bytes import ChunkBytes
-from daskbroker.assets.handlers.hdf5.rows import RowSource, read_rows
+from daskbroker.assets.handlers.hdf5.row_source import RowSource, read_rows
 from daskbroker.assets.regions import axes_of
 from daskbroker.core.errors import FillError
 from daskbroker.testing.files import frames, write_hdf5
@@ -60,9 +60,9 @@ def name(request, monkeypatch):
     """Of a filter; bitshuffle is undone in two ways, as dectris-compression may not be there."""
     name, way = request.param
     if way == "hdf5plugin":
-        monkeypatch.setattr(hdf5_filters, "_dectris", lambda: None)
+        monkeypatch.setattr(chunk_filters, "_dectris", lambda: None)
     else:
-        assert hdf5_filters._dectris() is not None
+        assert chunk_filters._dectris() is not None
     return name
 
 
@@ -244,6 +244,6 @@ def test_the_way_is_taken_where_it_applies(tmp_path, monkeypatch):
     path = write_hdf5(tmp_path / "f.h5", frames(5), compression="gzip", shuffle=True)
     with h5py.File(path) as file:
         source = RowSource(file[DATASET])
-        monkeypatch.setattr("daskbroker.assets.handlers.hdf5.rows._read_span", None)
+        monkeypatch.setattr("daskbroker.assets.handlers.hdf5.row_source._read_span", None)
         got = source.read(np.array([4, 0]), axes_of((slice(2), 3), (6, 8)))
     np.testing.assert_array_equal(got, frames(5)[[4, 0], :2, 3])

@@ -42,7 +42,7 @@ def master(folder, dtype=DATA.dtype, frame=DATA.shape[1:], step=1, **options):
 @pytest.fixture
 def past_hdf5(monkeypatch):
     """Fails where HDF5 itself reads values."""
-    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.rows._read_span", None)
+    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.row_source._read_span", None)
 
 
 def points(*numbers):

@@ -18,7 +18,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from daskbroker.assets.handlers.hdf5 import filters as hdf5_filters
+from daskbroker.assets.handlers.hdf5 import chunk_filters
 from daskbroker.assets.handlers.hdf5.chunk_bytes import ChunkBytes
 from daskbroker.core.errors import FillError
 
@@ -91,7 +91,7 @@ def write(path, options):
 def read_all(name, way, folder):
     """How many chunks gave an error, and how many pixels; none may do anything else."""
     if way == "hdf5plugin":
-        hdf5_filters._dectris = lambda: None
+        chunk_filters._dectris = lambda: None
     path = Path(folder) / f"{name}.h5"
     pixels = write(path, FILTERS[name])
     axes = tuple(map(range, SHAPE))

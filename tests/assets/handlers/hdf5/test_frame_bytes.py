@@ -6,7 +6,7 @@ import pytest
 from dask import config
 
 from daskbroker.assets.handlers.hdf5.frame_bytes import PIECE, FrameBytes
-from daskbroker.assets.handlers.hdf5.rows import RowSource
+from daskbroker.assets.handlers.hdf5.row_source import RowSource
 from daskbroker.assets.regions import axes_of
 from daskbroker.core.errors import FillError
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
@@ -25,7 +25,7 @@ LAYOUTS = {
 @pytest.fixture
 def only_bytes(monkeypatch):
     """HDF5 must not read values."""
-    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.rows._read_span", None)
+    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.row_source._read_span", None)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.assets.handlers import Datums
-from daskbroker.assets.handlers.hdf5.rows import read_rows
+from daskbroker.assets.handlers.hdf5.row_source import read_rows
 from daskbroker.assets.regions import axes_of
 from daskbroker.core.errors import FillError
 from daskbroker.testing.files import frames, write_hdf5
@@ -101,8 +101,8 @@ def test_rows_across_gaps_small_and_large(tmp_path_factory, gap, rows, roi):
         dataset = file.create_dataset("d", data=data)
         rows = np.array(rows, dtype=np.int64)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("daskbroker.assets.handlers.hdf5.rows.GAP", gap)
-            patch.setattr("daskbroker.assets.handlers.hdf5.rows.MAX_READ_BYTES", 10 * gap)
+            patch.setattr("daskbroker.assets.handlers.hdf5.row_source.GAP", gap)
+            patch.setattr("daskbroker.assets.handlers.hdf5.row_source.MAX_READ_BYTES", 10 * gap)
             got = read_rows(dataset, rows, axes_of(roi, (7,)))
     np.testing.assert_array_equal(got, outer(data[rows], roi))
 

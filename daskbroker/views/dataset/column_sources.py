@@ -25,8 +25,8 @@ from ...assets.regions import Region, shape_of, take_roi, within
 from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.schema import TIME_DTYPE, constant, to_pandas
+from .dataset_rows import DatasetRows, RowsOfChunk, by_chunk
 from .row_block import ChunkRows, RowBlock, planned_block
-from .rows import DatasetRows, RowsOfChunk, by_chunk
 
 __all__ = [
     "BlockColumn",

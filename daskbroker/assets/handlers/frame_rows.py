@@ -65,7 +65,7 @@ class Rows(Protocol):
         """Return the bytes of the files that hold ``rows``, or all rows if None; None: unknown."""
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.row_source.read_rows`."""
 
     def refresh(self) -> None:
         """Update the shape with the rows that a writer added."""
@@ -99,7 +99,7 @@ class ArrayRows:
         return self._stored
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.row_source.read_rows`."""
         region = take_region(self._array, (rows, *axes))
         return np.array(region, self.dtype.newbyteorder("="))
 
@@ -150,7 +150,7 @@ class OneFrame:
         return self._frame.stored()
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.row_source.read_rows`."""
         lines = np.atleast_1d(np.asarray(axes[0], np.int64))
         frame = self._frame.read(lines, axes[1:])
         frame = frame[0] if isinstance(axes[0], int) else frame

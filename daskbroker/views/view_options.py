@@ -16,7 +16,7 @@ from ..core.external import external_keys
 from ..core.fields import check_metadata, select
 from ..core.run_plan import RunPlan
 from .missing import check_asked, check_fill_names, with_rules
-from .rows import Duplicates
+from .row_order import Duplicates
 
 if TYPE_CHECKING:
     from ..assets.access import FileAccess, Handlers, Overrides

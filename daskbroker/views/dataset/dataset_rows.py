@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from ...core.chunks import ChunkPlan
-from ..rows import Duplicates, RowGroup, group_rows, keep, later_counts, seq_and_times
+from ..row_order import Duplicates, RowGroup, group_rows, keep, later_counts, seq_and_times
 
 __all__ = ["DatasetRows", "RowsOfChunk", "by_chunk", "slice_if_consecutive"]
 

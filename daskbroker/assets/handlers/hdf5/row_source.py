@@ -15,7 +15,7 @@ from h5py import h5d, h5f, h5i, h5p
 
 from ....core.regular import identity
 from ...regions import Axis, compose, shape_of, take_region
-from ..rows import Located, one_dataset
+from ..frame_rows import Located, one_dataset
 from .chunk_bytes import ChunkBytes
 from .frame_bytes import FrameBytes, are_worth
 from .guard import ChunkGuard

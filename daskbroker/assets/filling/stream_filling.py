@@ -9,7 +9,7 @@ from typing import Any
 from ...core.errors import BadDocument, FillError, UnknownReference
 from ...core.filled import as_document
 from ...core.validate import check_is_mapping, document_label
-from .events import events_in_block, fill_events, fill_page, wanted_keys
+from .event_filling import events_in_block, fill_events, fill_page, wanted_keys
 from .filling import Filling, Target
 
 __all__ = ["fill_stream"]

@@ -11,8 +11,8 @@ from ...assets.access import FileAccess
 from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...core.errors import FillError
 from ...core.run_plan import RunPlan
-from ..options import ViewOptions
 from ..table.lazy_table import Runs
+from ..view_options import ViewOptions
 from .lazy_dataset import assembly
 from .loading import load
 from .row_block import planned_block

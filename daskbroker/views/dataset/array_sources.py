@@ -16,7 +16,7 @@ from ...core.layouts import as_one_chunk
 from ...core.layouts import cells as cells_of
 from ...core.schema import object_cells
 from ...core.structured import structured_cell
-from .columns import ColumnSource
+from .column_sources import ColumnSource
 from .row_block import ChunkRows, RowBlock
 
 __all__ = ["Cast", "StoredArray", "StructuredField", "leaf_dtype", "leaf_paths"]

@@ -13,8 +13,8 @@ from .. import header as today
 from .. import results as found
 from ..core.clock import seconds_of
 from ..core.documents import ALL, StreamName
-from .datasets import stream_dataset
-from .documents import hooked
+from .stream_datasets import stream_dataset
+from .v1_documents import hooked
 
 if TYPE_CHECKING:
     import xarray as xr
