@@ -1,4 +1,4 @@
-"""The journeys of docs/architecture.md name files and functions that are there."""
+"""The journeys of docs/architecture.md name files and functions that are there; rooms and names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import operator
 import re
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,31 @@ def test_the_picture_has_the_floors_and_rooms_that_there_are():
     for floor in ("views", "assets"):
         folders = (ROOT / "daskbroker" / floor).glob("*/__init__.py")
         assert not {init.parent.name for init in folders} - said
+
+
+PACKAGE = ROOT / "daskbroker"
+SHARED = {
+    "the same part of two stores, and what is built on it": (
+        "backup", "checking", "contract", "database", "events", "headers", "journal", "opening",
+        "peeks", "planning", "reader", "sealing",
+    ),
+    "the same noun in another interface: a command, Tiled's tree, a format, databroker's": (
+        "arrays", "datasets", "documents", "from_documents", "plots", "queries", "runs", "tables",
+    ),
+    "the same rule, and the conformance tests of it": (
+        "bad_runs", "filling", "frames_again", "interrupts", "missing",
+    ),
+}  # fmt: skip
+"""Names of files that rooms share for one concept."""
+
+
+def test_a_file_name_of_two_rooms_is_one_concept():
+    """A file of another concept has a name of its own, by which it is found."""
+    rooms = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        if not path.stem.startswith("__"):
+            rooms[path.stem].add(path.parent.relative_to(PACKAGE).as_posix())
+    shared = {name for names in SHARED.values() for name in names}
+    assert {name: places for name, places in rooms.items() if len(places) > 1} == {
+        name: rooms[name] for name in sorted(shared)
+    }

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from .codec import block, decode
-from .column_kinds import MISSING, Kind, field_kind
+from .column_kinds import MISSING, ColumnKind, field_kind
 from .errors import StoreDamaged
 from .leaves import WIDE, common_leaf
 
@@ -70,7 +70,7 @@ def with_gaps(dtype: np.dtype) -> np.dtype:
     return dtype if dtype.kind == "f" else OBJECT
 
 
-def array_form(kinds: Iterable[Kind | None]) -> ArrayForm | None:
+def array_form(kinds: Iterable[ColumnKind | None]) -> ArrayForm | None:
     """Return the common form of the cells of all chunks, or None if they are not all arrays.
 
     Parameters
@@ -94,7 +94,7 @@ def array_form(kinds: Iterable[Kind | None]) -> ArrayForm | None:
     return ArrayForm(leaf, None, gaps) if leaf else None
 
 
-def rows_form(kinds: Iterable[Kind | None]) -> ArrayForm:
+def rows_form(kinds: Iterable[ColumnKind | None]) -> ArrayForm:
     """Return the form of structured cells; the fields count as one more dimension."""
     kinds = list(kinds)
     gaps = any(kind is None or kind.nulls for kind in kinds)
@@ -103,7 +103,7 @@ def rows_form(kinds: Iterable[Kind | None]) -> ArrayForm:
     return ArrayForm("", shape if prod(shape) and shape else None, gaps)
 
 
-def _holds_arrays(kind: Kind) -> bool:
+def _holds_arrays(kind: ColumnKind) -> bool:
     return kind.name in ("array", "list") or (
         kind.name == "json" and bool(kind.shape or kind.dtype)
     )
@@ -154,7 +154,9 @@ def array_block(
         raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
 
 
-def _of_block(column: pa.Array, kind: Kind, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _of_block(
+    column: pa.Array, kind: ColumnKind, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
     values = block(column, kind).reshape(shape)
     valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
     if valid is None:

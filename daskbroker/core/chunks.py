@@ -21,7 +21,7 @@ from .bad_runs import BadRun
 from .checksum import with_checksum, without_checksum
 from .chunk_statistics import Statistics
 from .codec import encode
-from .column_kinds import Kind, field_kind
+from .column_kinds import ColumnKind, field_kind
 from .documents import Document
 from .errors import StoreDamaged
 from .layouts import assemble
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-def column_kinds(table: pa.Table) -> dict[str, Kind]:
+def column_kinds(table: pa.Table) -> dict[str, ColumnKind]:
     """Return the kind of each column of a chunk, for the manifest."""
     return {arrow_field.name: field_kind(arrow_field)[0] for arrow_field in table.schema}
 
@@ -202,7 +202,7 @@ class Chunk:
 
     key: Any
     descriptor: Document
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, ColumnKind]
     first: int
     rows: int
     bytes: int
@@ -229,7 +229,7 @@ class ChunkPlan:
     descriptors
         Every descriptor of the planned streams, including those without events.
     schemas
-        The different sets of columns that occur, ``{physical name: Kind}``.
+        The different sets of columns that occur, ``{physical name: ColumnKind}``.
     records
         One record of :data:`CHUNK_RECORD` per chunk; ``descriptor`` and ``schema`` are
         indices into the two tuples above.
@@ -243,7 +243,7 @@ class ChunkPlan:
 
     reader: ChunkReader
     descriptors: tuple[Document, ...]
-    schemas: tuple[Mapping[str, Kind], ...]
+    schemas: tuple[Mapping[str, ColumnKind], ...]
     records: np.ndarray
     keys: tuple[Any, ...]
     store: str

@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .column_kinds import JSON_KINDS, MISSING, NOTES, Column, Kind, Missing, field_kind
+from .column_kinds import JSON_KINDS, MISSING, NOTES, Column, ColumnKind, Missing, field_kind
 from .documents import plain
 from .dtypes import fields_dtype, fields_text
 from .errors import StoreDamaged
@@ -120,14 +120,14 @@ def _encode_solid(
     """Encode cells of which none is null; return None if only JSON can hold them."""
     if not types:
         count = 0 if valid is None else len(valid)
-        return Column(pa.nulls(count), Kind("null", count > 0), notes)
+        return Column(pa.nulls(count), ColumnKind("null", count > 0), notes)
     if types <= {*LISTS, np.ndarray}:
         return _encode_arrays(solid, types, valid, notes)
     leaves = _leaves(solid, types, notes)
     if leaves is None:
         return None
     name, array = leaves
-    return Column(_spread(array, valid), Kind(name, valid is not None), notes)
+    return Column(_spread(array, valid), ColumnKind(name, valid is not None), notes)
 
 
 def _leaves(
@@ -248,7 +248,7 @@ def _encode_block(block: np.ndarray, valid: np.ndarray | None, notes: dict[str, 
     # There are no leaves from which the dtype could be restored; JSON keeps the shape.
     if block.size == 0:
         return _encode_json(block.tolist(), CellForm("none", shape), nulls=False)
-    kind = Kind("array", valid is not None, leaf_of_array(block), shape)
+    kind = ColumnKind("array", valid is not None, leaf_of_array(block), shape)
     # Fixed-size lists have storage below null cells, too.
     if valid is not None:
         full = np.zeros((len(valid), *shape), block.dtype)
@@ -260,19 +260,19 @@ def _encode_block(block: np.ndarray, valid: np.ndarray | None, notes: dict[str, 
 def _encode_flat_block(block: np.ndarray, notes: dict[str, str]) -> Column:
     """Encode a one-dimensional numeric array: one scalar a row."""
     if block.dtype.kind == "b":
-        return Column(pa.array(block), Kind("bool"), notes)
+        return Column(pa.array(block), ColumnKind("bool"), notes)
     if block.dtype.kind == "f":
-        return Column(pa.array(block.astype(np.float64)), Kind("float"), notes)
+        return Column(pa.array(block.astype(np.float64)), ColumnKind("float"), notes)
     if len(block) == 0:
-        return Column(pa.array(block.astype(np.int64)), Kind("int"), notes)
+        return Column(pa.array(block.astype(np.int64)), ColumnKind("int"), notes)
     low, high = int(block.min()), int(block.max())
     if high >= 2**63:
         # The kind must not depend on where chunks are cut, see `_integers`.
         if low < 2**63:
             return _encode_json(block.tolist(), UNKNOWN, nulls=False)
-        return Column(pa.array(block.astype(np.uint64)), Kind("uint"), notes)
+        return Column(pa.array(block.astype(np.uint64)), ColumnKind("uint"), notes)
     name = "int" if low >= -EXACT_INTEGER and high <= EXACT_INTEGER else "long"
-    return Column(pa.array(block.astype(np.int64)), Kind(name), notes)
+    return Column(pa.array(block.astype(np.int64)), ColumnKind(name), notes)
 
 
 def _encode_text_block(
@@ -282,7 +282,7 @@ def _encode_text_block(
     if valid is not None:
         size = int(np.prod(shape))
         flat = _spread(flat, np.repeat(valid, size))
-    kind = Kind("array", valid is not None, "<U", shape)
+    kind = ColumnKind("array", valid is not None, "<U", shape)
     return Column(_nest(flat, shape, valid), kind, notes)
 
 
@@ -314,19 +314,21 @@ def _encode_ragged(
         array = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, mask=mask)
     else:
         array = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat, mask=mask)
-    return Column(array, Kind("list", valid is not None, dtype), notes)
+    return Column(array, ColumnKind("list", valid is not None, dtype), notes)
 
 
 def _encode_json(values: Sequence[Any], form: CellForm, *, nulls: bool) -> Column:
     column = text_column([None if v is MISSING else marked_json(v) for v in values])
-    return replace(column, kind=Kind("json", nulls, *form))
+    return replace(column, kind=ColumnKind("json", nulls, *form))
 
 
 def text_column(texts: Sequence[str | None]) -> Column:
     """Return the column of texts of :func:`~.json_text.marked_json`, None for a missing cell."""
     array = pa.array(texts, pa.string())
     marked = any(text is not None and has_marks(text) for text in texts)
-    return Column(array, Kind("json", array.null_count > 0), {"marked": "all"} if marked else {})
+    return Column(
+        array, ColumnKind("json", array.null_count > 0), {"marked": "all"} if marked else {}
+    )
 
 
 def text_reader(notes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -342,10 +344,10 @@ def _encode_rows(values: Sequence[Any]) -> Column:
     others = any(v is not None and v is not MISSING and not has_fields(v) for v in values)
     common = None if others else common_of(value.dtype for value in found)
     if common is None:
-        return replace(column, kind=Kind("rows", nulls))
+        return replace(column, kind=ColumnKind("rows", nulls))
     shapes = {(*value.shape, len(common.names or ())) for value in found}
     shape = shapes.pop() if len(shapes) == 1 else ()
-    return replace(column, kind=Kind("rows", nulls, fields_text(common), shape))
+    return replace(column, kind=ColumnKind("rows", nulls, fields_text(common), shape))
 
 
 def _cell_of_rows(value: Any) -> Any:
@@ -437,7 +439,7 @@ def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
     return cells
 
 
-def _decode_cells(array: pa.Array, kind: Kind, notes: Mapping[str, str]) -> list[Any]:
+def _decode_cells(array: pa.Array, kind: ColumnKind, notes: Mapping[str, str]) -> list[Any]:
     if kind.name in ("null", "str", "list") or kind.dtype == "<U":
         return array.to_pylist()  # type: ignore[no-any-return]
     valid = array.is_valid().to_numpy(zero_copy_only=False) if kind.nulls else None
@@ -455,7 +457,7 @@ def _decode_cells(array: pa.Array, kind: Kind, notes: Mapping[str, str]) -> list
     return cells  # type: ignore[no-any-return]
 
 
-def block(array: pa.Array, kind: Kind) -> np.ndarray:
+def block(array: pa.Array, kind: ColumnKind) -> np.ndarray:
     """Return a numeric ``array`` column as one NumPy array of shape ``(rows, *kind.shape)``.
 
     It is a view if Arrow's buffer allows that. Null rows hold zeros.

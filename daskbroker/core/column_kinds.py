@@ -20,7 +20,7 @@ __all__ = [
     "NOTES",
     "SHORT",
     "Column",
-    "Kind",
+    "ColumnKind",
     "Missing",
     "exact_alone",
     "field_kind",
@@ -51,7 +51,7 @@ MISSING = Missing()
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ColumnKind:
     """Type of the cells of a column; enough to plan with, without reading the column.
 
     Attributes
@@ -79,7 +79,7 @@ class Kind:
         return [self.name, int(self.nulls), self.dtype, list(self.shape)]
 
     @classmethod
-    def from_list(cls, values: Sequence[Any]) -> Kind:
+    def from_list(cls, values: Sequence[Any]) -> ColumnKind:
         """Return the kind of which :meth:`to_list` made these values.
 
         Raises
@@ -101,7 +101,7 @@ class Column:
     """An encoded column: the array, its kind, and the notes needed to restore it exactly."""
 
     array: pa.Array
-    kind: Kind
+    kind: ColumnKind
     notes: dict[str, str] = field(default_factory=dict)
 
     def arrow_field(self, name: str) -> pa.Field:
@@ -115,17 +115,19 @@ def _field(name: str, arrow_type: pa.DataType, note: bytes) -> pa.Field:
     return pa.field(name, arrow_type, metadata={b"daskbroker": note})
 
 
-def _noted(kind: Kind, notes: Mapping[str, str]) -> bytes:
+def _noted(kind: ColumnKind, notes: Mapping[str, str]) -> bytes:
     return json.dumps({"kind": kind.to_list(), **notes}, separators=(",", ":")).encode()
 
 
 @lru_cache(maxsize=4096)
-def _noted_kind(kind: Kind) -> bytes:
+def _noted_kind(kind: ColumnKind) -> bytes:
     return _noted(kind, {})
 
 
-def listed_kinds(columns: Mapping[str, Sequence[Any]]) -> dict[str, Kind]:
-    """Return the kinds of a chunk's columns from the lists in its manifest (:meth:`Kind.to_list`).
+def listed_kinds(columns: Mapping[str, Sequence[Any]]) -> dict[str, ColumnKind]:
+    """Return the kinds of a chunk's columns from the lists in its manifest.
+
+    :meth:`ColumnKind.to_list` has made these lists.
 
     Raises
     ------
@@ -135,13 +137,13 @@ def listed_kinds(columns: Mapping[str, Sequence[Any]]) -> dict[str, Kind]:
     kinds = {}
     for name, values in columns.items():
         try:
-            kinds[name] = Kind.from_list(values)
+            kinds[name] = ColumnKind.from_list(values)
         except StoreVersion as error:
             raise StoreVersion(f"column {name!r} of a chunk: {error}") from None
     return kinds
 
 
-def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
+def field_kind(arrow_field: pa.Field) -> tuple[ColumnKind, Mapping[str, str]]:
     """Return the kind and the notes in a field's metadata.
 
     Raises
@@ -160,9 +162,9 @@ def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
         raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
 
 
-def _parsed(note: bytes) -> tuple[Kind, Mapping[str, str]]:
+def _parsed(note: bytes) -> tuple[ColumnKind, Mapping[str, str]]:
     notes = json.loads(note)
-    kind = Kind.from_list(notes.pop("kind"))
+    kind = ColumnKind.from_list(notes.pop("kind"))
     if not notes.keys() <= NOTES:
         raise StoreVersion(
             f"it has notes ({listed(sorted(notes.keys() - NOTES))}) that this daskbroker does "

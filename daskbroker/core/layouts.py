@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from .codec import block, decode, encode, text_column, text_reader
-from .column_kinds import JSON_KINDS, MISSING, Column, Kind, exact_alone, field_kind
+from .column_kinds import JSON_KINDS, MISSING, Column, ColumnKind, exact_alone, field_kind
 from .documents import Document, frozen_document, plain
 from .frozen import ArrayList, FrozenDict, freeze, freeze_lists, frozen_array
 from .json_text import marked_json
@@ -198,7 +198,7 @@ def encode_page(layout: Layout, page: Mapping[str, Any], metadata: Mapping[str, 
             columns[key] = _texts(rows)
         else:
             (text,) = _texts([page.get(key, MISSING)]).array
-            columns[key] = Column(pa.repeat(text, count), Kind("json", not text.is_valid))
+            columns[key] = Column(pa.repeat(text, count), ColumnKind("json", not text.is_valid))
     for key, prefix in layout.mappings:
         for name, values in page[key].items():
             columns[prefix + name] = encode(values)
@@ -269,7 +269,7 @@ def _extra(layout: Layout, doc: Mapping[str, Any]) -> Any:
 def _texts(values: Sequence[Any]) -> Column:
     """Return the column of the values' JSON texts; each of the few different ones is made once."""
     if values[0] is MISSING and all(value is MISSING for value in values):
-        return Column(pa.nulls(len(values), pa.string()), Kind("json", True))
+        return Column(pa.nulls(len(values), pa.string()), ColumnKind("json", True))
     known: dict[str, str] = {}
     texts: list[str | None] = []
     for value in values:
@@ -385,7 +385,7 @@ def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
 
 
 def _frozen_cells(
-    table: pa.Table, name: str, kind: Kind, notes: Mapping[str, str]
+    table: pa.Table, name: str, kind: ColumnKind, notes: Mapping[str, str]
 ) -> Iterable[Any]:
     # Numbers of one shape come as one block, without an object for each leaf.
     if kind.name == "array" and kind.dtype != "<U" and not kind.nulls and "missing" not in notes:

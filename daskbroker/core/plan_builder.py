@@ -12,7 +12,7 @@ import pyarrow as pa
 from .bad_runs import BadRun
 from .chunk_statistics import Statistics, of_frames, statistics
 from .chunks import CHUNK_RECORD, ChunkPlan, ChunkReader, column_kinds, ranges_table, to_ipc
-from .column_kinds import Kind, listed_kinds
+from .column_kinds import ColumnKind, listed_kinds
 from .documents import Document
 from .external import stream_keys
 from .layouts import EVENT, Layout
@@ -55,13 +55,13 @@ class PlanBuilder:
         self._layout = layout
         self._store = store
         self._descriptors = tuple(descriptors)
-        self._schemas: list[Mapping[str, Kind]] = []
+        self._schemas: list[Mapping[str, ColumnKind]] = []
         self._described: dict[str, int] = {}
         self._records: list[tuple[Any, ...]] = []
         self._keys: list[Any] = []
         self._bad: dict[str, BadRun] = {}
 
-    def add_schema(self, kinds: Mapping[str, Kind]) -> int:
+    def add_schema(self, kinds: Mapping[str, ColumnKind]) -> int:
         """Add a set of columns that chunks have; return its number for :meth:`add_chunk`."""
         self._schemas.append(kinds)
         return len(self._schemas) - 1

@@ -20,7 +20,7 @@ from .arrays import ArrayForm, array_form, rows_form
 from .chunks import ChunkPlan
 from .clock import EARLIEST_SECONDS, LATEST_SECONDS
 from .codec import block, decode
-from .column_kinds import MISSING, Kind, field_kind
+from .column_kinds import MISSING, ColumnKind, field_kind
 from .documents import is_unicode, plain
 from .dtypes import fields_dtype
 from .field_rows import common_of
@@ -149,13 +149,13 @@ def constant_of(
     return value
 
 
-def stored_kinds(plan: ChunkPlan, physical: str) -> list[Kind | None]:
+def stored_kinds(plan: ChunkPlan, physical: str) -> list[ColumnKind | None]:
     """Return the different kinds of a column in a plan's chunks; None for chunks without it."""
     used = np.unique(plan.records["schema"])
     return [plan.schemas[position].get(physical) for position in used.tolist()]
 
 
-def stored_fields(kinds: Sequence[Kind | None]) -> np.dtype | None:
+def stored_fields(kinds: Sequence[ColumnKind | None]) -> np.dtype | None:
     """Return the dtype of fields that holds all cells, or None if some are not structured."""
     found = [kind for kind in kinds if kind is not None and kind.name != "null"]
     # One chunk with other cells is enough: then no dtype of fields holds all.
@@ -165,7 +165,9 @@ def stored_fields(kinds: Sequence[Kind | None]) -> np.dtype | None:
 
 
 def _declared_fields(
-    claims: Sequence[Mapping[str, Any]], kinds: Sequence[Kind | None], arrays: ArrayForm | None
+    claims: Sequence[Mapping[str, Any]],
+    kinds: Sequence[ColumnKind | None],
+    arrays: ArrayForm | None,
 ) -> np.dtype | None:
     """Return the declared dtype of fields, or None if the cells cannot be rows of as many."""
     fields = fields_of(claims)
@@ -177,7 +179,7 @@ def _declared_fields(
     return fields if shape is None or shape[-1] == len(fields.names or ()) else None
 
 
-def unify(kinds: Iterable[Kind | None], claim: str) -> str:
+def unify(kinds: Iterable[ColumnKind | None], claim: str) -> str:
     """Return the name of one pandas dtype for the column of all chunks.
 
     It is ``object`` for integers that a float cannot hold beside floats, and for types that have
@@ -331,7 +333,7 @@ def _nullable(array: pa.Array, dtype: str) -> Any:
     return pd.arrays.IntegerArray(values.astype(dtype.lower()), ~valid)
 
 
-def _objects(array: pa.Array, arrow_field: pa.Field, kind: Kind) -> np.ndarray:
+def _objects(array: pa.Array, arrow_field: pa.Field, kind: ColumnKind) -> np.ndarray:
     out = np.empty(len(array), dtype=object)
     if kind.name == "array" and kind.dtype != "<U":
         rows: Iterable[Any] = block(array, kind)

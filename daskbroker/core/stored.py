@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .column_kinds import KINDS, Kind, field_kind
+from .column_kinds import KINDS, ColumnKind, field_kind
 from .errors import BadDocument, StoreDamaged
 from .layouts import EVENT, STREAM_DATUM, Layout, encode_page, encode_rows
 from .validate import check_page, check_row
@@ -191,7 +191,7 @@ def _encoded(layout: Layout, encode: Callable[[], pa.Table], check: Callable[[],
     raise StoreDamaged(f"some {layout.kind}s are malformed: {failure}") from failure
 
 
-def check_column(name: str, kind: Kind) -> None:
+def check_column(name: str, kind: ColumnKind) -> None:
     """Check a column of events that was read without the others.
 
     Raises

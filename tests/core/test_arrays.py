@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from daskbroker.core.arrays import ArrayForm, array_block, array_form, with_gaps
 from daskbroker.core.codec import encode
-from daskbroker.core.column_kinds import MISSING, Kind
+from daskbroker.core.column_kinds import MISSING, ColumnKind
 from daskbroker.core.errors import StoreDamaged
 from daskbroker.core.leaves import common_leaf, leaf_of_array, leaf_of_values
 from daskbroker.core.schema import object_cells, unify
@@ -100,7 +100,7 @@ def test_leaf_types_of_arrays(values, leaf):
 
 
 def arrays(leaf, *shape, nulls=False, name="array"):
-    return Kind(name, nulls, leaf, shape)
+    return ColumnKind(name, nulls, leaf, shape)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ def arrays(leaf, *shape, nulls=False, name="array"):
         ([arrays("<i4", 2, nulls=True)], ArrayForm("<i4", (2,), True), "f8"),
         ([arrays("<i8", 2)], ArrayForm("<i8", (2,), False), "i8"),
         ([arrays("<i8", 2, nulls=True)], ArrayForm("<i8", (2,), True), "O"),
-        ([arrays("|b1", 2), Kind("null", True)], ArrayForm("|b1", (2,), True), "O"),
+        ([arrays("|b1", 2), ColumnKind("null", True)], ArrayForm("|b1", (2,), True), "O"),
         ([arrays("null", 2, name="json")], ArrayForm("null", (2,), False), "f8"),
         ([arrays("", 2, name="json")], ArrayForm("", (2,), False), "O"),
         ([arrays("i8", 2), arrays("i8", 3)], ArrayForm("i8", None, False), "i8"),
-        ([arrays("i8", 2), Kind("list", False, "<f8")], ArrayForm("<f8", None, False), "f8"),
+        ([arrays("i8", 2), ColumnKind("list", False, "<f8")], ArrayForm("<f8", None, False), "f8"),
         ([arrays("none", 0, name="json")], ArrayForm("none", None, False), "f8"),
     ],
     ids=repr,
@@ -130,13 +130,13 @@ def test_forms_of_columns(kinds, form, dtype):
     [
         [],
         [None],
-        [Kind("null", True)],
-        [Kind("float")],
-        [Kind("json")],
-        [arrays("i8", 2), Kind("int")],
-        [arrays("i8", 2), Kind("json")],
+        [ColumnKind("null", True)],
+        [ColumnKind("float")],
+        [ColumnKind("json")],
+        [arrays("i8", 2), ColumnKind("int")],
+        [arrays("i8", 2), ColumnKind("json")],
         [arrays("i8", 2, 2), arrays("i8", 2, 3)],
-        [arrays("i8", 2, 2), Kind("list", False, "i8")],
+        [arrays("i8", 2, 2), ColumnKind("list", False, "i8")],
         [arrays("i8", 2, 2), arrays("i8", 2)],
     ],
     ids=repr,

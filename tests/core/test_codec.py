@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from daskbroker.core.codec import block, decode, encode
-from daskbroker.core.column_kinds import MISSING, Column, Kind, field_kind
+from daskbroker.core.column_kinds import MISSING, Column, ColumnKind, field_kind
 from daskbroker.core.documents import plain
 from daskbroker.core.errors import StoreDamaged, StoreVersion
 from daskbroker.testing import difference
@@ -198,38 +198,44 @@ def fixed(leaf: pa.DataType, *shape: int) -> pa.DataType:
 
 
 NESTED = [
-    ([[1, 2], [3, 4]], Kind("array", False, "i8", (2,)), fixed(i8, 2)),
-    ([[1, BIG + 1]], Kind("array", False, "<i8", (2,)), fixed(i8, 2)),
-    ([[2**63]], Kind("json", False, "", (1,)), text),
-    ([np.uint64([2**63])], Kind("array", False, "<u8", (1,)), fixed(pa.uint64(), 1)),
-    ([[1, 2.5], None], Kind("json", True, "<f8", (2,)), text),
-    ([[[1.5, None]], MISSING], Kind("json", True, "<f8", (1, 2)), text),
-    ([[1, BIG + 1.5], [BIG + 1, 1]], Kind("json", False, "", (2,)), text),
-    ([[None, None]], Kind("json", False, "null", (2,)), text),
-    ([[True, 2]], Kind("json", False, "", (2,)), text),
-    ([["a", None]], Kind("json", False, "", (2,)), text),
-    ([[b"a", 1]], Kind("json", False, "", (2,)), text),
-    ([[0, 2**63]], Kind("json", False, "", (2,)), text),
-    ([[1, 2.5], [1]], Kind("json", False, "<f8"), text),
-    ([[], []], Kind("json", False, "none", (0,)), text),
-    ([[{"a": 1}, 2]], Kind("json"), text),
-    ([[[1], [1, 2]]], Kind("json"), text),
-    ([np.uint8([1]), np.uint16([1])], Kind("array", False, "i8", (1,)), fixed(i8, 1)),
-    ([np.uint64([2**60]), [1]], Kind("json", False, "", (1,)), text),
-    ([np.float32([1]), [1, 2.5]], Kind("json", False, "<f8"), text),
-    ([[1.5], None], Kind("array", True, "<f8", (1,)), fixed(f8, 1)),
-    ([["a", "b"]], Kind("array", False, "<U", (2,)), fixed(text, 2)),
-    ([[[True], [False]]], Kind("array", False, "|b1", (2, 1)), fixed(pa.bool_(), 2, 1)),
-    ([np.zeros((2, 3), "u2")] * 2, Kind("array", False, "<u2", (2, 3)), fixed(pa.uint16(), 2, 3)),
-    ([np.float32([1]), MISSING], Kind("array", True, "<f4", (1,)), fixed(pa.float32(), 1)),
-    ([[1], [1, 2], []], Kind("list", False, "i8"), pa.list_(i8)),
-    ([["a"], None, ["b", "c"]], Kind("list", True, "<U"), pa.list_(text)),
-    ([np.uint8([1]), np.uint8([1, 2])], Kind("list", False, "|u1"), pa.list_(pa.uint8())),
+    ([[1, 2], [3, 4]], ColumnKind("array", False, "i8", (2,)), fixed(i8, 2)),
+    ([[1, BIG + 1]], ColumnKind("array", False, "<i8", (2,)), fixed(i8, 2)),
+    ([[2**63]], ColumnKind("json", False, "", (1,)), text),
+    ([np.uint64([2**63])], ColumnKind("array", False, "<u8", (1,)), fixed(pa.uint64(), 1)),
+    ([[1, 2.5], None], ColumnKind("json", True, "<f8", (2,)), text),
+    ([[[1.5, None]], MISSING], ColumnKind("json", True, "<f8", (1, 2)), text),
+    ([[1, BIG + 1.5], [BIG + 1, 1]], ColumnKind("json", False, "", (2,)), text),
+    ([[None, None]], ColumnKind("json", False, "null", (2,)), text),
+    ([[True, 2]], ColumnKind("json", False, "", (2,)), text),
+    ([["a", None]], ColumnKind("json", False, "", (2,)), text),
+    ([[b"a", 1]], ColumnKind("json", False, "", (2,)), text),
+    ([[0, 2**63]], ColumnKind("json", False, "", (2,)), text),
+    ([[1, 2.5], [1]], ColumnKind("json", False, "<f8"), text),
+    ([[], []], ColumnKind("json", False, "none", (0,)), text),
+    ([[{"a": 1}, 2]], ColumnKind("json"), text),
+    ([[[1], [1, 2]]], ColumnKind("json"), text),
+    ([np.uint8([1]), np.uint16([1])], ColumnKind("array", False, "i8", (1,)), fixed(i8, 1)),
+    ([np.uint64([2**60]), [1]], ColumnKind("json", False, "", (1,)), text),
+    ([np.float32([1]), [1, 2.5]], ColumnKind("json", False, "<f8"), text),
+    ([[1.5], None], ColumnKind("array", True, "<f8", (1,)), fixed(f8, 1)),
+    ([["a", "b"]], ColumnKind("array", False, "<U", (2,)), fixed(text, 2)),
+    ([[[True], [False]]], ColumnKind("array", False, "|b1", (2, 1)), fixed(pa.bool_(), 2, 1)),
+    (
+        [np.zeros((2, 3), "u2")] * 2,
+        ColumnKind("array", False, "<u2", (2, 3)),
+        fixed(pa.uint16(), 2, 3),
+    ),
+    ([np.float32([1]), MISSING], ColumnKind("array", True, "<f4", (1,)), fixed(pa.float32(), 1)),
+    ([[1], [1, 2], []], ColumnKind("list", False, "i8"), pa.list_(i8)),
+    ([["a"], None, ["b", "c"]], ColumnKind("list", True, "<U"), pa.list_(text)),
+    ([np.uint8([1]), np.uint8([1, 2])], ColumnKind("list", False, "|u1"), pa.list_(pa.uint8())),
 ]
 
 
 @pytest.mark.parametrize(("values", "kind", "arrow_type"), NESTED)
-def test_kind_and_type_of_arrays(values: list[Any], kind: Kind, arrow_type: pa.DataType) -> None:
+def test_kind_and_type_of_arrays(
+    values: list[Any], kind: ColumnKind, arrow_type: pa.DataType
+) -> None:
     column = encode(values)
     assert column.kind == kind
     assert column.array.type == arrow_type
@@ -266,7 +272,7 @@ def test_the_field_carries_the_kind(route: Any) -> None:
 @pytest.mark.parametrize("values", [case[0] for case in (*MIXED, *NESTED)])
 def test_kind_as_a_list_and_back(values: list[Any]) -> None:
     kind = encode(values).kind
-    assert Kind.from_list(kind.to_list()) == kind
+    assert ColumnKind.from_list(kind.to_list()) == kind
 
 
 def test_other_readers_see_plain_parquet() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from daskbroker.core.bad_runs import BadRun
 from daskbroker.core.chunk_statistics import Statistics
-from daskbroker.core.column_kinds import Kind
+from daskbroker.core.column_kinds import ColumnKind
 from daskbroker.core.documents import Document
 from daskbroker.core.errors import StoreDamaged
 from daskbroker.core.layouts import EVENT, encode_rows
@@ -33,7 +33,7 @@ def builder(*descriptors):
 
 def test_chunks_come_in_the_order_of_the_descriptors():
     made = builder(descriptor("a"), descriptor("b"))
-    schema = made.add_schema({"time": Kind("float")})
+    schema = made.add_schema({"time": ColumnKind("float")})
     for place, key in ((1, "second"), (0, "first"), (1, "third")):
         made.add_chunk(place, key, 0, schema, Statistics(rows=3, bytes=10))
     plan = made.plan()
@@ -49,7 +49,7 @@ def test_rows_in_hand_travel_with_the_plan():
     assert isinstance(chunk.key, bytes)
     assert (chunk.first, chunk.rows, chunk.seq_min, chunk.seq_max) == (7, 2, 8, 9)
     assert (chunk.time_min, chunk.time_max) == (18.0, 19.0)
-    assert chunk.kinds["data:x"] == Kind("float")
+    assert chunk.kinds["data:x"] == ColumnKind("float")
     assert made.plan().read(0, ["data:x"]).column(0).to_pylist() == [8.0, 9.0]
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from daskbroker.core.codec import encode
-from daskbroker.core.column_kinds import MISSING, Kind
+from daskbroker.core.column_kinds import MISSING, ColumnKind
 from daskbroker.core.fields import Field, select
 from daskbroker.core.schema import (
     TIME_DTYPE,
@@ -28,7 +28,7 @@ from daskbroker.views.table.from_documents import RunBuffer
 
 
 def kind(name, nulls=False):
-    return Kind(name, nulls)
+    return ColumnKind(name, nulls)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...core.codec import check_notes
-from ...core.column_kinds import Kind, field_kind
+from ...core.column_kinds import ColumnKind, field_kind
 from ...core.errors import StoreDamaged
 from .thrift import read_struct
 
@@ -99,7 +99,7 @@ def check_old_table(table: pa.Table, rows: int) -> None:
             raise StoreDamaged(f"column {arrow_field.name!r} has gaps, and should have none")
 
 
-def _fits(kind: Kind, arrow_type: pa.DataType) -> bool:
+def _fits(kind: ColumnKind, arrow_type: pa.DataType) -> bool:
     """Return whether columns of a kind have this type."""
     if kind.name in TYPES:
         return bool(TYPES[kind.name] == arrow_type)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...core.chunk_statistics import Statistics
-from ...core.column_kinds import Kind
+from ...core.column_kinds import ColumnKind
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout, chunk_metadata
@@ -127,7 +127,7 @@ class _Schemas:
         # Plans of references have no use for columns, so one schema serves all their chunks.
         key = (id(sequence.builder), number if sequence.layout is EVENT else 0)
         if key not in self._known:
-            kinds: Mapping[str, Kind] = {}
+            kinds: Mapping[str, ColumnKind] = {}
             if sequence.layout is EVENT:
                 if number not in self._bodies:
                     raise StoreDamaged(f"the store lacks the list of columns number {number}")

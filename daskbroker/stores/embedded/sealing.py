@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from ...core.chunk_statistics import statistics
 from ...core.chunks import column_kinds, to_ipc
-from ...core.column_kinds import Kind, listed_kinds
+from ...core.column_kinds import ColumnKind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.durable_files import publish_file, sync_file
 from ...core.errors import StoreDamaged, naming
@@ -275,12 +275,12 @@ def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
 
 
 @lru_cache(maxsize=1000)
-def _written_schema(kinds: tuple[tuple[str, Kind], ...]) -> str:
+def _written_schema(kinds: tuple[tuple[str, ColumnKind], ...]) -> str:
     return to_json({name: kind.to_list() for name, kind in kinds})
 
 
 @lru_cache(maxsize=1000)
-def read_schema(body: str) -> Mapping[str, Kind]:
+def read_schema(body: str) -> Mapping[str, ColumnKind]:
     """Decode the columns of a chunk as :func:`add_chunk` stores them.
 
     The mapping is cached, so it must not be changed. StoreDamaged is raised if the text is not

@@ -27,7 +27,7 @@ from pymongo.errors import BulkWriteError
 
 from ...core.chunk_statistics import Statistics, statistics
 from ...core.chunks import column_kinds, from_ipc, to_ipc
-from ...core.column_kinds import Kind, listed_kinds
+from ...core.column_kinds import ColumnKind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT
@@ -220,7 +220,7 @@ def facts_of(manifest: Manifest) -> Statistics:
 
 
 @lru_cache(maxsize=1000)
-def kinds_of(schema: str) -> dict[str, Kind]:
+def kinds_of(schema: str) -> dict[str, ColumnKind]:
     """Return the kinds of a chunk's columns, parsed from the JSON text in its manifest."""
     return listed_kinds(from_json(schema))
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...core.chunk_statistics import Statistics, of_events
-from ...core.column_kinds import Kind
+from ...core.column_kinds import ColumnKind
 from ...core.page_parts import CHUNK_BYTES
 from .bson_documents import ROWS_FIELD, SIDE_FIELD
 from .value_types import kind_of_types, noted_type_of, split_types
@@ -73,7 +73,7 @@ class Range:
     facts: Statistics
     begin: float
     end: float
-    kinds: dict[str, Kind] = field(default_factory=dict)
+    kinds: dict[str, ColumnKind] = field(default_factory=dict)
     packed: bool = False
 
 
@@ -151,16 +151,16 @@ def _facts(times: list[float], numbers: list[int], size: int) -> tuple[Statistic
     return facts, times[0], times[-1]
 
 
-def _kinds(types: set[str], keys: tuple[str, ...]) -> dict[str, Kind]:
+def _kinds(types: set[str], keys: tuple[str, ...]) -> dict[str, ColumnKind]:
     if not types:
         return {}
-    kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
+    kinds = {"seq_num": ColumnKind("int"), "time": ColumnKind("float"), "uid": ColumnKind("str")}
     by_column = list(zip(*map(split_types, types), strict=True))
     for key, found in zip(keys, by_column[2 + len(ESSENTIAL) :], strict=True):
         kind = kind_of_types(set(found))
         if kind is not None:
             kinds[f"data:{key}"] = kind
-            kinds[f"ts:{key}"] = Kind("float", nulls=True)
+            kinds[f"ts:{key}"] = ColumnKind("float", nulls=True)
     return kinds
 
 

@@ -13,7 +13,7 @@ from ...core.bad_runs import BadRun
 from ...core.chunk_statistics import Statistics
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.clock import seconds_of
-from ...core.column_kinds import Kind
+from ...core.column_kinds import ColumnKind
 from ...core.documents import ALL, Document, StreamName
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout
@@ -260,12 +260,12 @@ def _types_in(values: object, depth: int) -> dict[str, Any]:
     }
 
 
-def _kinds(descriptor: Document, types: Sequence[Sequence[str]]) -> dict[str, Kind]:
-    kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
+def _kinds(descriptor: Document, types: Sequence[Sequence[str]]) -> dict[str, ColumnKind]:
+    kinds = {"seq_num": ColumnKind("int"), "time": ColumnKind("float"), "uid": ColumnKind("str")}
     for key, found in zip(descriptor["data_keys"], types, strict=True):
         if found:
-            kinds[f"data:{key}"] = kind_of_types(set(found)) or Kind("null", True)
-            kinds[f"ts:{key}"] = Kind("float", nulls=True)
+            kinds[f"data:{key}"] = kind_of_types(set(found)) or ColumnKind("null", True)
+            kinds[f"ts:{key}"] = ColumnKind("float", nulls=True)
     return kinds
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from bson.int64 import Int64
 
-from ...core.column_kinds import Kind
+from ...core.column_kinds import ColumnKind
 from ...core.leaves import EXACT_INTEGER
 from .bson_documents import ARRAYS_FIELD, SIDE_FIELD, is_simple
 
@@ -128,7 +128,7 @@ def _end_of(text: str, position: int) -> int:
 # -- kinds -----------------------------------------------------------------------------------
 
 
-def kind_of_types(types: set[str]) -> Kind | None:
+def kind_of_types(types: set[str]) -> ColumnKind | None:
     """Return the kind that :func:`daskbroker.core.codec.encode` gives values of these types.
 
     None if no row has a value.
@@ -138,22 +138,22 @@ def kind_of_types(types: set[str]) -> Kind | None:
     nulls = bool(types & {"missing", "null"})
     types = types - {"missing", "null"}
     if not types:
-        return Kind("null", True)
+        return ColumnKind("null", True)
     if types <= {"int", "long"}:
-        return Kind("long" if "long" in types else "int", nulls)
+        return ColumnKind("long" if "long" in types else "int", nulls)
     if types == {"int", "double"}:
         # Integers among floats, as the codec keeps them; a "long" would be rounded and is left to
         # JSON.
-        return Kind("number", nulls)
+        return ColumnKind("number", nulls)
     names = {"double": "float", "bool": "bool", "string": "str"}
     if len(types) == 1 and (name := names.get(next(iter(types)))):
-        return Kind(name, nulls)
+        return ColumnKind(name, nulls)
     return _array_kind(types, nulls=nulls)
 
 
-def _array_kind(types: set[str], *, nulls: bool) -> Kind:
+def _array_kind(types: set[str], *, nulls: bool) -> ColumnKind:
     """Return the kind that :func:`daskbroker.core.leaves.cell_form` would find for the cells."""
-    unknown = Kind("json", nulls)
+    unknown = ColumnKind("json", nulls)
     shape: list[int] = []
     noted = {one[one.rindex(">") + 1 :] for one in types if ">" in one and one != "array<0,>"}
     types = {one[: one.rindex(">") + 1] if ">" in one else one for one in types}
@@ -173,16 +173,16 @@ def _array_kind(types: set[str], *, nulls: bool) -> Kind:
 
 def _leaf_kind(
     name: str, types: set[str], shape: tuple[int, ...], *, nulls: bool, noted: set[str]
-) -> Kind:
+) -> ColumnKind:
     leaf = _LEAVES.get(tuple(sorted(types)))
     if leaf is not None:
-        return Kind(name, nulls, _noted_leaf(leaf, noted), shape)
+        return ColumnKind(name, nulls, _noted_leaf(leaf, noted), shape)
     # Without any leaf, or with nulls alone, the codec stores JSON of this shape.
     if not types:
-        return Kind("json", nulls, "none", shape)
+        return ColumnKind("json", nulls, "none", shape)
     if types == {"null"}:
-        return Kind("json", nulls, "null", shape)
-    return Kind("json", nulls, "<f8" if types <= {"int", "double", "null"} else "", shape)
+        return ColumnKind("json", nulls, "null", shape)
+    return ColumnKind("json", nulls, "<f8" if types <= {"int", "double", "null"} else "", shape)
 
 
 def _noted_leaf(leaf: str, noted: set[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from dask.utils import parse_bytes
 
 from ...core.chunks import ChunkPlan
-from ...core.column_kinds import Kind
+from ...core.column_kinds import ColumnKind
 from ...core.errors import BadQuery
 from ..row_order import LEAST_BYTES
 from .column_sources import ColumnSource, Constants
@@ -186,7 +186,7 @@ def _loose_bytes(plan: ChunkPlan) -> float:
     return max(0.0, left) / max(1, loose)
 
 
-def _fixed_bytes(kind: Kind) -> int:
+def _fixed_bytes(kind: ColumnKind) -> int:
     if kind.name in LOOSE:
         return 0
     if kind.name == "array" and kind.dtype != "<U":
