@@ -53,7 +53,7 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run workloads, print the table, write the JSON; 0 whatever the numbers are."""
+    """Run workloads, print the table and write the JSON; return 0 whether goals are met or not."""
     options = _parser().parse_args(arguments)
     sizes = QUICK if options.quick else Sizes()
     if options.quick:
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """A number of 1 or more, of the command line."""
+    """Convert a command-line argument to an integer of at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")

@@ -1,10 +1,10 @@
-"""What inserts cost beside an older commit: ``python -m benchmarks.before COMMIT``.
+"""Compare the cost of inserts with that of an older commit: ``python -m benchmarks.before COMMIT``.
 
-The files of the older commit are written to a temporary folder. The two versions insert the same
-documents by turns, each into a new store in memory and in a process of its own; what is compared is
-the processor time of all threads. Then the present version inserts events for some seconds, on disk
-and in memory, and the delay of an insert is printed, of all and of those during a background sync
-of the log.
+The files of the older commit are written to a temporary folder. The two versions take turns to
+insert the same documents, each time into a new store in memory and in a new process. The processor
+times of all threads are compared. Then the present version inserts events for some seconds, on disk
+and in memory. The delays of these inserts are printed twice: of all of them, and of those during a
+background sync of the log.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["main"]
 Documents = Sequence[tuple[str, Mapping[str, Any]]]
 CHECKOUT = Path(__file__).resolve().parent.parent
 PAUSE = 0.002
-"""Seconds between two inserts whose delay is measured, as a RunEngine pauses."""
+"""Seconds between two inserts whose delay is measured, similar to the pauses of a RunEngine."""
 
 CHILD = """
 import gc, pickle, sys, time
@@ -48,14 +48,14 @@ for number, some in enumerate((warm, documents)):
     db.close()
 print(spent)
 """
-"""Program of a turn; it uses only what older versions have as well.
+"""Program of a turn. It uses only what older versions have as well.
 
-The documents are kept from the collector of garbage: it may or may not go through all of them
-during a turn, which takes as long as a third of the inserts."""
+The documents are frozen for the garbage collector. Otherwise it traverses all of them in some turns
+and not in others, which takes as long as a third of the inserts."""
 
 
 def inserted(rows: int, runs: int) -> dict[str, Documents]:
-    """Documents of each workload, by its name."""
+    """Return the documents of each workload, by its name."""
     run = Run(mixed_columns(rows))
     single = rows // 5
     return {
@@ -67,7 +67,7 @@ def inserted(rows: int, runs: int) -> dict[str, Documents]:
 
 
 def turn(tree: Path, documents: Path, store: Path) -> float:
-    """Seconds of processor time that a version takes to insert documents."""
+    """Return the seconds of processor time that a version takes to insert documents."""
     command = [sys.executable, "-c", CHILD, str(documents), str(store)]
     done = subprocess.run(
         command, env={"PYTHONPATH": str(tree)}, cwd=tree, capture_output=True, text=True, check=True
@@ -76,7 +76,7 @@ def turn(tree: Path, documents: Path, store: Path) -> float:
 
 
 def compare(before: Path, folder: Path, turns: int, workloads: Mapping[str, Documents]) -> None:
-    """Print the medians of both versions, for each workload, and their ratio."""
+    """Print the median of each version and their ratio, for each workload."""
     print(f"{f'CPU seconds, median of {turns}':32}{'before':>9}{'now':>9}{'now/before':>12}")
     for name, documents in workloads.items():
         given = folder / "documents"
@@ -91,7 +91,7 @@ def compare(before: Path, folder: Path, turns: int, workloads: Mapping[str, Docu
 
 
 class _Syncs:
-    """Context in which the syncs of the log are noted as intervals of time."""
+    """Context that records when each sync of the log began and ended."""
 
     def __enter__(self) -> list[tuple[float, float]]:
         self._sync = log_sync.fdatasync

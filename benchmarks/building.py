@@ -1,4 +1,4 @@
-"""Building, not computing, views of very many chunks: seconds, and bytes a partition."""
+"""Views of very many chunks: seconds to build them without computing, and bytes per partition."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ BYTES = (Against(at_most=2048.0),)
 def build(sizes: Sizes, folder: Path) -> Workload:
     """A table and a dataset of 10,000 chunks, each a partition of its own.
 
-    The chunks are one event each, small ones that live in SQLite. The cases "in files" are of
-    the same plan with the keys that it has where chunks are Parquet files: paths.
+    Each chunk has one event, and is small enough to be kept in SQLite. The cases "in files" use
+    the same plan with paths as keys, as if each chunk were a Parquet file.
     """
     with dask.config.set({"daskbroker.seal-rows": 1}):
         broker = daskbroker.connect(folder / "store")
@@ -55,19 +55,19 @@ def build(sizes: Sizes, folder: Path) -> Workload:
 
 
 class Views:
-    """Builds views anew, each chunk a partition."""
+    """Views of a run, built anew by each call, with one partition per chunk."""
 
     def __init__(self, broker: Any, uid: str) -> None:
         self._broker = broker
         self._uid = uid
 
     def plan(self) -> ChunkPlan:
-        """The chunks, from the manifest."""
+        """Return the plan of the chunks, from the manifest."""
         header = self._broker[self._uid]
         return header.es_given_stream("primary").chunks_given_header(header, "primary")
 
     def plan_of_files(self) -> ChunkPlan:
-        """The same with the keys that chunks in files have."""
+        """Return the same plan with the keys of chunks that are files."""
         plan = self.plan()
         firsts = plan.records["first"].tolist()
         return dataclasses.replace(plan, keys=tuple(map(self._path, firsts)))
@@ -76,7 +76,7 @@ class Views:
         return f"chunks/{self._uid}/primary-1-{first}-1.parquet"
 
     def make_files(self, root: Path) -> None:
-        """A file under the name of each chunk; all are the first one, to be quick."""
+        """Make a file for each chunk; all are links to the first one, which is quicker."""
         plan = self.plan()
         original = root / self._path(0)
         original.parent.mkdir(parents=True)
@@ -85,18 +85,18 @@ class Views:
             os.link(original, root / self._path(first))
 
     def table(self) -> Any:
-        """From a fresh header, divisions included."""
+        """Build a table from a new header, including its divisions."""
         with _each_alone():
             table = self._broker[self._uid].table()
             return table, table.divisions
 
     def dataset(self) -> Any:
-        """From a fresh header."""
+        """Build a dataset from a new header."""
         with _each_alone():
             return self._broker[self._uid].dataset()
 
     def table_of(self, plan: ChunkPlan) -> Any:
-        """A table of any plan."""
+        """Build a table of any plan."""
         header = self._broker[self._uid]
         runs = {self._uid: (header.start, header.stop)}
         with _each_alone():
@@ -105,7 +105,7 @@ class Views:
             )
 
     def dataset_of(self, plan: ChunkPlan) -> Any:
-        """A dataset of any plan."""
+        """Build a dataset of any plan."""
         header = self._broker[self._uid]
         runs = {self._uid: (header.start, header.stop)}
         with _each_alone():
@@ -144,9 +144,9 @@ def _byte_cases(
 
 
 def _mean_task(graph: dict[Any, Any], count: int) -> float:
-    """Bytes a partition if every task is pickled by itself, as it is sent to a worker.
+    """Return the bytes per partition if each task is pickled by itself, as it is sent to a worker.
 
-    Taken of up to a hundred tasks, spread over the graph.
+    The mean is of about a hundred tasks, spread over the graph.
     """
     keys = list(graph)[:: max(1, len(graph) // 100)]
     mean = sum(len(cloudpickle.dumps(graph[key])) for key in keys) / len(keys)

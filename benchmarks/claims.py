@@ -1,4 +1,4 @@
-"""Claims of old: no dtype, lengths left open, width and height exchanged; beside full claims."""
+"""Incomplete claims of old descriptors (no dtype, open lengths, other order) beside full claims."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["claimed_runs", "claims"]
 
 FULL = "declared"
 SIDE = 16
-"""Pixels along a side of the frames of many runs."""
+"""Number of pixels along a side of a frame, in the workload of many runs."""
 
 
 def _claims(side: int) -> dict[str, dict[str, Any]]:
-    """Return the claims that descriptors of different age have, the full one first."""
+    """Return the claims of descriptors of different ages, the full claim first."""
     full = image_key(side)
     old = {name: value for name, value in full.items() if name != "dtype_numpy"}
     return {
@@ -46,12 +46,12 @@ def _claims(side: int) -> dict[str, dict[str, Any]]:
 
 
 def claims(sizes: Sizes, folder: Path, names: Collection[str] = ()) -> Workload:
-    """1,000 frames of 512 x 512 uint16 in one file, of which descriptors say more or less.
+    """1,000 frames of 512 x 512 uint16 in one file, described by full and by incomplete claims.
 
     Parameters
     ----------
     names
-        Only of these claims beside the full one. All if empty.
+        Names of the claims to measure beside the full one. All if empty.
     """
     side, count = sizes.frame_side, sizes.file_frames
     data = frames(count, (side, side))
@@ -64,7 +64,8 @@ def claims(sizes: Sizes, folder: Path, names: Collection[str] = ()) -> Workload:
             run = image_run(claim, path, count)
             insert_all(writer, run.documents)
             uids[name] = run.uid
-    broker = daskbroker.connect(folder / "store", mode="r")  # so that nothing is remembered
+    # A reader does not store what it finds in the files, so each sample looks again.
+    broker = daskbroker.connect(folder / "store", mode="r")
 
     def image(name: str) -> Any:
         with warnings.catch_warnings():
@@ -94,7 +95,7 @@ def _mean(image: Callable[[], Any]) -> np.ndarray:
 
 
 def _memory(image: Callable[[], Any]) -> int:
-    """Most that is allocated at a time while all is read."""
+    """Return the peak of allocated bytes while all values are read."""
     tracemalloc.start()
     try:
         image().to_numpy()
@@ -110,7 +111,7 @@ _WAYS = {"values": _values, "mean": _mean, "memory of values": _memory}
 
 
 def claimed_runs(sizes: Sizes, folder: Path) -> Workload:
-    """5,000 runs of three frames, each in a file of its own, of a full claim and of an old one."""
+    """5,000 runs of three frames, one file per run: with full claims and without a dtype."""
     claims = _claims(SIDE)
     first = write_hdf5(folder / "0.h5", frames(3, (SIDE, SIDE)))
     documents: dict[str, list[Documents]] = {"declared": [], "no dtype": []}
@@ -160,7 +161,7 @@ def claimed_runs(sizes: Sizes, folder: Path) -> Workload:
 
 
 def _insert_cases(runs: list[Documents], folder: Path) -> list[Case]:
-    """Runs that stop one after the other, with and without a look into their files afterwards."""
+    """Return the cases of inserting runs, with and without a peek into their files afterwards."""
 
     def insert(after: bool) -> None:
         place = folder / "inserted"

@@ -26,7 +26,7 @@ __all__ = ["client_of", "cluster"]
 
 
 def cluster(sizes: Sizes, folder: Path) -> Workload:
-    """The same work on 1, 2 and more worker processes of one thread each."""
+    """The same work on one, two and more worker processes of one thread each."""
     stack = ExitStack()
     clients = {count: client_of(stack, count) for count in sizes.workers}
     short = stack.enter_context(daskbroker.connect(folder / "short"))
@@ -42,7 +42,7 @@ def cluster(sizes: Sizes, folder: Path) -> Workload:
 
 
 def client_of(stack: ExitStack, count: int) -> Client:
-    """Return the client of a new cluster of this number of processes."""
+    """Return the client of a new cluster with ``count`` worker processes."""
     made = stack.enter_context(
         LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, memory_limit=0,
@@ -58,7 +58,7 @@ def client_of(stack: ExitStack, count: int) -> Client:
 
 
 def _submit(stack: ExitStack, folder: Path, client: Client, sizes: Sizes) -> Case:
-    """From a header to all tasks known to the scheduler, each partition a task."""
+    """Return a case that builds a table and waits until the scheduler has all of its tasks."""
     with dask.config.set({"daskbroker.seal-rows": 1}):
         broker = stack.enter_context(daskbroker.connect(folder / "many"))
     documents = make_run(sizes.chunks)
@@ -92,7 +92,7 @@ def _tasks(dask_scheduler: Any) -> int:
 
 
 def _spread(header: Any) -> float:
-    """Some work on a run: 10 ms or so."""
+    """Do some work on a run, about 10 ms."""
     table = header.table().compute(scheduler="synchronous")
     return float(sum(np.std(table[["x0", "x1"]].sample(frac=1.0).to_numpy()) for _ in range(5)))
 
@@ -139,7 +139,7 @@ def _peak_bytes() -> int:
 
 
 def _images(stack: ExitStack, folder: Path, sizes: Sizes) -> tuple[Callable[[], Any], np.ndarray]:
-    """Runs with a detector file each; their search, and the mean over all their frames."""
+    """Insert runs with one detector file each; return their search, and the mean of all frames."""
     broker = stack.enter_context(daskbroker.connect(folder / "images"))
     total = np.zeros(sizes.frame)
     for number in range(sizes.image_runs):
@@ -151,7 +151,7 @@ def _images(stack: ExitStack, folder: Path, sizes: Sizes) -> tuple[Callable[[], 
 
 
 def _dark(stack: ExitStack, folder: Path, sizes: Sizes) -> tuple[Callable[[], Any], np.ndarray]:
-    """A run of compressed frames of 2 MB: its image, and the mean over all frames."""
+    """Insert a run of compressed frames of 2 MB; return its images, and the mean of all frames."""
     broker = stack.enter_context(daskbroker.connect(folder / "dark"))
     data = dark_frames(4, sizes.compressed_side, "<u2")
     count = 4 * sizes.compressed_frames

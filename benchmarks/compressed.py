@@ -41,7 +41,7 @@ def compressed(sizes: Sizes, folder: Path) -> Workload:
 def write_run(
     broker: Any, path: Path, data: np.ndarray, options: dict[str, Any], count: int
 ) -> str:
-    """A run of frames, the same ones again and again, a chunk each; gives its uid."""
+    """Write a run whose frames repeat ``data``, one HDF5 chunk per frame, and return its uid."""
     with h5py.File(path, "w") as file:
         shape = (count, *data.shape[1:])
         dataset = file.create_dataset(
@@ -61,7 +61,7 @@ def write_run(
 
 
 def dark_frames(count: int, side: int, dtype: str) -> np.ndarray:
-    """Frames of few counts, as detectors of single photons give them."""
+    """Return frames with few counts, as photon-counting detectors produce them."""
     return np.random.default_rng(0).poisson(0.3, (count, side, side)).astype(dtype)
 
 

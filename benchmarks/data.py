@@ -1,4 +1,4 @@
-"""Synthetic data, column by column, and the documents and plain files made of it."""
+"""Synthetic data as columns, and the documents and plain files made from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Columns = Mapping[str, Any]
 
 
 def mixed_columns(rows: int) -> dict[str, Any]:
-    """Twelve columns: seven floats, three integers, a text, a time stamp."""
+    """Return twelve columns: seven of floats, three of integers, a text, a time stamp."""
     random = np.random.default_rng(1)
     columns: dict[str, Any] = {f"x{number}": random.normal(size=rows) for number in range(7)}
     columns |= {f"n{number}": random.integers(0, 1_000_000, rows) for number in range(3)}
@@ -31,13 +31,13 @@ def mixed_columns(rows: int) -> dict[str, Any]:
 
 
 def wide_columns(rows: int, count: int = 23) -> dict[str, Any]:
-    """Many columns of floats."""
+    """Return many columns of floats."""
     random = np.random.default_rng(2)
     return {f"x{number:02}": random.normal(size=rows) for number in range(count)}
 
 
 def plain_file(path: Path, columns: Columns) -> Path:
-    """Write a table of these columns to one Parquet file by pyarrow."""
+    """Write these columns to one Parquet file with pyarrow."""
     rows = len(next(iter(columns.values())))
     micro = np.rint((FIRST_TIME + np.arange(rows) * 0.01) * 1e6).astype(np.int64)
     arrays = {
@@ -56,7 +56,7 @@ def _arrow(values: Any) -> pa.Array:
 
 
 class Run:
-    """A run of one stream whose data are given column by column."""
+    """A run of one stream whose data are given as columns."""
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
@@ -70,7 +70,7 @@ class Run:
         self._times = FIRST_TIME + np.arange(self.rows) * 0.01
 
     def events(self, rows: int | None = None) -> list[tuple[str, dict[str, Any]]]:
-        """One event document a row."""
+        """Return one event document per row."""
         count = self.rows if rows is None else rows
         names = list(self.columns)
         cells = zip(*(_list(values[:count]) for values in self.columns.values()), strict=True)
@@ -93,7 +93,7 @@ class Run:
         ]
 
     def pages(self, size: int, *, lists: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Event pages of so many rows, of lists as a RunEngine's are, or of arrays."""
+        """Yield event pages of ``size`` rows, with lists as from a RunEngine, or with arrays."""
         convert = _list if lists else np.asarray
         for start in range(0, self.rows, size):
             cut = slice(start, start + size)
@@ -110,7 +110,7 @@ class Run:
             yield "event_page", page
 
     def stop(self, rows: int) -> tuple[str, dict[str, Any]]:
-        """The stop document."""
+        """Return the stop document."""
         doc = {
             "uid": str(uuid.uuid4()),
             "run_start": self.uid,
@@ -129,7 +129,7 @@ class Run:
 
 
 def image_run(claim: Mapping[str, Any], path: Path, count: int, number: int = 0) -> RunBuilder:
-    """A run with a frame of a file of area detectors in each event, and a motor."""
+    """Return a run with a motor and a frame of one area detector file in each event."""
     run = RunBuilder(number=number)
     descriptor = run.descriptor({"img": dict(claim), "x": 0.5})
     resource = run.resource("AD_HDF5", root=str(path.parent), resource_path=path.name)

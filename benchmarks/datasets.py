@@ -103,7 +103,7 @@ def _claim(shape: tuple[int, ...], **more: Any) -> dict[str, Any]:
 
 
 def legacy(sizes: Sizes, folder: Path) -> Workload:
-    """1,000 frames of uint16 of which the descriptor names no dtype, beside a full claim."""
+    """1,000 frames of uint16, described without a dtype and with a full claim."""
     side, count = sizes.frame_side, sizes.file_frames
     data = frames(count, (side, side))
     path = write_hdf5(folder / "frames.h5", data, chunks=(1, side, side))

@@ -24,7 +24,7 @@ __all__ = ["close_to", "count_of", "equals", "fill", "image_key", "opened", "ref
 
 
 def image_key(side: int) -> dict[str, Any]:
-    """What the descriptor says of a frame."""
+    """Return the data key that describes a frame."""
     spec = {"source": "benchmark", "dtype": "array", "shape": [1, side, side]}
     return {**spec, "dtype_numpy": "<u2", "external": "FILESTORE:"}
 
@@ -33,7 +33,7 @@ def image_key(side: int) -> dict[str, Any]:
 
 
 def fill(sizes: Sizes, folder: Path) -> Workload:
-    """1,000 frames of 512 x 512 uint16 in one HDF5 file, a frame a chunk of it."""
+    """1,000 frames of 512 x 512 uint16 in one HDF5 file, one HDF5 chunk per frame."""
     side, count = sizes.frame_side, sizes.file_frames
     data = frames(count, (side, side))
     path = write_hdf5(folder / "frames.h5", data, chunks=(1, side, side))
@@ -51,7 +51,7 @@ def fill(sizes: Sizes, folder: Path) -> Workload:
 
 
 class _Views:
-    """Reads the frames, by h5py and by fresh headers."""
+    """Read the frames with h5py, and from new headers."""
 
     def __init__(self, broker: Any, uid: str, path: Path) -> None:
         self._broker = broker
@@ -59,27 +59,27 @@ class _Views:
         self._path = path
 
     def plain(self, *key: Any) -> np.ndarray:
-        """What h5py gives."""
+        """Read with h5py in one call."""
         with h5py.File(self._path) as file:
             return file[AD_DATASET][key or ...]
 
     def plain_blocks(self) -> np.ndarray:
-        """Block by block and joined, as dask has to do it."""
+        """Read block by block and concatenate, as dask has to do."""
         with h5py.File(self._path) as file:
             dataset = file[AD_DATASET]
             step = max(1, 64 * 2**20 // dataset[0].nbytes)
             return np.concatenate([dataset[n : n + step] for n in range(0, len(dataset), step)])
 
     def image(self, chunks: Any, *cell: Any) -> Any:
-        """The variable, indexed in one step, as Dask pushes no more than one down to the file."""
+        """Return the variable, indexed once: dask pushes only one indexing down to the file."""
         return self._broker[self._uid].dataset(chunks=chunks)["img"][(slice(None), 0, *cell)]
 
     def table(self) -> Any:
-        """The column of a computed table."""
+        """Return the column of a computed table."""
         return self._broker[self._uid].table().compute()["img"]
 
     def mean(self, workers: int) -> np.ndarray:
-        """A reduction over frames, by so many threads."""
+        """Compute the mean over frames with this number of threads."""
         with dask.config.set(scheduler="threads", num_workers=workers):
             return self.image("auto").mean("time").to_numpy()
 
@@ -133,7 +133,7 @@ def _row_cases(views: _Views, data: np.ndarray, row: int) -> list[Case]:
 
 
 def references(sizes: Sizes, folder: Path) -> Workload:
-    """100,000 datums over 1,000 files: to plan, to fill, and how much of what that takes."""
+    """100,000 datums in 1,000 files: times to plan and to fill, numbers of tasks and queries."""
     each = sizes.datums // sizes.files
     run = RunBuilder()
     descriptor = run.descriptor({"img": image_key(16)})
@@ -186,7 +186,7 @@ def count_of(counting: Callable[[list[Any]], Any], work: Callable[[], Any]) -> i
 
 @contextmanager
 def opened(seen: list[Any]) -> Iterator[None]:
-    """Note each HDF5 file that is opened by name."""
+    """Append each HDF5 file that is opened by name to ``seen``."""
     original = h5py.File.__init__
 
     def init(self: Any, name: Any, *args: Any, **kwargs: Any) -> None:
@@ -200,7 +200,7 @@ def opened(seen: list[Any]) -> Iterator[None]:
 
 @contextmanager
 def _queries(seen: list[Any]) -> Iterator[None]:
-    """Note each SQL query of an embedded store."""
+    """Append each SQL query of an embedded store to ``seen``."""
     original = Database.read
 
     @contextmanager

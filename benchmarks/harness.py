@@ -1,4 +1,4 @@
-"""Timing cases side by side: what a case is, how it is repeated, how it is judged."""
+"""Cases that are timed side by side: their definition, repetition, and comparison with goals."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ QUICK = Sizes(
     stored_bytes=1_000_000,
     quick=True,
 )
-"""Sizes to try the benchmarks with; the goals say nothing about them."""
+"""Tiny sizes, to try the benchmarks. No goal is checked with them."""
 
 
 class Timed(NamedTuple):
@@ -94,9 +94,9 @@ class Against:
     name
         Another case of the workload, an entry of REFERENCE, or "" for a bare limit.
     at_most
-        The ratio case / other that is the goal (of a bare limit: the value).
+        Goal: the maximum of the ratio case / other (for a bare limit, of the value itself).
     times_faster
-        The ratio other / case that is the goal.
+        Goal: the minimum of the ratio other / case.
     """
 
     name: str = ""
@@ -196,23 +196,23 @@ def measure(
     until: float = math.inf,
     failures: dict[str, str] | None = None,
 ) -> list[Result]:
-    """Time the cases of a workload, one repetition of each after the other.
+    """Time the cases of a workload, in rounds of one sample per case.
 
-    Every sample comes right after a run of the same case that is not counted. What another case
-    leaves behind in the process is then paid for by that one: after millions of Python objects
-    were freed, the next large read took four times as long, whoever's turn it was. The order is
-    shuffled in each round, the same way each time the benchmark is run.
+    Each sample comes right after a run of the same case that is not counted, so that it does not
+    pay for what another case left behind in the process: after millions of Python objects were
+    freed, the next large read took four times as long, no matter which case it belonged to. The
+    order is shuffled in each round, in the same way each time the benchmark is run.
 
     Parameters
     ----------
     patience
-        Seconds: a case whose samples have taken as many gets no more of them.
+        Seconds after which a case gets no more samples, counted over its samples.
     until
-        Value of ``time.monotonic`` after which only cases that are done in no time get more than
-        one sample.
+        Value of ``time.monotonic`` after which only cases shorter than ``QUICK_ENOUGH`` get more
+        than one sample.
     failures
-        Filled with the error of each case that raised, by its name. Such a case has no result, and
-        the others go on. If None, the error is raised.
+        Mapping that receives the error of each case that raises, by its name. Such a case has no
+        result, and the others go on. If None, the error is raised.
     """
     cases = list(workload.cases)
     samples: dict[str, list[float]] = {case.name: [] for case in cases}
@@ -236,7 +236,7 @@ def measure(
 
 
 def _has_enough(case: Case, samples: Sequence[float], patience: float, until: float) -> bool:
-    """Whether a case that has samples gets no more of them, as time is short."""
+    """Return whether a case has samples and gets no more because time is short."""
     if not samples:
         return False
     if case.unit == "s" and sum(samples) > patience:
@@ -245,7 +245,7 @@ def _has_enough(case: Case, samples: Sequence[float], patience: float, until: fl
 
 
 def _sample(case: Case, patience: float) -> float:
-    """One sample; where time is short, a long first run is the sample."""
+    """Return one sample: the second run, or a long first run if the time is limited."""
     first = _once(case)
     alone = patience < math.inf and case.unit == "s" and first > LONG
     return first if alone else _once(case)
@@ -267,9 +267,9 @@ def _once(case: Case) -> float:
 def _compare(
     against: Against, result: Result, others: Mapping[str, Result], quick: bool
 ) -> dict[str, Any]:
-    """The ratio of medians, and whether the goal is met; of tiny sizes nothing is judged.
+    """Return the ratio of medians and, unless the sizes are tiny, whether the goal is met.
 
-    A verdict is clear if three quarters of the rounds, each taken by itself, agree with it.
+    The outcome is clear if at least three quarters of the single rounds agree with it.
     """
     other = _values_of(against.name, result, others, quick)
     ratio = None if other is None else result.median / statistics.median(other)
@@ -297,8 +297,8 @@ def _values_of(
 ) -> list[float] | None:
     """Return the values to divide by, one per round.
 
-    None for a reference that was measured with other sizes, and for a case that failed or whose
-    program is missing.
+    Return None for a reference that was measured with other sizes, and for a case that failed or
+    whose program is missing.
     """
     if name in others:
         return others[name].samples

@@ -1,4 +1,4 @@
-"""One table of thousands of runs with detector files, planned: with the files, and without them."""
+"""Planning one table of thousands of runs with detector files, filled and not filled."""
 
 from __future__ import annotations
 

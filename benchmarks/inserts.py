@@ -1,4 +1,4 @@
-"""Inserting a run of 12 columns: one event at a time, in small pages, in one large page."""
+"""Inserts of a run of 12 columns: one event at a time, in small pages, in one large page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["insert"]
 
 
 def insert(sizes: Sizes, folder: Path) -> Workload:
-    """A whole run, start to stop, into a new store each time; sealing included."""
+    """A complete run, from start to stop, into a new store each time; sealing is included."""
     run = Run(mixed_columns(sizes.events))
     events = run.events(sizes.single_events)
     small, large = list(run.pages(sizes.small_page)), list(run.pages(sizes.events))
@@ -50,7 +50,7 @@ def _check(broker: DataBroker, run: Run, rows: int) -> None:
 
 
 class _NewStore:
-    """An empty store; the one before it is removed."""
+    """An empty store, which replaces the one before it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -58,7 +58,7 @@ class _NewStore:
         self._broker: DataBroker | None = None
 
     def renew(self) -> None:
-        """Make a new store."""
+        """Remove the present store, and make a new one."""
         self.close()
         self._broker = daskbroker.connect(self._folder / f"store-{next(self._numbers)}")
 

@@ -1,4 +1,4 @@
-"""The table that is printed, the facts about the machine, and the JSON file."""
+"""The printed table, the JSON file, and the facts about the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD = ("workload", "case", "median", "min", "per second", "against", "ratio", "
 
 
 def lines(results: Sequence[Result]) -> Iterator[str]:
-    """The table, line by line, columns aligned."""
+    """Return the lines of the table, with aligned columns."""
     rows = [HEAD, *(row for result in results for row in _rows(result))]
     widths = [max(len(row[place]) for row in rows) for place in range(len(HEAD))]
     for number, row in enumerate(rows):
@@ -36,7 +36,7 @@ def lines(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _rows(result: Result) -> Iterator[tuple[str, ...]]:
-    """One row per comparison; the case itself is told in the first."""
+    """Yield one row per comparison; only the first one names the case."""
     unit = result.case.unit
     rate = "" if result.rate is None else f"{result.rate:,.0f} {result.case.things}"
     mine: tuple[str, ...] = (
@@ -77,7 +77,7 @@ def _amount(value: float, unit: str) -> str:
 
 
 def to_json(results: Sequence[Result], sizes: Sizes, repeat: int, **more: Any) -> str:
-    """Everything that was measured, and where; and what else is given."""
+    """Return the results, the machine, the commit, and further given facts as JSON."""
     return json.dumps(
         {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -97,7 +97,7 @@ def to_json(results: Sequence[Result], sizes: Sizes, repeat: int, **more: Any) -
 
 
 def machine() -> dict[str, Any]:
-    """Facts about the machine and the software."""
+    """Return facts about the machine and the software."""
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     return {
         "cpu": _cpu(),
@@ -134,7 +134,7 @@ def _version(name: str) -> str | None:
 
 
 def revision() -> dict[str, Any] | None:
-    """Commit of the checkout, and whether it is changed; None outside git."""
+    """Return the commit of the checkout and whether files are changed; None without git."""
     try:
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "changed": bool(_git("status", "--porcelain"))}

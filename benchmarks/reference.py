@@ -1,4 +1,4 @@
-"""Times of other programs for the same work, for scale."""
+"""Times of other programs for the same tasks, to compare with."""
 
 from __future__ import annotations
 

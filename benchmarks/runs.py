@@ -1,4 +1,4 @@
-"""Thousands of short runs: finding some, and one table of many."""
+"""Thousands of short runs: searches, and one table of many of them."""
 
 from __future__ import annotations
 
@@ -69,18 +69,21 @@ def runs(sizes: Sizes, folder: Path) -> Workload:
 
 
 def places_of(sizes: Sizes) -> list[int]:
-    """Runs to look up. That takes microseconds: a sample is of many, spread over the store."""
+    """Return the numbers of the runs to look up, spread evenly over the store.
+
+    One look-up takes microseconds, so a sample is the time of many.
+    """
     return [number * (sizes.runs - 1) // (LOOKUPS - 1) for number in range(LOOKUPS)]
 
 
 def is_wanted(number: int, sizes: Sizes) -> bool:
-    """Those that the query finds are spread evenly."""
+    """Return whether the query finds this run; such runs are spread evenly over the store."""
     step = sizes.runs // sizes.runs_in_table
     return number % step == 0 and number // step < sizes.runs_in_table
 
 
 def short_run(number: int, sizes: Sizes) -> RunBuilder:
-    """One short run, in one page of events."""
+    """Return one short run, with one page of events."""
     group = "wanted" if is_wanted(number, sizes) else "other"
     builder = RunBuilder(scan_id=number + 1, group=group, sample={"name": f"s{number % 7}"})
     descriptor = builder.descriptor({"x": 1.0, "y": 1.0, "n": 1})

@@ -1,7 +1,7 @@
-"""What large stores cost: a run of 100 million events, a million headers, by simulation.
+"""Cost of large stores, simulated: a run of 100 million events, and a million headers.
 
-The long run has one real chunk, to which all lines of its manifest point. The headers are
-inserted many to a transaction.
+The long run has one real chunk, to which all lines of its manifest point. The headers are inserted
+ten thousand per transaction.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIRST_TIME = 1_600_000_000.0
 
 
 def long_run(sizes: Sizes, folder: Path) -> Workload:
-    """10,000 chunks of 10,000 events of 12 columns: planning, divisions, a partition, memory."""
+    """10,000 chunks of 10,000 events and 12 columns: planning, divisions, a partition, memory."""
     with dask.config.set({"daskbroker.seal-rows": sizes.rows_in_chunk}):
         broker = daskbroker.connect(folder / "store")
     run = Run(mixed_columns(sizes.rows_in_chunk))
@@ -67,7 +67,7 @@ def long_run(sizes: Sizes, folder: Path) -> Workload:
 
 
 def copy_chunks(broker: Any, count: int) -> None:
-    """Lines of the manifest as if the first chunk had come again and again."""
+    """Add lines to the manifest as if the first chunk had been stored many times."""
     database = broker.header_source.store._database
     pack_small_chunks(database)
     with database.write() as connection:
@@ -82,12 +82,12 @@ def copy_chunks(broker: Any, count: int) -> None:
 
 
 def _growth(name: str, make: Callable[[], Any]) -> Case:
-    """Return a case for the bytes that a view holds, as Python and NumPy allocate them."""
+    """Return a case that measures the bytes that a view holds, as allocated by Python and NumPy."""
     return Case(f"memory of a {name}", lambda: _traced(make)[0], unit="B")
 
 
 def _traced(make: Callable[[], Any]) -> tuple[float, float]:
-    """Return the bytes held by a result, and the maximum while it was made."""
+    """Return the bytes that a result holds, and the peak of bytes while it was made."""
     tracemalloc.start()
     try:
         made = make()
@@ -99,7 +99,7 @@ def _traced(make: Callable[[], Any]) -> tuple[float, float]:
 
 
 def headers(sizes: Sizes, folder: Path) -> Workload:
-    """Search and paging over very many headers; a million with ``--full``."""
+    """Searches and pages of very many headers; a million with ``--full``."""
     broker = daskbroker.connect(folder / "store")
     uids = _insert_headers(broker, sizes.headers)
     middle = sizes.headers // 2
@@ -146,7 +146,7 @@ def _of_sample(sizes: Sizes) -> int:
 
 
 def _insert_headers(broker: Any, count: int) -> list[str]:
-    """Start documents, ten thousand to a transaction."""
+    """Insert start documents, ten thousand per transaction, and return their uids."""
     store = broker.header_source.store
     uids: list[str] = []
     for begin in range(0, count, 10_000):

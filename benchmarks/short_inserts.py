@@ -1,4 +1,4 @@
-"""Inserting thousands of short runs, beside the syncs of the disk that they are stored on."""
+"""Inserts of thousands of short runs, compared with syncs of the disk that they are stored on."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ EVENTS = 10
 DOCUMENTS = EVENTS + 3
 MEMORY = Path("/dev/shm")
 PARTS = 20
-"""In so many the thousands of runs are inserted: in one sample, some hundreds."""
+"""Number of samples over which the runs are divided: each sample inserts some hundreds."""
 
 
 def short_documents(number: int) -> list[tuple[str, dict[str, Any]]]:
-    """A run of 13 documents: ten events of three numbers."""
+    """Return the 13 documents of a short run: ten events of three numbers."""
     builder = RunBuilder(scan_id=number + 1, plan_name="scan", sample="x", motors=["m"])
     descriptor = builder.descriptor({"m": 1.0, "x": 1.0, "y": 1.0})
     for place in range(EVENTS):
@@ -44,12 +44,12 @@ def short_documents(number: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def memory_folder() -> str | None:
-    """A folder in memory, where syncs cost nothing; None where the system has none."""
+    """Make a folder in memory, where syncs cost nothing; None if the system has no such folder."""
     return tempfile.mkdtemp(prefix="daskbroker-benchmark-", dir=MEMORY) if MEMORY.is_dir() else None
 
 
 class NewStores:
-    """Stores in a folder, each removed when the next one is asked for."""
+    """Stores in a folder, of which each replaces the one before it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -57,7 +57,7 @@ class NewStores:
         self._broker: DataBroker | None = None
 
     def insert(self, runs: list[list[tuple[str, Any]]]) -> Timed:
-        """The time of inserting runs into a new store, and its broker."""
+        """Insert runs into a new store; return the time and the broker of the store."""
         self.close()
         self._broker = daskbroker.connect(self._folder / f"store-{next(self._numbers)}")
         begin = time.perf_counter()
@@ -66,7 +66,7 @@ class NewStores:
         return Timed(time.perf_counter() - begin, self._broker)
 
     def close(self) -> None:
-        """Remove the present one."""
+        """Remove the present store."""
         if self._broker is not None:
             self._broker.close()
             shutil.rmtree(str(self._broker.uri))
@@ -74,7 +74,7 @@ class NewStores:
 
 
 class GrowingStore:
-    """A store that gets some new short runs each time."""
+    """A store that gets some more short runs with each sample."""
 
     def __init__(self, folder: Path, runs: int) -> None:
         self._folder = folder
@@ -83,12 +83,12 @@ class GrowingStore:
         self._inserted = 0
 
     def insert(self) -> Timed:
-        """The time of inserting the next runs, and by how many it has others than it should."""
+        """Insert the next runs; return the time, and how many runs too many the store has."""
         seconds = sum(self.insert_one() for _ in range(self._runs))
         return Timed(seconds, len(self._broker) - self._inserted)
 
     def insert_one(self, then: Callable[[], None] = lambda: None) -> float:
-        """The time of inserting one more run, and of what is done after it."""
+        """Insert one more run, then call ``then``; return the time of both."""
         documents = short_documents(self._inserted)
         begin = time.perf_counter()
         insert_all(self._broker, documents)
@@ -98,40 +98,40 @@ class GrowingStore:
         return seconds
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the store."""
         self._broker.close()
         shutil.rmtree(self._folder)
 
 
 class AppendedFile:
-    """A file to which 4 KiB are added and synced, which is what "a sync of the disk" means here."""
+    """A file to which 4 KiB are appended and synced: the meaning of "a sync of the disk" here."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
 
     def sync(self) -> None:
-        """Add 4 KiB and bring them to disk."""
+        """Append 4 KiB and sync them to disk."""
         self._file.write(bytes(4096))
         os.fdatasync(self._file.fileno())
 
     def sync_many(self, count: int) -> Timed:
-        """The time of so many syncs, one after the other."""
+        """Return the time of ``count`` syncs, one after the other."""
         begin = time.perf_counter()
         for _ in range(count):
             self.sync()
         return Timed(time.perf_counter() - begin, None)
 
     def close(self) -> None:
-        """Close and remove it."""
+        """Close and remove the file."""
         self._file.close()
         Path(self._file.name).unlink()
 
 
 def short_inserts(sizes: Sizes, folder: Path) -> Workload:
-    """Runs of 13 documents, in memory and on disk; an insert while the log is synced.
+    """Runs of 13 documents, in memory and on disk, and single inserts while the log is synced.
 
-    Each sample inserts a twentieth of the runs: all of them in five rounds of two cases, of which
-    each takes a sample that does not count and one that does.
+    Each sample inserts a twentieth of the runs. Two cases insert runs, and each sample is preceded
+    by a run that is not counted, so all runs are inserted after five rounds.
     """
     some = max(1, sizes.runs // PARTS)
     count = some * DOCUMENTS
@@ -142,10 +142,12 @@ def short_inserts(sizes: Sizes, folder: Path) -> Workload:
     new_stores = NewStores(folder)
 
     def syncs_of_a_run() -> float:
-        """What a run costs more on disk than in memory, in syncs that follow a run in memory.
+        """Return the additional time of a run on disk, as a percentage of the time of one sync.
 
-        Run by run in turn, and medians: whoever has computed for some milliseconds waits longer
-        for its turn after a sync than a loop of nothing but syncs, if the processors are busy.
+        The additional time is that of a run on disk minus that of a run in memory. The time of a
+        sync is that of one which follows a run in memory, minus the run: on a busy machine a
+        process that has computed for some milliseconds waits longer after a sync than a loop of
+        syncs alone. The three are taken in turn, and their medians are compared.
         """
         turns = [
             (on_disk.insert_one(), in_memory.insert_one(), in_memory.insert_one(appended.sync))
@@ -180,13 +182,13 @@ def short_inserts(sizes: Sizes, folder: Path) -> Workload:
     return Workload(cases, close)
 
 
-def _has_all(missing: int) -> None:
-    if missing:
-        raise AssertionError(f"{missing:+,} runs more or less than were inserted")
+def _has_all(excess: int) -> None:
+    if excess:
+        raise AssertionError(f"the store has {excess:+,} runs compared with those inserted")
 
 
 def _quantile(stores: NewStores, documents: list[tuple[str, Any]], part: float) -> Timed:
-    """Of the times of inserts into an open run, while the log is synced every second."""
+    """Return a quantile of the times of single inserts; the log is synced every second."""
     broker = stores.insert([documents[:2]]).value
     insert: Callable[..., None] = broker.insert
     times = []

@@ -1,4 +1,4 @@
-"""A run with a spectrum in every event."""
+"""A run with a spectrum in each event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of one long run: against plain Parquet, and one column against many."""
+"""Tables of one long run: compared with plain Parquet, and one column compared with many."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["table", "wide"]
 def table(sizes: Sizes, folder: Path) -> Workload:
     """100k events x 12 columns: table, one column, documents, beside a plain file.
 
-    Repeated reads are of columns that this process has checked; a first read checks them.
+    The first read of a column in a process compares its checksums; repeated reads do not.
     """
     columns = mixed_columns(sizes.events)
     run = Run(columns)
@@ -92,7 +92,7 @@ def table(sizes: Sizes, folder: Path) -> Workload:
 
 
 def wide(sizes: Sizes, folder: Path) -> Workload:
-    """1M events, one column of 23 against the whole table."""
+    """1M events: one column of 23 compared with the whole table."""
     columns = wide_columns(sizes.wide_events)
     run = Run(columns)
     broker = daskbroker.connect(folder / "store")
@@ -114,24 +114,24 @@ def wide(sizes: Sizes, folder: Path) -> Workload:
 
 
 def touch(store: Path) -> None:
-    """Make files of chunks look as if they had been replaced: they are checked as if read first."""
+    """Change the times of chunk files, so that checksums are compared as at the first read."""
     for path in store.rglob("*.parquet"):
         path.touch()
 
 
 def computed(table: Any, verify: str) -> pd.DataFrame:
-    """A table, its columns compared with their checksums ``"always"`` or ``"never"``."""
+    """Compute a table, with columns checked against checksums ``"always"`` or ``"never"``."""
     with dask.config.set({"daskbroker.verify": verify}):
         return table.compute()
 
 
 def count_events(documents: Any) -> int:
-    """Go through all documents."""
+    """Iterate over all documents, and count the events."""
     return sum(name == "event" for name, _ in documents)
 
 
 def has_count(expected: int) -> Callable[[Any], None]:
-    """A check on a number or a sized thing."""
+    """Return a check that a number, or the length of an object, is as expected."""
 
     def check(found: Any) -> None:
         count = found if isinstance(found, int) else len(found)
@@ -142,7 +142,7 @@ def has_count(expected: int) -> Callable[[Any], None]:
 
 
 def holds(name: str, values: Any, columns: int | None = None) -> Callable[[Any], None]:
-    """A check on a frame: exactly these values in a column, and so many columns."""
+    """Return a check that a column of a frame has these values, and the frame this many columns."""
 
     def check(frame: pd.DataFrame) -> None:
         if columns is not None and len(frame.columns) != columns:

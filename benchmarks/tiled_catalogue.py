@@ -1,12 +1,12 @@
-"""A catalogue of many runs through Tiled: ours beside Tiled's own; frames beside their file.
+"""Many runs served by Tiled, from daskbroker and from Tiled's own catalogue; frames of a file.
 
     python -m benchmarks.tiled_catalogue [--runs 10000] [--frames 200] [--repeat 5]
 
-Both servers run as processes of their own on the loopback interface, with the same start and stop
-documents; Tiled's catalogue is SQLite, as ``tiled serve catalog`` makes it. The client is the same.
-Times are medians in milliseconds, the two sides one after the other in each repetition. Of frames,
-the time that the server took to read them is told, too, and that of both processes of the CPU: what
-is left is Tiled's own, which makes a hash and a message of them, and sends that.
+Both servers are processes of their own on the loopback interface, with the same start and stop
+documents. Tiled's catalogue is SQLite, as made by ``tiled serve catalog``. The client is the same.
+Times are medians in milliseconds; the two servers take turns in each repetition. For frames, the
+time that the server takes to read them is printed as well, and the CPU time of both processes. The
+rest is spent by Tiled, which hashes, packs and sends them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ trees:
 
 @contextmanager
 def serving(command: list[str], port: int) -> Iterator[Any]:
-    """A server, and its client."""
+    """Start a server, and yield its client."""
     environment = {**os.environ, "TILED_SINGLE_USER_API_KEY": KEY}
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(
@@ -91,7 +91,7 @@ def documents(number: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def fill(db: Any, client: Any, runs: int) -> None:
-    """The same runs in both; Tiled's as TiledWriter makes them, without tables."""
+    """Insert the same runs into both catalogues; into Tiled's like TiledWriter, without tables."""
     spec = [Spec("BlueskyRun", version="3.0")]
 
     def create(docs: list[tuple[str, dict[str, Any]]]) -> None:
@@ -127,7 +127,7 @@ def operations(runs: int) -> dict[str, Callable[[Any, str], Any]]:
 
 
 def image_run(path: Path, count: int) -> list[tuple[str, dict[str, Any]]]:
-    """A run of frames in one HDF5 file."""
+    """Return a run of frames in one HDF5 file."""
     with h5py.File(path, "w") as file:
         images = np.arange(count * SIDE * SIDE, dtype="uint16").reshape(count, SIDE, SIDE)
         file.create_dataset("/entry/data/data", data=images, chunks=(1, SIDE, SIDE))
@@ -158,7 +158,7 @@ def compare(ours: Any, theirs: Any, runs: int, repeat: int, uid: str) -> None:
 
 
 def frames(ours: Any, theirs: Any, db: Any, uid: str, path: Path, repeat: int) -> None:
-    """The same frames through both servers, by our Dataset, and by h5py."""
+    """Read the same frames through both servers, from daskbroker's Dataset, and with h5py."""
     arrays = {
         "frames through ours": ours[uid]["primary"]["img"],
         "frames through Tiled's own": theirs[uid]["primary"]["img"],
@@ -183,7 +183,7 @@ def frames(ours: Any, theirs: Any, db: Any, uid: str, path: Path, repeat: int) -
 
 
 def measured(side: Callable[[], Any], array: Any) -> tuple[float, float, float]:
-    """Milliseconds of a read, of the server's part that reads, and of the CPU by both processes."""
+    """Return milliseconds of a read, of the server's reading, and of CPU time of both processes."""
     if array is None:
         before = time.process_time()
         whole = timed(side)

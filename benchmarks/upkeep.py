@@ -1,4 +1,4 @@
-"""Check and backup of a store of some size, while nobody and while another process writes."""
+"""Check and backup of a large store, with and without another process that writes to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS, COLUMNS = 20_000, 20
 
 
 def upkeep(sizes: Sizes, folder: Path) -> Workload:
-    """Rates are in bytes of the store's files."""
+    """Check and backup compared with a copy of the folder; rates are bytes of files per second."""
     store = _Store(folder, sizes.stored_bytes)
     least = (Against("copy of the folder", at_most=3.0),)
     cases = [
@@ -48,7 +48,7 @@ def _nothing_damaged(found: list[Any]) -> None:
 
 
 class _Store:
-    """A store that is large enough, and a process that writes to it."""
+    """A store of at least ``size`` bytes, and a process that writes to it."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self._place, self._copies = folder / "store", folder / "copies"
@@ -64,7 +64,7 @@ class _Store:
         self._broker = daskbroker.connect(self._place, mode="r")
 
     def write(self) -> None:
-        """Have another process insert runs from now on."""
+        """Start a process that inserts runs until the end, unless it has been started."""
         if self._writer is None:
             line = [sys.executable, "-m", "benchmarks.upkeep", str(self._place)]
             self._writer = subprocess.Popen(line)
@@ -75,9 +75,9 @@ class _Store:
         return self._copies / f"copy-{next(self._names)}"
 
     def copy(self) -> None:
-        """What a backup is compared with: plain copies of the files, synced.
+        """Copy and sync the files, for comparison with a backup.
 
-        By another process: closing a file of SQLite here would drop the locks of this one.
+        Another process copies: closing a file of SQLite in this one would drop its locks.
         """
         target = self._new()
         subprocess.run(["cp", "-r", self._place, target], check=True)
@@ -87,17 +87,17 @@ class _Store:
             os.close(handle)
 
     def check(self) -> list[Any]:
-        """Look at everything."""
+        """Check the whole store."""
         return list(daskbroker.check(self._broker))
 
     def back_up(self) -> Path:
-        """Make a backup; where it is."""
+        """Make a backup, and return its folder."""
         report = daskbroker.backup(self._broker, self._new())
         assert not report.damages, report
         return report.folder
 
     def opens(self, folder: Path) -> None:
-        """Check that a backup is a store that has the first runs."""
+        """Raise if a backup is not a store, or if its newest run is damaged."""
         with daskbroker.connect(folder, mode="r") as copy:
             assert len(copy) > 0
             assert list(daskbroker.check(copy()[:1])) == []

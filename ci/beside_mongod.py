@@ -1,7 +1,7 @@
-"""Run a command beside a MongoDB server of its own.
+"""Run a command with a MongoDB server of its own.
 
-``python ci/beside_mongod.py COMMAND...`` puts the server's URI in place of ``MONGO`` in every
-argument, and ends as the command does.
+``python ci/beside_mongod.py COMMAND...`` replaces ``MONGO`` in each argument by the URI of the
+server, and ends with the exit status of the command.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from daskbroker.testing.mongod import mongod
 
 
 def main(command: list[str]) -> int:
-    """Exit status of the command."""
+    """Run the command, and return its exit status."""
     with mongod() as server:
         return subprocess.call([part.replace("MONGO", server.uri) for part in command])
 

@@ -1,15 +1,15 @@
-"""Would the tests notice? One place of the code is changed at a time, and its tests are run.
+"""Mutation testing: change one place of the code at a time, and run the tests of its module.
 
     python ci/mutations.py                 # the fixed sample
-    python ci/mutations.py --each 20       # a larger one; --each 0: all of them
-    python ci/mutations.py --list          # what the sample is, without running it
-    python ci/mutations.py core/rows core/query    # of these modules only
+    python ci/mutations.py --each 20       # a larger sample; --each 0: all mutations
+    python ci/mutations.py --list          # print the sample, and run nothing
+    python ci/mutations.py core/rows core/query    # only these modules
 
-Mutations are made from the syntax tree: comparisons, conditions, numbers, signs, calls whose result
-nobody uses. Which of them are the sample follows from their text alone, so it stays the same while
-other code changes. Each is run in a copy of this checkout against the tests that TESTS names for
-its module. Those that survive and are not in ci/known_survivors.txt make the end an error; a line
-there says why no test can, or need, notice.
+Mutations are made from the syntax tree: comparisons, conditions, numbers, signs, and calls whose
+result is not used. The sample is chosen by the text of the mutations alone, so it stays the same
+while other code changes. Each mutation is tested in a copy of this checkout, by the tests that
+TESTS names for its module. The exit status is 1 if one survives that is not in
+ci/known_survivors.txt, where each line says why no test can, or needs to, detect it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ TESTS = {
                                "filters or queries"],
     "stores/spool/sender": ["tests/stores/mongodb/test_spool.py"],
 }  # fmt: skip
-"""What is run against mutations of a module: arguments of pytest."""
+"""Arguments of pytest, by the module whose mutations it is to detect."""
 
 OTHER: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -132,18 +132,18 @@ OTHER: dict[type, type] = {
 
 @dataclass(frozen=True)
 class Mutation:
-    """One place of a module, changed.
+    """A change of one place in a module.
 
     Attributes
     ----------
     module, function
-        Where it is.
+        Module, and function in it.
     before, after
-        Text of the place.
+        Text of the place before and after the change.
     number
-        Which of the places in the function that have this text.
+        Index among the places of the function that have the same text.
     begin, end
-        Of the place in the file, in bytes.
+        Offsets of the place in the file, in bytes.
     """
 
     module: str
@@ -156,7 +156,7 @@ class Mutation:
 
     @property
     def place(self) -> str:
-        """File and line."""
+        """Return the file and the line."""
         before = (ROOT / "daskbroker" / f"{self.module}.py").read_bytes()[: self.begin]
         return f"daskbroker/{self.module}.py:{len(before.splitlines())}"
 
@@ -166,7 +166,7 @@ class Mutation:
 
 
 def changed(node: ast.AST) -> Iterator[ast.AST]:
-    """The node as it might be by mistake."""
+    """Yield the forms that a mistake might give a node."""
     new = copy.deepcopy(node)
     if isinstance(new, ast.Compare) and type(new.ops[0]) in OTHER:
         new.ops[0] = OTHER[type(new.ops[0])]()
@@ -189,7 +189,7 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def evaluated(statement: ast.AST) -> Iterator[ast.AST]:
-    """What is inside a statement, but for annotations, which nothing evaluates."""
+    """Yield the nodes inside a statement, without annotations, which are not evaluated."""
     for node in ast.walk(statement):
         if isinstance(node, ast.AnnAssign):  # before the walk below, which looks ahead
             node.annotation = ast.Name("Any")
@@ -199,7 +199,7 @@ def evaluated(statement: ast.AST) -> Iterator[ast.AST]:
 
 
 def functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
-    """All functions by their dotted names; what is inside one belongs to it."""
+    """Yield all functions with their dotted names; a nested function belongs to the outer one."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef):
             yield name + node.name, node
@@ -208,7 +208,7 @@ def functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.Function
 
 
 def mutations(module: str) -> Iterator[Mutation]:
-    """All mutations of a module's functions."""
+    """Yield all mutations of a module's functions."""
     source = (ROOT / "daskbroker" / f"{module}.py").read_bytes()
     starts = [0]
     for line in source.splitlines(keepends=True):
@@ -226,14 +226,14 @@ def mutations(module: str) -> Iterator[Mutation]:
 
 
 def sample(module: str, count: int) -> list[Mutation]:
-    """Some of them, chosen by their text; all, if ``count`` is 0."""
+    """Return ``count`` mutations, chosen by their text, or all if ``count`` is 0."""
     found = list(mutations(module))
     found.sort(key=lambda one: hashlib.sha256(str(one).encode()).digest())
     return found[: count or None]
 
 
 def known_survivors() -> dict[str, str]:
-    """``{mutation: why it may survive}``."""
+    """Return ``{mutation: why it may survive}``."""
     lines = KNOWN.read_text(encoding="utf8").splitlines()
     entries = [line for line in lines if line.strip() and not line.startswith("#")]
     return dict(line.split("  # ", 1) for line in entries)
@@ -243,11 +243,11 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([
     "dask.dataframe", "distributed", "event_model", "h5py", "pymongo", "pyarrow.parquet", "xarray",
 ])  # fmt: skip
-"""Tests begin with what takes seconds to import, but is not changed."""
+"""Imports that take seconds and are not mutated; the process that forks the tests has them."""
 
 
 def run_tests(folder: str, arguments: list[str]) -> None:
-    """Run tests of a copy of the checkout; the process ends with their exit status."""
+    """Run tests in a copy of the checkout; the process ends with their exit status."""
     os.setsid()  # so that what they start can be killed with them
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
@@ -275,7 +275,7 @@ class Bench:
         self._seconds: dict[str, float] = {}
 
     def run(self, module: str, timeout: float | None = None) -> int:
-        """The exit status of the module's tests; 1, if they take too long."""
+        """Return the exit status of the module's tests, or 1 if they take too long."""
         process = FORKS.Process(target=run_tests, args=[str(self.folder), TESTS[module]])
         process.start()
         process.join(timeout)
@@ -286,7 +286,7 @@ class Bench:
         return process.exitcode
 
     def notices(self, mutation: Mutation) -> bool:
-        """Whether the tests fail."""
+        """Return whether the tests fail with a mutation."""
         module = mutation.module
         if module not in self._seconds:
             began = time.monotonic()
@@ -306,7 +306,7 @@ class Bench:
 
 
 def main() -> None:
-    """Run the sample, and say which mutations survive."""
+    """Run the sample, and print which mutations survive."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=", ".join(TESTS))
     parser.add_argument("--each", type=int, default=4, help="so many of each module (4)")

@@ -1,8 +1,9 @@
-"""Plans of a real bluesky-queueserver, published by 0MQ, end up in a store.
+"""Check that plans of a real bluesky-queueserver, published by 0MQ, arrive in a store.
 
     python ci/queueserver.py PYTHON
 
-PYTHON is that of an environment with bluesky-queueserver and ophyd. Needs redis-server on the PATH.
+PYTHON belongs to an environment with bluesky-queueserver and ophyd. redis-server must be on the
+PATH.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ SECONDS = 120
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return bound.getsockname()[1]
 
 
 def until(what: str, done: Callable[[], object]) -> None:
-    """Return when it is done; ``what`` names it if it never is."""
+    """Wait until a condition holds; ``what`` names it in the error if it never does."""
     deadline = time.monotonic() + SECONDS
     while not done():
         if time.monotonic() > deadline:
@@ -59,7 +60,7 @@ def until(what: str, done: Callable[[], object]) -> None:
 
 
 def main(python: str) -> None:
-    """Start all of it, have the queue take its plans, and look into the store."""
+    """Start all processes, run the plans of the queue, and check the runs in the store."""
     bin_folder = Path(python).parent
     published, subscribed, redis, control, information = (free_port() for _ in range(5))
     with tempfile.TemporaryDirectory() as place, ExitStack() as ending:
@@ -77,7 +78,7 @@ def main(python: str) -> None:
             return process
 
         def qserver(*words: str) -> dict:
-            """What the manager answers."""
+            """Send a command to the manager, and return its answer."""
             command = [bin_folder / "qserver", "--zmq-control-addr", f"tcp://127.0.0.1:{control}"]
             done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
             _, _, answer = done.stdout.partition("MESSAGE: \n")

@@ -1,12 +1,12 @@
-"""README's printed lines and picture, made by the demo; or a check that they are as it makes them.
+"""Write, or check, README's output and picture of the demo.
 
     python ci/readme.py                    # `make -C docs readme`: writes README.md, docs/demo.png
-    python ci/readme.py --check            # writes nothing; an error if something else came out
-    python ci/readme.py --check --demo OUT # of a demo run in OUT, its output in OUT/output.txt
+    python ci/readme.py --check            # writes nothing; exit status 1 if something differs
+    python ci/readme.py --check --demo OUT # checks a demo run in OUT, its output in OUT/output.txt
 
-A block after ``<!-- daskbroker demo: 3 5 -->`` has these steps of what the demo prints. README's
-blocks of Python run where the demo was run, on what it has left, and what follows them is what they
-print. Times, rates and uids may differ. Needs the extra ``[test]``.
+A block after ``<!-- daskbroker demo: 3 5 -->`` has the output of these steps of the demo. README's
+Python blocks are run in the folder of the demo, on the store that it made, and each is followed by
+its output. Times, rates and uids may differ. Needs the extra ``[test]``.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ DIFFERS = [
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "UID"),
     (re.compile(r"\s+"), " "),
 ]
-"""What may differ from demo to demo, and what is compared in its place; columns then shift."""
+"""Texts that may differ from demo to demo, and their replacements for the comparison."""
 ALIKE = 0.02
-"""Mean difference of pixels; fonts are not the same everywhere."""
+"""Maximum of the mean difference of pixels: fonts are not the same everywhere."""
 
 
 def comparable(text: str) -> list[str]:
-    """Lines of a text without what may differ."""
+    """Return the lines of a text without the parts that may differ."""
     lines = text.splitlines()
     for pattern, instead in DIFFERS:
         lines = [pattern.sub(instead, line) for line in lines]
@@ -52,7 +52,7 @@ def comparable(text: str) -> list[str]:
 
 
 def run_demo(folder: Path) -> str:
-    """Run the demo in a folder, as a user does; what it prints on stderr."""
+    """Run the demo in a folder, as a user does, and return what it prints on stderr."""
     environment = os.environ | {"COLUMNS": "80", "TMPDIR": str(folder)}  # frames go with it
     command = [sys.executable, "-m", "daskbroker", "demo"]
     done = subprocess.run(
@@ -65,7 +65,7 @@ def run_demo(folder: Path) -> str:
 
 
 def made(text: str, folder: Path) -> str:
-    """README's text with what the demo and the blocks print."""
+    """Return README's text with the output of the demo and of the blocks."""
     steps = re.split(r"^(?=\d+\. )", (folder / "output.txt").read_text(encoding="utf8"), flags=re.M)
 
     def chosen(found: re.Match[str]) -> str:
@@ -85,7 +85,7 @@ def made(text: str, folder: Path) -> str:
 
 
 def _run_blocks(folder: Path) -> list[str]:
-    """What each block of Python prints."""
+    """Return the output of each Python block."""
     from bluesky import RunEngine
 
     os.chdir(folder)
@@ -94,7 +94,7 @@ def _run_blocks(folder: Path) -> list[str]:
 
 
 def alike(one: Path, other: Path) -> bool:
-    """Whether two pictures show the same."""
+    """Return whether two pictures show the same."""
     from matplotlib.image import imread
 
     pixels = [imread(path) for path in (one, other)]
@@ -102,7 +102,7 @@ def alike(one: Path, other: Path) -> bool:
 
 
 def differences(folder: Path) -> list[str]:
-    """How README and its picture differ from what a demo makes."""
+    """Yield the differences of README and its picture from those that a demo makes."""
     text = README.read_text(encoding="utf8")
     now, then = comparable(made(text, folder)), comparable(text)
     found = list(difflib.unified_diff(then, now, "README.md", "the demo", lineterm=""))

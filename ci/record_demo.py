@@ -3,8 +3,8 @@
     python ci/record_demo.py
 
 Needs bluesky and ophyd. The recordings are part of the package, so that the demo shows the same
-whether or not bluesky is installed; uids and times are those of the day of the recording, so
-README's figures change when this is run: ``make -C docs readme`` afterwards.
+with and without bluesky. uids and times are those of the recording, so README's output changes
+after a new one: run ``make -C docs readme``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from daskbroker.demo.recorded import RECORDED
 
 KELVIN = range(300, 700, 10)
 POINT = 0.06
-"""Seconds that a point of the run takes that is followed while it is taken."""
+"""Seconds per point of the run that the demo follows live."""
 
 
 def main() -> None:
-    """Take the runs, and write the file of each kind."""
+    """Take the runs, and write a file of each kind of run."""
     engine = RunEngine({})
     records: list[str] = []
     engine.subscribe(lambda name, doc: records.append(to_json([name, plain(doc)])))
@@ -71,7 +71,7 @@ def main() -> None:
 def counter(
     rng: np.random.Generator, most: float, width: float, centers: Mapping[SynAxis, float]
 ) -> SynSignal:
-    """A detector of counts, most where its motors are at their centers."""
+    """Return a detector of counts, with the maximum where its motors are at their centers."""
 
     def counts() -> int:
         away = sum((axis.position - center) ** 2 for axis, center in centers.items())
@@ -81,7 +81,7 @@ def counter(
 
 
 def write(records: list[str], name: str) -> None:
-    """Write what was taken since the last call; the same records make the same bytes."""
+    """Write the documents since the last call; the same documents make the same bytes."""
     text = "".join(f"{record}\n" for record in records)
     (RECORDED / f"{name}.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     records.clear()

@@ -1,10 +1,10 @@
-"""References to frames on S3, read by xarray through s3fs and through Icechunk's own client.
+"""Check references to frames on S3, read by xarray through s3fs and through Icechunk's client.
 
     python ci/references_on_s3.py
 
-The server is moto's, a real server of the S3 protocol in a process of its own. moto and s3fs need
-an older python-dateutil than the test extra has, so they are installed into an environment of
-their own on top of this one, which is removed at the end.
+The S3 server is moto's, in a process of its own. moto and s3fs need an older python-dateutil than
+the test extra has, so they are installed into an environment on top of this one, which is removed
+at the end.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def check(folder: Path) -> None:
-    """Put the files of a run on a server, and compare what references to them give."""
+    """Put the files of a run on a server, and compare frames read through references to them."""
     import numpy as np
     import s3fs
     import xarray as xr

@@ -1,8 +1,8 @@
-"""Make the pictures of docs/notebooks.md: what a browser shows of some runs, and plots of them.
+"""Make the pictures of docs/notebooks.md: runs as a browser shows them, and plots.
 
     python ci/screenshots.py
 
-Look at each before it is committed; tests/display/test_browser.py compares the text.
+Look at each before you commit it; tests/display/test_browser.py compares only the text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SIDE = 256
 
 
 def rings(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A run with a detector, whose frames have rings on a background."""
+    """Return a run with a detector whose frames have rings on a background."""
     up, across = np.mgrid[:SIDE, :SIDE]
     radius = np.hypot(up - 120, across - 140)
     noise = np.random.default_rng(1)
@@ -64,7 +64,7 @@ def rings(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def make_runs(db: daskbroker.DataBroker, folder: Path) -> None:
-    """A few of a RunEngine, one with frames, a derived one, and one that is open."""
+    """Insert some runs of a RunEngine, one with frames, a derived one, and one that is open."""
     engine = RunEngine({})
     engine.subscribe(db.insert)
     engine(count([det], num=5), sample="empty")
@@ -84,14 +84,14 @@ def make_runs(db: daskbroker.DataBroker, folder: Path) -> None:
 
 
 def smaller(file: Path) -> None:
-    """By a palette: pages have few colours; of those of plots, a palette has all that are seen."""
+    """Return a picture with a palette, which is enough for the colours of pages and plots."""
     with Image.open(file) as shown:
         shown.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.name}: {file.stat().st_size // 1024} KiB")
 
 
 def main() -> None:
-    """Make the pictures of this script anew; examples make others in the same folder."""
+    """Make the pictures of this script; examples make the others in the same folder."""
     matplotlib.use("agg")
     IMAGES.mkdir(parents=True, exist_ok=True)
     settings = {"daskbroker.picture-seconds": 60, "daskbroker.peek-after-stop": False}

@@ -1,4 +1,4 @@
-"""Write daskbroker/daskbroker.yaml anew, from daskbroker/core/settings.py.
+"""Write daskbroker/daskbroker.yaml from daskbroker/core/settings.py.
 
 python ci/settings.py
 """

@@ -1,9 +1,9 @@
-"""Does an installed daskbroker work? Run by ci/release.sh, away from the checkout.
+"""Check that an installed daskbroker works. ci/release.sh runs this away from the checkout.
 
     python -I ci/smoke.py
 
-Writes a run with compressed frames, reads it as a table, a dataset and documents, also on a worker
-process, and calls the command line and what is found by entry points.
+Writes a run with compressed frames, reads it as a table, a dataset and documents, also in a worker
+process, and tests the command line and the entry points.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COUNT, SIDE = 12, 32
 
 
 def write(db: daskbroker.DataBroker, folder: Path) -> np.ndarray:
-    """One run with a frame in each event; gives the frames."""
+    """Insert a run with a frame in each event, and return the frames."""
     frames = np.random.default_rng(0).poisson(3.0, (COUNT, SIDE, SIDE)).astype("u2")
     with h5py.File(folder / "frames.h5", "w") as file:
         filters = {**hdf5plugin.Bitshuffle(cname="lz4")}
@@ -48,7 +48,7 @@ def write(db: daskbroker.DataBroker, folder: Path) -> np.ndarray:
 
 
 def read(db: daskbroker.DataBroker, frames: np.ndarray) -> None:
-    """The three views, without and with a worker process."""
+    """Read the three views, without and with a worker process."""
     header = db[-1]
     assert header.table(fields=["x"]).compute()["x"].tolist() == [n * 0.5 for n in range(COUNT)]
     assert sum(name == "event" for name, _ in header.documents()) == COUNT
@@ -62,13 +62,13 @@ def read(db: daskbroker.DataBroker, frames: np.ndarray) -> None:
 
 
 def command(*arguments: str, of: str = "daskbroker") -> str:
-    """What a command line prints."""
+    """Run a command line, and return what it prints."""
     script = Path(sysconfig.get_path("scripts")) / of
     return subprocess.run([script, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def main() -> None:
-    """Everything, or an error."""
+    """Check everything; raise if something is wrong."""
     assert Path(daskbroker.__file__).is_relative_to(sys.prefix), daskbroker.__file__
     assert Path(daskbroker.__file__).with_name("py.typed").exists()
     stores = {point.name for point in entry_points(group="daskbroker.stores")}

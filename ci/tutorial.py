@@ -1,9 +1,9 @@
-"""Run docs/tutorial.ipynb and keep what its cells show, as the site shows it.
+"""Run docs/tutorial.ipynb, and save it with its outputs, which the site shows.
 
     python ci/tutorial.py
 
-Edit the notebook in Jupyter or as text; look at the outputs before they are committed.
-tests/test_tutorial.py compares them with what the cells show on another day.
+Edit the notebook in Jupyter or as text; look at the outputs before you commit them.
+tests/test_tutorial.py runs the notebook again and compares the outputs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TUTORIAL = Path(__file__).parents[1] / "docs/tutorial.ipynb"
 
 
 def smaller(picture: str) -> str:
-    """A PNG of fewer colours; plots have few."""
+    """Return a PNG with a palette, as plots have few colours."""
     made = io.BytesIO()
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         image.convert("RGB").quantize(64).save(made, "png", optimize=True)
@@ -31,7 +31,7 @@ def smaller(picture: str) -> str:
 
 
 def main() -> None:
-    """Run it and write it."""
+    """Run the notebook, and write it."""
     with tempfile.TemporaryDirectory() as folder:
         notebook = executed(TUTORIAL, Path(folder))
     outputs: list[Any] = [output for cell in notebook.cells for output in cell.get("outputs", ())]

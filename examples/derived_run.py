@@ -1,7 +1,7 @@
 """Add a column to a table and store the result as a new run that names its origin.
 
-The new run repeats what the start document of its origin says, so it is found by the same searches:
-a store of its own keeps raw runs apart, and in one store ``derived=False`` does.
+The new run has the metadata of its origin's start document, so the same searches find it. Search
+with ``derived=False`` for raw runs only, or keep derived runs in a store of their own.
 """
 
 from __future__ import annotations

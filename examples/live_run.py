@@ -1,4 +1,4 @@
-"""Read a run while it is still being written: a table up to the last insert, and following it."""
+"""Read a run while it is being written: a table up to the last insert, and then its documents."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ with daskbroker.temp() as db:
     runs = db.watch(interval=0.05)
     taking = threading.Thread(target=take, args=(db,))
     taking.start()
-    header = next(runs)  # it has just begun
+    header = next(runs)  # the run has just begun
     for name, doc in header.follow("primary", interval=0.05):
         if name == "event":
             print(f"event {doc.seq_num}: x is {doc.data['x']}, of {len(header.table())} so far")
-    print(f"it has ended with {header.stop.exit_status!r}")
+    print(f"the run has ended with {header.stop.exit_status!r}")
     print(header.table().compute())
     taking.join()

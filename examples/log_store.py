@@ -1,12 +1,12 @@
 """A whole store in one append-only file: a model for a store of your own.
 
-All documents are records in ``documents.log``, in the store's folder. What there is of each run
-is held in memory, as read from the log: the index follows what any process appends, and suits
-some millions of documents. A document that was inserted survives the death of the process; the
-log is synced when a run stops, so that stopped runs survive a loss of power too. The file itself
-(locks, half records, forks) is a :class:`daskbroker.stores.record_file.RecordFile`.
+All documents are records in ``documents.log``, in the store's folder. The content of each run is
+held in memory, as read from the log, together with records that other processes append. This suits
+some millions of documents. An inserted document survives the death of the process. The log is
+synced when a run stops, so stopped runs survive a loss of power as well. The file itself (locks,
+incomplete records, forks) is a :class:`daskbroker.stores.record_file.RecordFile`.
 
-An installed package makes its store known by an entry point, in ``pyproject.toml``::
+An installed package registers its store as an entry point in ``pyproject.toml``::
 
     [project.entry-points."daskbroker.stores"]
     log = "log_store:open_log"
@@ -52,7 +52,7 @@ class Rows:
     layout: Layout
     owner: Document
     chunks: list[tuple[Span, int, dict[str, Any]]] = field(default_factory=list)
-    sealed: int = 0  # so many rows are in chunks; those behind them wait
+    sealed: int = 0  # number of rows in chunks; later rows wait
     waiting: list[Span] = field(default_factory=list)
     waiting_bytes: int = 0
 

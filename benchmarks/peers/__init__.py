@@ -1,1 +1,1 @@
-"""Side by side with databroker 1.2.5 and suitcase-mongo: ``python -m benchmarks.peers``."""
+"""Benchmarks beside databroker, Tiled and VirtualiZarr: ``python -m benchmarks.peers``."""

@@ -1,4 +1,4 @@
-"""Benchmarks side by side with databroker, Tiled, VirtualiZarr: ``python -m benchmarks.peers``."""
+"""Benchmarks beside databroker, Tiled and VirtualiZarr: ``python -m benchmarks.peers``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SIZES = ("events", "single_events", "wide_events", "runs", "runs_in_table")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run workloads, print the table, write the JSON; 0 whatever the numbers are.
+    """Run workloads, print the table and write the JSON.
 
-    1 if a peer is missing, which the end of what is printed names.
+    Return 0 whether goals are met or not, or 1 if a peer is missing, which is printed last.
     """
     options = _parser().parse_args(arguments)
     given = {name: getattr(options, name) for name in SIZES if getattr(options, name) is not None}
@@ -74,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="tiny sizes; no goal is judged")
     parser.add_argument(
         "--peer-python", metavar="PATH",
-        help=f"Python that has databroker 1.2.5 (or ${ENVIRONMENT}); made if not given",
+        help=f"Python with databroker 1.2.5 (default: ${ENVIRONMENT}, or a new environment)",
     )  # fmt: skip
-    parser.add_argument("--mongo", metavar="URI", help="a MongoDB server; one is started otherwise")
+    parser.add_argument("--mongo", metavar="URI", help="a MongoDB server (default: start one)")
     defaults = {field.name: field.default for field in fields(Sizes)}
     for name in SIZES:
         option = f"--{name.replace('_', '-')}"

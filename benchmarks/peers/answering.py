@@ -1,4 +1,4 @@
-"""How a peer answers requests; imported by its Python, so of nothing but the standard library.
+"""The loop in which a peer answers requests; run by its Python, so with the standard library only.
 
 Each line of standard input is a request ``{"do": name, ...}``, each line of standard output its
 answer ``{"seconds": ..., "value": ...}``, or ``{"error": ...}``; one process answers all, so no
@@ -21,10 +21,13 @@ def recorded(file):
 
 
 def answer(*requests):
-    """Answer until the input ends. A request prepares, and returns what is then timed."""
+    """Answer requests until the input ends.
+
+    A request is a function that prepares the work and returns a function, which is timed.
+    """
     known = {request.__name__: request for request in requests}
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # so that what a library prints is not read as an answer
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -36,7 +39,7 @@ def answer(*requests):
 
 
 def timed(run):
-    """Return the result of a prepared request, and the seconds that it took."""
+    """Run a prepared request, and return its result and the seconds that it took."""
     gc.collect()
     begin = time.perf_counter()
     value = run()

@@ -1,4 +1,4 @@
-"""Stores, files and peers that the workloads beside peers share."""
+"""Stores, files and peers that are shared by the workloads."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["Bench"]
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything that a workload is made on.
+    """Sizes, folder, server and peers of a workload.
 
     Attributes
     ----------
     sizes
-        How large.
+        Sizes of the workload.
     folder
-        For files of documents.
+        Folder for files of documents.
     server
         URI of a MongoDB server, without a database.
     peers
-        Other programs by name.
+        The other programs, by name.
     """
 
     sizes: Sizes
@@ -43,16 +43,16 @@ class Bench:
 
     @property
     def peer(self) -> Peer:
-        """Writes with suitcase-mongo, reads with databroker."""
+        """The peer that writes with suitcase-mongo and reads with databroker."""
         return self.peers[DATABROKER]
 
     def beside(self, name: str, make: Callable[[Peer], Iterable[Case]]) -> list[Case]:
-        """The cases of a peer; none if it is missing, which ``peers.missing`` then tells.
+        """Return the cases of a peer; none if it is missing, as ``peers.missing`` then says.
 
         Parameters
         ----------
         make
-            From the peer to its cases; may let it prepare something.
+            Function from the peer to its cases. It may ask the peer to prepare something.
         """
         try:
             return list(make(self.peers[name]))
@@ -61,14 +61,14 @@ class Bench:
             return []
 
     def recorded(self, name: str, documents: Iterable[Any]) -> str:
-        """Return a file of documents for the peer."""
+        """Write documents to a file for the peer, and return its path."""
         path = self.folder / f"{name}.jsonl"
         with path.open("w") as file:
             file.writelines(f"{json.dumps(pair)}\n" for pair in documents)
         return str(path)
 
     def written(self, name: str, documents: Iterable[Any]) -> tuple[DataBroker, DataBroker]:
-        """Two databases that suitcase-mongo wrote, opened: one as it is, one sealed."""
+        """Open two databases with the same documents from suitcase-mongo; seal the second."""
         file = self.recorded(name, documents)
         unsealed, sealed = (
             self.peer_written(file, f"{name}_{state}") for state in ("unsealed", "sealed")
@@ -77,9 +77,9 @@ class Bench:
         return unsealed, sealed
 
     def peer_written(self, file: str, database: str) -> DataBroker:
-        """A database that suitcase-mongo writes now, opened.
+        """Have suitcase-mongo write a database, and open it.
 
-        If it is missing, the same is written in its layout.
+        If suitcase-mongo is missing, write the documents in its layout.
         """
         uri = f"{self.server}/{database}"
         try:
@@ -91,7 +91,7 @@ class Bench:
 
 
 def _write_as_suitcase(file: Path, uri: str) -> None:
-    """Put recorded documents of runs without detector files where suitcase-mongo puts them."""
+    """Write recorded documents in suitcase-mongo's layout; for runs without detector files."""
     collections = {"start": "run_start", "stop": "run_stop", "descriptor": "event_descriptor"}
     with pymongo.MongoClient[dict[str, Any]](uri) as client, file.open() as lines:
         database = client.get_default_database()

@@ -1,4 +1,4 @@
-"""How many commands a MongoDB server gets for views of many runs."""
+"""Number of commands that a MongoDB server receives for views of many runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNCOUNTED = ("hello", "ping", "endSessions", "isMaster")
 
 
 class Commands(pymongo.monitoring.CommandListener):
-    """Counts what is sent, batches of long answers included."""
+    """Count the commands that are sent, including those for further batches of an answer."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -41,7 +41,7 @@ class Commands(pymongo.monitoring.CommandListener):
 
 @contextmanager
 def counted(uri: str) -> Iterator[tuple[DataBroker, Commands]]:
-    """A broker with a client of its own, whose commands are counted."""
+    """Open a broker with a client of its own, and count its commands."""
     commands = Commands()
     client = partial(pymongo.MongoClient, event_listeners=[commands])
     with (
@@ -53,7 +53,7 @@ def counted(uri: str) -> Iterator[tuple[DataBroker, Commands]]:
 
 
 def command_cases(uri: str, runs: int) -> list[Case]:
-    """Commands for a table and a dataset of all runs of a database, opened and not computed."""
+    """Return cases that count the commands to open a table and a dataset of all runs."""
 
     def sent(view: Callable[[DataBroker], Any]) -> int:
         with counted(uri) as (broker, commands):

@@ -1,7 +1,7 @@
-"""databroker 2 at work, timed on request: a Tiled server over databroker's MongoDB, and its client.
+"""Timed requests to databroker 2: a Tiled server on databroker's MongoDB, and its client.
 
-Run by the peer's Python, not by ours; see ``answering.py``. Server and client are in one process
-and speak to each other without a socket, which is the quickest way that databroker 2 has.
+The peer's Python runs this file; see ``answering.py``. Server and client are in one process and
+communicate without a socket, which is the fastest configuration of databroker 2.
 """
 
 from importlib.metadata import version
@@ -26,7 +26,7 @@ CLIENTS = {}
 
 
 def _catalog(uri):
-    """A client that has cached no run; one of each server's, as servers stay."""
+    """Return a client without cached runs. There is one server per URI, which is kept."""
     if uri not in CLIENTS:
         tree = MongoAdapter.from_uri(
             uri, handler_registry={"AD_HDF5": FrameHandler}, cache_ttl_complete=0
@@ -36,7 +36,7 @@ def _catalog(uri):
 
 
 def table(uri, run, fields=None):
-    """A stream as pandas; how many rows, and a sum to compare."""
+    """Read a stream as pandas; return the number of rows and a sum to compare."""
     stream = _catalog(uri)[run]["primary"]["data"]
     chosen = [] if fields is None else [fields]
 
@@ -59,25 +59,25 @@ def documents(uri, run):
 
 
 def lookups(uri, keys):
-    """Uids of the runs that keys find."""
+    """Return the uids of the runs that keys find."""
     catalog = _catalog(uri)
     return lambda: [catalog[key].start["uid"] for key in keys]
 
 
 def search(uri, query):
-    """Uids of the runs that a query finds, the newest first; databroker 2 has the oldest first."""
+    """Return the uids that a query finds, newest first (databroker 2 has the oldest first)."""
     broker = Broker(_catalog(uri))
     return lambda: [header.start["uid"] for header in broker(**query)][::-1]
 
 
 def tables(uri, query):
-    """One table of the runs that a query finds; how many rows."""
+    """Make one table of the runs that a query finds; return the number of rows."""
     broker = Broker(_catalog(uri))
     return lambda: len(pandas.concat([header.table() for header in broker(**query)]))
 
 
 def fill(uri, run, row=None):
-    """All frames, or one row of pixels of each; how many, and a sum to compare."""
+    """Read all frames, or a row of pixels of each; return their number and a sum to compare."""
     image = _catalog(uri)[run]["primary"]["data"]["img"]
 
     def work():

@@ -1,4 +1,4 @@
-"""The peers' Pythons: an environment for each, because their pins clash with ours."""
+"""Python environments of the peers, one for each, because their pins conflict with ours."""
 
 from __future__ import annotations
 
@@ -79,24 +79,24 @@ PEERS = {
 }
 ENVIRONMENT = PEERS[DATABROKER].variable
 PYTHONS = ("python3.11", "python3.10", "python3.9")
-"""NumPy 1.24 has no wheels for later ones."""
+"""Pythons for databroker 1: NumPy 1.24 has no wheels for later ones."""
 
 
 def peer_python(given: str | None = None, peer: str = DATABROKER) -> str:
-    """Path of a Python that has a peer's packages.
+    """Return the path of a Python that has a peer's packages.
 
     Parameters
     ----------
     given
-        Such a Python; by default what the peer's variable names, else an environment in the
-        user's cache folder, which is made when it is needed first (by pip, some minutes).
+        Path of such a Python. By default the peer's environment variable, or else an environment
+        in the user's cache folder, which pip makes at first use, in some minutes.
     peer
         One of ``PEERS``.
 
     Raises
     ------
     PeerError
-        If its environment cannot be made; what pip says of it is on standard error.
+        If the environment cannot be made. The output of pip is on standard error.
     """
     packages, variable, _ = PEERS[peer]
     chosen = given or os.environ.get(variable)
@@ -118,7 +118,7 @@ def _make(folder: Path, python: Path, packages: Sequence[str]) -> None:
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     try:
         subprocess.run([_base(), "-m", "venv", str(folder)], check=True)
-        # What pip warns of belongs to no measurement, and would hide its errors among it.
+        # Warnings of pip would hide its errors, so stderr is printed only if pip fails.
         subprocess.run([*install, *packages], check=True, stderr=subprocess.PIPE, text=True)
     except subprocess.CalledProcessError as error:
         print(error.stderr or "", file=sys.stderr, flush=True)
@@ -128,7 +128,7 @@ def _make(folder: Path, python: Path, packages: Sequence[str]) -> None:
 
 
 def _base() -> str:
-    """A Python old enough for the peer."""
+    """Return a Python that is old enough for the packages of all peers."""
     if sys.version_info < (3, 12):
         return sys.executable
     for name in PYTHONS:
@@ -136,6 +136,6 @@ def _base() -> str:
         if found is not None:
             return found
     raise PeerError(
-        f"the peer's packages need one of {', '.join(PYTHONS)} on the PATH; or give a Python "
-        f"that has them by --peer-python or {ENVIRONMENT}"
+        f"the peer's packages need one of {', '.join(PYTHONS)} on the PATH; or name a Python "
+        f"that has the packages by --peer-python or {ENVIRONMENT}"
     )

@@ -1,10 +1,10 @@
-"""The handler of frames with which both databrokers are measured; imported by their Pythons."""
+"""The handler with which both databrokers read frames; their Pythons import it."""
 
 import h5py
 
 
 class FrameHandler:
-    """A frame of an HDF5 file at a time, as area-detector-handlers read them."""
+    """Read one frame of an HDF5 file per call, as area-detector-handlers does."""
 
     specs = frozenset({"AD_HDF5"})
 

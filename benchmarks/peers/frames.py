@@ -1,4 +1,4 @@
-"""Frames of one HDF5 file, by daskbroker, h5py, VirtualiZarr, databroker 1 and 2."""
+"""Frames of one HDF5 file, read by daskbroker, h5py, VirtualiZarr, databroker 1 and 2."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OURS, LAZY, H5PY = "daskbroker, embedded", "daskbroker, without dask", "h5py"
 
 
 def images(bench: Bench) -> Workload:
-    """1,000 frames of 512 x 512 uint16 in one HDF5 file, a frame a chunk of it."""
+    """1,000 frames of 512 x 512 uint16 in one HDF5 file, one HDF5 chunk per frame."""
     data = _frames(bench.sizes)
     side, count = data.shape[-1], len(data)
     path = write_hdf5(bench.folder / "frames.h5", data, chunks=(1, side, side))
@@ -101,7 +101,7 @@ def _of_mongo(bench: Bench, run: RunBuilder, data: np.ndarray, row: int) -> list
 def _asked(
     name: str, peer: Peer, do: str, data: np.ndarray, row: int | None, **about: Any
 ) -> list[Case]:
-    """Return the cases of another program: all frames, and one row of pixels of each if it can."""
+    """Return the cases of another program: all frames, and a row of each if it can read one."""
 
     def has_last(expected: np.ndarray) -> Callable[[dict[str, Any]], None]:
         def check(found: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""databroker and suitcase-mongo at work, timed on request.
+"""Timed requests to databroker and suitcase-mongo.
 
-Run by the peer's Python, not by ours, so nothing of daskbroker is imported; see ``answering.py``.
+The peer's Python runs this file, so nothing of daskbroker is imported; see ``answering.py``.
 """
 
 import databroker
@@ -33,14 +33,14 @@ def write(file, uri):
 
 
 def _broker(uri):
-    """A new one, so that nothing is cached, connected."""
+    """Return a new, connected broker, in which nothing is cached."""
     broker = BlueskyMongoCatalog(uri, uri).v1
     len(broker.v2)
     return broker
 
 
 def table(uri, run, fields=None):
-    """Table of one run; how many rows and columns, and a sum to compare."""
+    """Make the table of a run; return the numbers of rows and columns, and a sum to compare."""
     broker = _broker(uri)
     options = {} if fields is None else {"fields": fields}
 
@@ -58,25 +58,25 @@ def documents(uri, run):
 
 
 def lookups(uri, keys):
-    """Uids of the runs that keys find."""
+    """Return the uids of the runs that keys find."""
     broker = _broker(uri)
     return lambda: [broker[key].start["uid"] for key in keys]
 
 
 def search(uri, query):
-    """Uids of the runs that a query finds."""
+    """Return the uids of the runs that a query finds."""
     broker = _broker(uri)
     return lambda: [header.start["uid"] for header in broker(**query)]
 
 
 def tables(uri, query):
-    """One table of the runs that a query finds; how many rows."""
+    """Make one table of the runs that a query finds; return the number of rows."""
     broker = _broker(uri)
     return lambda: len(pandas.concat([header.table() for header in broker(**query)]))
 
 
 def content(uri, run):
-    """Everything of one run, for tests: documents, and the tables of its streams."""
+    """Return the documents of a run and the tables of its streams, for tests."""
     broker = _broker(uri)
 
     def work():
@@ -91,7 +91,7 @@ def content(uri, run):
 
 
 def fill(uri, run):
-    """Table of one run with its frames; how many, and a sum to compare."""
+    """Make the filled table of a run; return the number of frames and a sum to compare."""
     catalog = BlueskyMongoCatalog(uri, uri, handler_registry={"AD_HDF5": FrameHandler}).v1
     len(catalog.v2)
 

@@ -1,4 +1,4 @@
-"""The peer as a process that is asked for things."""
+"""A peer as a process to which requests are sent."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from benchmarks.peers.environment import DATABROKER, PEERS, PeerError, peer_pyth
 __all__ = ["Peer", "Peers"]
 
 ANSWER_WITHIN = 180.0
-"""Seconds after which a peer that does not answer is ended."""
+"""Seconds to wait for an answer of a peer before it is killed."""
 
 
 class Peer:
-    """Other programs in their own Python; see ``peer.py`` for what databroker does.
+    """Another program in a Python of its own; ``peer.py`` has the requests to databroker.
 
     Parameters
     ----------
     python
-        Of their environment.
+        Python of its environment.
     script
-        What it runs, beside this file.
+        Name of the file that it runs, beside this one.
     """
 
     def __init__(self, python: str, script: str = "peer.py") -> None:
@@ -35,19 +35,20 @@ class Peer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},  # nobody's configuration
+                # without the user's configuration of databroker and Tiled
+                env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
             )
         except OSError as error:
             raise PeerError(f"{python} cannot be run: {error.strerror}") from error
 
     def ask(self, do: str, **arguments: Any) -> Timed:
-        """Let it do something; what came out, and how long that alone took.
+        """Send a request, and return its result and the time that the peer measured.
 
         Raises
         ------
         PeerError
-            If it failed, which it tells, died, or did not answer in time; then it is ended, and
-            its own words are on standard error.
+            If the request failed, the peer died, or it did not answer in time and was killed. Its
+            own output is on standard error.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -67,7 +68,7 @@ class Peer:
         return Timed(**found)
 
     def _answers(self) -> bool:
-        """Whether there is something to read, or the end of it, within the time."""
+        """Wait for output of the process or its end, and return whether that came in time."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
             return bool(selector.select(ANSWER_WITHIN))
@@ -88,17 +89,17 @@ class Peer:
 
 
 class Peers:
-    """The peers by name, each started when it is asked for first.
+    """The peers by name, each started at its first use.
 
     Parameters
     ----------
     databroker_python
-        A Python that has databroker; by default as :func:`peer_python` says.
+        A Python that has databroker; by default the one of :func:`peer_python`.
 
     Attributes
     ----------
     missing
-        Why a peer cannot be had, by its name.
+        Why a peer cannot be used, by its name.
     """
 
     def __init__(self, databroker_python: str | None = None) -> None:
@@ -108,12 +109,12 @@ class Peers:
         self.missing: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> Peer:
-        """A peer that runs.
+        """Return a running peer.
 
         Raises
         ------
         PeerError
-            If it cannot be installed or started; it is not tried again.
+            If it cannot be installed or started. That is tried only once.
         """
         if name in self.missing:
             raise PeerError(self.missing[name])
@@ -128,7 +129,7 @@ class Peers:
     def _start(self, name: str) -> Peer:
         peer = Peer(peer_python(self._given.get(name), name), PEERS[name].script)
         try:
-            # Of two peers that have a package in common, the first one's version is told.
+            # If two peers share a package, the version of the first one is kept.
             self._versions = peer.ask("versions").value | self._versions
         except PeerError:
             peer.close()
@@ -136,7 +137,7 @@ class Peers:
         return peer
 
     def versions(self) -> dict[str, str]:
-        """Versions of the peers that were started, and of the packages that matter for them."""
+        """Return the versions of the peers that were started and of their main packages."""
         return self._versions
 
     def __enter__(self) -> Peers:

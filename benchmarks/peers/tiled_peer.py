@@ -1,7 +1,7 @@
-"""A Tiled server with bluesky-tiled-plugins and its client, timed on request.
+"""Timed requests to a Tiled server with bluesky-tiled-plugins, by its client.
 
-Run by the peer's Python, not by ours; see ``answering.py``. The server is in the same process, so
-what is read crosses one socket of the machine, and no network.
+The peer's Python runs this file; see ``answering.py``. The server is in the same process, so data
+pass through a local socket, and through no network.
 """
 
 import tempfile
@@ -38,7 +38,7 @@ def write(file):
 
 
 def table(run, fields=None):
-    """A stream as pandas; how many rows, and a sum to compare."""
+    """Read a stream as pandas; return the number of rows and a sum to compare."""
     catalog = from_uri(SERVER.uri)
     chosen = [] if fields is None else [fields]
 

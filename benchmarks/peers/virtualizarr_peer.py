@@ -1,7 +1,7 @@
-"""VirtualiZarr's references to an HDF5 file, read through xarray, timed on request.
+"""Timed requests to VirtualiZarr: references to an HDF5 file, read by xarray.
 
-Run by the peer's Python, not by ours; see ``answering.py``. The references are made before the
-time begins, as daskbroker's are when the run is inserted.
+The peer's Python runs this file; see ``answering.py``. The time to make the references is not
+counted, just as daskbroker makes its own when the run is inserted.
 """
 
 import virtualizarr
@@ -20,7 +20,7 @@ def versions():
 
 
 def frames(path, dataset, row=None):
-    """All frames, or one row of pixels of each; a sum to compare."""
+    """Read all frames, or one row of pixels of each; return a sum to compare."""
     group, _, name = dataset.strip("/").rpartition("/")
     registry = ObjectStoreRegistry({"file://": LocalStore()})
     references = HDFParser(group=group)(url=f"file://{path}", registry=registry)

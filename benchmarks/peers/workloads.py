@@ -1,4 +1,4 @@
-"""What is compared: thousands of short runs, inserting, one column of many; and all workloads."""
+"""Workloads beside peers: thousands of short runs, inserts, one column of many; and their list."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SUITCASE = "suitcase-mongo, events"
 
 
 def short_runs(bench: Bench) -> Workload:
-    """5,000 runs of 20 events: finding some of them, and the table of 200."""
+    """5,000 runs of 20 events: searches, and a table of 200 of them."""
     sizes = bench.sizes
     made = [short_run(number, sizes) for number in range(sizes.runs)]
     uids = [builder.uid for builder in made]
@@ -104,7 +104,7 @@ def _pair(
     check: Callable[[Any], None],
     goal: float,
 ) -> list[Case]:
-    """The same thing done by daskbroker and by databroker 1 and 2."""
+    """Return the cases of one task, done by daskbroker and by databroker 1 and 2."""
 
     def asked(name: str) -> Callable[[Peer], list[Case]]:
         return lambda peer: [Case(f"{what}: {name}", lambda: peer.ask(**request), check)]
@@ -128,8 +128,9 @@ def _equals(expected: list[str]) -> Callable[[Any], None]:
 def inserting(bench: Bench) -> Workload:
     """One run of 12 columns, event by event and in pages, into an empty database each time.
 
-    suitcase-mongo does not wait until the server's log is on disk; daskbroker does. With a spool,
-    an event is inserted when it is in a local file; all are in MongoDB when the stop document is.
+    daskbroker waits until the server's log is on disk; suitcase-mongo does not. With a spool, an
+    event is inserted when it is in a local file, and in MongoDB at the latest when the stop
+    document is.
     """
     rows = bench.sizes.single_events
     run = Run(mixed_columns(rows))
@@ -175,8 +176,8 @@ def inserting(bench: Bench) -> Workload:
 def short_inserting(bench: Bench) -> Workload:
     """250 runs of 13 documents: suitcase-mongo, and an embedded store in memory and on disk.
 
-    suitcase-mongo does not wait for any disk. How many syncs of the disk a run costs is measured
-    by ``python -m benchmarks --only short-inserts``.
+    suitcase-mongo does not wait for a disk. ``python -m benchmarks --only short-inserts`` measures
+    the time of a run in syncs of the disk.
     """
     runs = [short_documents(number) for number in range(max(1, bench.sizes.runs // PARTS))]
     count = len(runs) * DOCUMENTS
@@ -219,7 +220,7 @@ def short_inserting(bench: Bench) -> Workload:
 
 
 class _EmptyDatabase:
-    """A database that is dropped before each use, and a broker on it."""
+    """A database that is dropped before each use, and its broker."""
 
     def __init__(self, server: str) -> None:
         self.uri = f"{server}/inserting"
@@ -228,26 +229,26 @@ class _EmptyDatabase:
         self.broker: DataBroker
 
     def renew(self, *, spool: bool = False) -> None:
-        """Empty it; the indexes are there before anything is timed, for suitcase-mongo too."""
+        """Drop the database, and create the indexes, which are not timed (nor suitcase-mongo's)."""
         self.drop()
         with dask.config.set({"daskbroker.mongo-spool": self._folder.name if spool else None}):
             self.broker = daskbroker.connect(self.uri)
         self.broker.header_source.store.create_indexes()
 
     def drop(self) -> None:
-        """Remove it."""
+        """Drop the database."""
         if hasattr(self, "broker"):
             self.broker.close()
         self._client.drop_database("inserting")
 
     def remove(self) -> None:
-        """Remove it and its spool."""
+        """Drop the database, and remove its spool."""
         self.drop()
         self._folder.cleanup()
 
 
 def wide(bench: Bench) -> Workload:
-    """1M events x 23 columns, sealed: one column against all; too long for the peer."""
+    """1M sealed events of 23 columns: one column and the whole table; too long for the peer."""
     columns = wide_columns(bench.sizes.wide_events)
     run = Run(columns)
     broker = daskbroker.connect(f"{bench.server}/wide")

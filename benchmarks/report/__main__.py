@@ -1,9 +1,9 @@
-"""Measure all in one run, and make docs/performance.md of it: ``python -m benchmarks.report``.
+"""Measure all workloads in one run, and write docs/performance.md: ``python -m benchmarks.report``.
 
-It takes about twelve minutes on two cores with nothing else to do, and some more the first time,
-when the environments of the peers are made. A case, a workload or a peer that fails is named on the
-page, and costs no other. ``--page`` makes page, pictures and what the README quotes anew from
-docs/performance.json and measures nothing.
+It takes about twelve minutes on two idle cores, and some more the first time, when the environments
+of the peers are made. If a case, a workload or a peer fails, the page names it, and the others go
+on. ``--page`` measures nothing: it writes the page, the pictures and the quoted figures of the
+README again, from docs/performance.json.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from daskbroker.testing.mongod import mongod
 ROOT = Path(__file__).parents[2]
 REPEAT = 5
 PATIENCE = 4.0
-"""Seconds for the samples of one case: of what takes long, there are fewer."""
+"""Seconds for the samples of one case; a long case gets fewer samples."""
 LATE = 400.0
-"""Seconds after which each case that is left has one sample, so that twelve minutes are enough."""
+"""Seconds after which each remaining case gets one sample, so that twelve minutes are enough."""
 SIZES = replace(
     Sizes(), runs=2_000, single_events=5_000, compressed_frames=32, wide_events=1_000_000
 )  # fmt: skip
-"""Some smaller than those of ``python -m benchmarks``, so that all is done in twelve minutes."""
+"""Sizes, some smaller than those of ``python -m benchmarks``, to finish in twelve minutes."""
 Make = Callable[[Sizes, Path], Workload]
 ALONE: dict[str, Make] = {
     "wide": wide,
@@ -60,10 +60,10 @@ PEERS = ("long", "frames", "short", "insert", "short-insert")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the table, write JSON, page, pictures and what the README quotes.
+    """Measure, print the table, write the JSON, the page, the pictures and the README's figures.
 
-    1 if a workload failed or a peer is missing: the page, which is written all the same, and the
-    end of what is printed name it.
+    Return 1 if a workload failed or a peer is missing. The page is written in any case; it names
+    what failed, and so do the last lines of the output.
     """
     options = _parser().parse_args(arguments)
     numbers = options.docs / "performance.json"
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measured(sizes: Sizes, only: Sequence[str] | None, repeat: int) -> str:
-    """The JSON of all workloads."""
+    """Return the JSON of all workloads."""
     began, before = time.monotonic(), machine()
     results: list[Result] = []
     failures: dict[str, str] = {}
@@ -109,7 +109,7 @@ def _measured(sizes: Sizes, only: Sequence[str] | None, repeat: int) -> str:
 
 
 def _beside(server: Callable[[], str], peers: Peers) -> dict[str, Make]:
-    """The workloads on a server, which starts with the first of them."""
+    """Return the workloads on a server, which is started for the first of them."""
 
     def make(name: str) -> Make:
         return lambda sizes, folder: BESIDE[name](Bench(sizes, folder, server(), peers))
@@ -120,7 +120,7 @@ def _beside(server: Callable[[], str], peers: Peers) -> dict[str, Make]:
 def _results(
     name: str, make: Make, sizes: Sizes, repeat: int, late: float, failures: dict[str, str]
 ) -> list[Result]:
-    """The results of one workload; what fails costs only itself, and joins ``failures``."""
+    """Return the results of one workload; errors of single cases are added to ``failures``."""
     began = time.monotonic()
     failed: dict[str, str] = {}
     results: list[Result] = []

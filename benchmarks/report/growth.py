@@ -1,6 +1,6 @@
-"""How cost grows with events, chunks, runs, columns and workers.
+"""Growth of times with the number of events, chunks, runs, columns and workers.
 
-Each case is named ``series: size``, and its amount is the size, so that a picture can be made.
+Each case is named ``series: size``, and its amount is the size, from which the picture is drawn.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ COUNTED = 100_000
 
 @dataclass(frozen=True)
 class Growth:
-    """One picture.
+    """One picture of growth.
 
     Attributes
     ----------
     things
-        What there is more and more of.
+        What is counted along the horizontal axis.
     text
-        What is measured, for the page.
+        Description of the measurement for the page.
     sizes, tiny
-        How many, and how many to try it with.
+        Numbers of things: those to measure, and those to try the benchmark with.
     make
-        From sizes and a folder to the cases.
+        Function from sizes and a folder to the cases.
     """
 
     things: str
@@ -64,14 +64,14 @@ def _case(series: str, size: int, things: str, run: Callable[[], Any], check: An
 
 
 def _against_one(case: Case, series: str) -> Case:
-    """A case that is compared with that of one worker."""
+    """Return a case that is compared with that of one worker."""
     return Case(
         case.name, case.run, case.check, (Against(f"{series}: 1"),), case.amount, case.things
     )
 
 
 def events(counts: tuple[int, ...], folder: Path, sizes: Sizes) -> Workload:
-    """Runs of more and more events of 12 columns."""
+    """Runs of 12 columns with growing numbers of events."""
     broker = daskbroker.connect(folder / "store")
     cases: list[Case] = []
     for count in counts:
@@ -100,7 +100,7 @@ def _event_cases(broker: Any, run: Run, path: Path) -> Iterable[Case]:
 
 
 def chunks(counts: tuple[int, ...], folder: Path, sizes: Sizes) -> Workload:
-    """Runs of more and more chunks: planning, which reads no values."""
+    """Planning runs with growing numbers of chunks, which reads no values."""
     cases: list[Case] = []
     stack = ExitStack()
     for count in counts:
@@ -123,7 +123,7 @@ def _chunk_cases(broker: Any, uid: str, count: int) -> Iterable[Case]:
 
 
 def runs(counts: tuple[int, ...], folder: Path, sizes: Sizes) -> Workload:
-    """Searches that find more and more short runs, in one store."""
+    """Searches in one store that find growing numbers of short runs."""
     broker = daskbroker.connect(folder / "store")
     for number in range(max(counts)):
         insert_all(broker, short_run(number, sizes).documents)
@@ -147,7 +147,7 @@ def _run_cases(broker: Any, count: int) -> Iterable[Case]:
 
 
 def columns(counts: tuple[int, ...], folder: Path, sizes: Sizes) -> Workload:
-    """Runs of more and more columns of floats."""
+    """Runs with growing numbers of columns of floats."""
     rows = sizes.events if sizes.quick else ROWS
     broker = daskbroker.connect(folder / "store")
     cases: list[Case] = []
@@ -176,7 +176,7 @@ def _column_cases(broker: Any, run: Run, count: int) -> Iterable[Case]:
 
 
 def workers(counts: tuple[int, ...], folder: Path, sizes: Sizes) -> Workload:
-    """The mean of compressed frames, and of a table, on more and more worker processes."""
+    """The mean of compressed frames, and of a table, on growing numbers of worker processes."""
     stack = ExitStack()
     broker = stack.enter_context(daskbroker.connect(folder / "store"))
     data = dark_frames(4, sizes.compressed_side, "<u2")
@@ -212,7 +212,7 @@ GROWTH = {
     ),
     "growth-chunks": Growth(
         "chunks",
-        "Planning: what is made before anything is read. Each chunk is a line of the manifest.",
+        "Building a table or dataset, not computing it. Each chunk is a line of the manifest.",
         (10, 100, 1_000, 10_000),
         (10, 100),
         chunks,
@@ -226,17 +226,17 @@ GROWTH = {
     ),
     "growth-columns": Growth(
         "columns",
-        f"A run of {ROWS:,} events. One column costs the same, however many there are.",
+        f"A run of {ROWS:,} events. The time for one column does not depend on how many there are.",
         (10, 30, 100, 300),
         (4, 12),
         columns,
     ),
     "growth-workers": Growth(
         "workers",
-        "Worker processes of one thread each. More of them than cores bring nothing.",
+        "Worker processes of one thread each. More processes than cores bring no gain.",
         (1, 2, 4),
         (1, 2),
         workers,
     ),
 }
-"""Pictures of growth by the names of their workloads."""
+"""Pictures of growth, by the names of their workloads."""

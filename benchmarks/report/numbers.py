@@ -23,12 +23,12 @@ NAMES = {
 
 
 def named(case: str) -> str:
-    """A program as the page calls it."""
+    """Return the name of a program on the page."""
     return NAMES.get(case, case)
 
 
 def side_by_side(results: Results, workloads: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """``{what: {program: result}}`` of cases that are named ``what: program``."""
+    """Return ``{task: {program: result}}`` of cases that are named ``task: program``."""
     found: dict[str, dict[str, Any]] = {}
     for result in results:
         what, _, program = result["case"].partition(": ")
@@ -38,7 +38,7 @@ def side_by_side(results: Results, workloads: Mapping[str, Any]) -> dict[str, di
 
 
 def growth(results: Results, workload: str) -> dict[str, list[tuple[int, float]]]:
-    """``{series: [(size, seconds)]}`` of one workload of growth."""
+    """Return ``{series: [(size, seconds)]}`` of one workload of growth."""
     found: dict[str, list[tuple[int, float]]] = {}
     for result in results:
         if result["workload"] == workload:
@@ -48,7 +48,7 @@ def growth(results: Results, workload: str) -> dict[str, list[tuple[int, float]]
 
 
 def goals(results: Results) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Results with each comparison that has a goal, but with numbers of other days."""
+    """Yield results with each comparison that has a goal, except with times of other days."""
     for result in results:
         for comparison in result["comparisons"]:
             goal = comparison["goal_at_most"] or comparison["goal_times_faster"]
@@ -62,12 +62,12 @@ def _cases(results: Results, workload: str) -> set[str]:
 
 
 def seconds(value: float) -> str:
-    """Two or three digits of a time."""
+    """Format a time with two or three digits."""
     if value >= 1:
         return f"{value:,.1f} s" if value < 100 else f"{value:,.0f} s"
     return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.0f} µs"
 
 
 def amount(value: float, unit: str) -> str:
-    """A measurement with its unit."""
+    """Format a measurement with its unit."""
     return seconds(value) if unit == "s" else f"{value:,.0f} {unit}"

@@ -1,4 +1,4 @@
-"""docs/performance.md, from the numbers of one run."""
+"""Write docs/performance.md from the numbers of one run."""
 
 from __future__ import annotations
 
@@ -13,58 +13,61 @@ from benchmarks.report.pictures import bars, loglog
 __all__ = ["write_page"]
 
 BUSY = 0.5
-"""Processes that wanted to run, for each core, from which on the page warns."""
+"""Load average per core above which the page warns of a busy machine."""
 SECTIONS = {
     "run": (
         "One long run",
-        "{events:,} events of 12 columns. databroker 1 and 2 and the two MongoDB stores read one "
-        "MongoDB server. databroker 2 is a Tiled server over it, in the process of its client; "
-        "Tiled with BlueskyPlugins (`bluesky-tiled-plugins`) is a server on the same machine with "
-        "files of its own. pyarrow reads a plain Parquet file of the same columns: the floor of "
-        "any table.",
+        "{events:,} events of 12 columns. databroker 1 and 2 and the two MongoDB stores read from "
+        "one MongoDB server. databroker 2 is a Tiled server on that database, in the same process "
+        "as its client. Tiled with BlueskyPlugins (`bluesky-tiled-plugins`) is a server on the "
+        "same machine with files of its own. pyarrow reads a plain Parquet file of the same "
+        "columns, which is the lower limit for any table.",
         ("long",),
     ),
     "frames": (
         "Detector frames",
         "{file_frames:,} frames of {frame_side} x {frame_side} `uint16`, not compressed, in one "
-        "HDF5 file. `h5py` reads the dataset by its name. VirtualiZarr's references were made "
-        "before the time began. databroker 1 and 2 read by a handler of one frame at a time.",
+        "HDF5 file. `h5py` reads the dataset by its name. The time to make VirtualiZarr's "
+        "references is not counted. databroker 1 and 2 use a handler that reads one frame per "
+        "call.",
         ("frames",),
     ),
     "runs": (
         "Many short runs",
-        "{runs:,} runs of 20 events in MongoDB; each search is of 50 runs, one after the other. "
-        "databroker's table of many runs is the tables of its runs, put together by pandas.",
+        "{runs:,} runs of 20 events in MongoDB. Each search looks up 50 runs, one after the other. "
+        "databroker has no table of many runs: pandas concatenates the tables of single runs.",
         ("short",),
     ),
 }
 INSERTED = {
-    "insert": "A run of {single_events:,} events of 12 columns into MongoDB. suitcase-mongo does "
-    "not wait until the server's log is on disk; daskbroker does.",
+    "insert": "A run of {single_events:,} events of 12 columns into MongoDB. daskbroker waits "
+    "until the server's log is on disk; suitcase-mongo does not.",
     "short-insert": "Runs of ten events, each with its start and stop.",
 }
 
 WORKLOADS = {
     "long": "a run of {events:,} events of 12 columns, beside other programs",
     "frames": "{file_frames:,} frames of {frame_side} x {frame_side} in one file",
-    "short": "{runs:,} runs of 20 events in MongoDB: searches of 50 of them, the table of "
-    "{runs_in_table:,}, and the commands that views of all of them send, batches included",
+    "short": "{runs:,} runs of 20 events in MongoDB: look-ups of 50 of them, the table of "
+    "{runs_in_table:,}, and the number of commands sent for views of all of them, including "
+    "those for further batches",
     "insert": "{single_events:,} events of 12 columns into MongoDB",
     "short-insert": "runs of ten events, beside suitcase-mongo",
     "wide": "{wide_events:,} events of 23 columns",
-    "build": "a run of {chunks:,} chunks, each a partition: opening it, not computing",
-    "image-runs": "{runs:,} runs of three frames, each in a file of its own: opening one table",
+    "build": "a run of {chunks:,} chunks, with one partition per chunk: opened, not computed",
+    "image-runs": "{runs:,} runs of three frames, each run with a file of its own: one table of "
+    "all, opened",
     "columns": "a baseline of {baseline_keys:,} keys; {columns} columns of {column_events:,} "
     "events; {wide_events:,} events of 23 columns: datasets beside tables",
-    "claims": "{file_frames:,} frames of {frame_side} x {frame_side} that descriptors of different "
-    "age describe: in full, without a dtype, without dtype and shape",
+    "claims": "{file_frames:,} frames of {frame_side} x {frame_side}, described in full, without "
+    "a dtype, and without dtype and shape, as older descriptors do",
     "compressed": "{compressed_frames} frames of {compressed_side} x {compressed_side}, by filter",
 }
 """Descriptions of the workloads with goals."""
 
 
 def write_page(numbers: Mapping[str, Any], docs: Path) -> None:
-    """Page and pictures into a folder of documentation."""
+    """Write the page and the pictures into a folder of documentation."""
     images = docs / "images" / "performance"
     for old in images.glob("*.svg"):
         old.unlink()
@@ -91,15 +94,15 @@ def _about(numbers: Mapping[str, Any]) -> Iterator[str]:
     machine, revision = numbers["machine"], numbers["revision"] or {}
     memory = (machine["memory_bytes"] or 0) / 2**30
     yield (
-        "Everything on this page is one run of one command on one machine, so that ratios can be "
-        "believed; seconds are of this machine.\n"
+        "All figures on this page come from one run of one command on one machine. Ratios carry "
+        "over to other machines better than seconds do.\n"
     )
     yield "    python -m benchmarks.report\n"
     yield (
-        f"writes this page, its pictures and [`performance.json`](performance.json), in "
-        f"{numbers['seconds'] / 60:.0f} minutes here. A figure is the median of up to "
-        f"{numbers['repeat']} samples, fewer where one takes many seconds; each result is "
-        "compared with what was stored.\n"
+        f"writes this page, its pictures and [`performance.json`](performance.json). On this "
+        f"machine that took {numbers['seconds'] / 60:.0f} minutes. A figure is the median of up to "
+        f"{numbers['repeat']} samples, or of fewer if one takes many seconds. Each result is "
+        "compared with the data that were stored.\n"
     )
     for warning in _warnings(numbers):
         yield f"**{warning}**\n"
@@ -117,11 +120,11 @@ def _about(numbers: Mapping[str, Any]) -> Iterator[str]:
 def _warnings(numbers: Mapping[str, Any]) -> Iterator[str]:
     load = numbers["machine"]["load"] or [0.0]
     if numbers["quick"]:
-        yield "The sizes were tiny, to try the report: the figures say nothing."
+        yield "The sizes were tiny, to try the report: the figures mean nothing."
     if load[0] > BUSY * numbers["machine"]["cores"]:
         yield (
-            f"The machine was busy with other work (a load of {load[0]:.1f} when the run began): "
-            "seconds are too long, and ratios uncertain."
+            f"The machine was busy with other work (load average {load[0]:.1f} at the beginning): "
+            "times are too long, and ratios uncertain."
         )
 
 
@@ -140,7 +143,7 @@ def _not_measured(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _in_a_cell(text: str) -> str:
-    """Words of an error that break no table, and as they are."""
+    """Format an error message as code in a cell of a table."""
     return f"`{' '.join(text.replace('|', ' ').replace('`', ' ').split())}`"
 
 
@@ -159,12 +162,12 @@ def _beside(numbers: Mapping[str, Any], images: Path) -> Iterator[str]:
 
 
 def _matrix(sets: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str]:
-    """A row for each program; how many times as long it takes as the quickest daskbroker."""
+    """Yield a row for each program, with its time relative to the fastest of daskbroker."""
     programs = list(dict.fromkeys(name for found in sets.values() for name in found))
     programs.sort(key=lambda name: not name.startswith("daskbroker"))
     rows = [(name, *(_beside_best(name, found) for found in sets.values())) for name in programs]
     yield from _table(("", *sets), *rows)
-    yield "\nIn brackets: how many times as long as the quickest of daskbroker."
+    yield "\nIn brackets: the time divided by the fastest time of daskbroker."
 
 
 def _beside_best(name: str, found: Mapping[str, dict[str, Any]]) -> str:
@@ -177,7 +180,7 @@ def _beside_best(name: str, found: Mapping[str, dict[str, Any]]) -> str:
 
 
 def _times(ratio: float) -> str:
-    """Two digits, and no power of ten."""
+    """Format a ratio with two digits, without an exponent."""
     return f"{float(f'{ratio:.2g}'):,g}"
 
 
@@ -200,7 +203,8 @@ def _compressed(numbers: Mapping[str, Any]) -> Iterator[str]:
         yield "\n## Compressed frames\n"
         yield (
             "{compressed_frames} frames of {compressed_side} x {compressed_side} `uint32` in one "
-            "process: HDF5 decodes under its lock, one thread at a time, daskbroker outside.\n"
+            "process. HDF5 decodes under its lock, one thread at a time; daskbroker decodes "
+            "without the lock.\n"
         ).format(**numbers["sizes"])
         programs = list(dict.fromkeys(name for cases in found.values() for name in cases))
         rows = [
@@ -215,7 +219,7 @@ def _compressed(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 def _growth(numbers: Mapping[str, Any], images: Path) -> Iterator[str]:
     yield "\n## How cost grows\n"
-    yield "Both axes are logarithmic; the dotted line is what grows in proportion.\n"
+    yield "Both axes are logarithmic. The dotted line shows proportional growth.\n"
     for name, one in GROWTH.items():
         curves = growth(numbers["results"], name)
         if curves:
@@ -239,8 +243,8 @@ def _goals(numbers: Mapping[str, Any]) -> Iterator[str]:
     rows = [_goal(result, comparison) for result, comparison in goals(numbers["results"])]
     yield "\n## Goals\n"
     yield (
-        "What we want to hold, and whether it did in this run. A verdict is close if more than a "
-        "quarter of the samples, each taken by itself, say otherwise. `python -m benchmarks` and "
+        "The goals that we want to meet, and whether this run met them. A result is close if more "
+        "than a quarter of the single samples disagree with it. `python -m benchmarks` and "
         "`python -m benchmarks.peers` measure more.\n"
     )
     measured = {result["workload"] for result, _ in goals(numbers["results"])}

@@ -44,7 +44,7 @@ def _bars(axes: Axes, what: str, medians: Mapping[str, float]) -> None:
 
 
 def loglog(curves: Mapping[str, list[tuple[int, float]]], things: str, file: Path) -> None:
-    """Seconds over the number of things; a dotted line is what grows in proportion."""
+    """Draw seconds over the number of things, with a dotted line of proportional growth."""
     figure = Figure((6.5, 4), layout="constrained")
     axes = figure.subplots()
     for mark, (series, points) in zip(MARKS, curves.items(), strict=False):
@@ -68,7 +68,7 @@ def _proportional(axes: Axes, curves: Mapping[str, list[tuple[int, float]]]) -> 
 
 
 def _save(figure: Figure, file: Path) -> None:
-    """As text that is the same for the same numbers."""
+    """Save as SVG whose text is the same for the same numbers."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "daskbroker", "svg.fonttype": "none"}):
         figure.savefig(file, metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""The few figures that the README quotes of the page of performance."""
+"""The figures of docs/performance.md that the README quotes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACES = {
     "Tiled {tiled}": ("Tiled",),
     "floor": ("pyarrow", "h5py"),
 }
-"""Programs of each column, of which the first one that has a figure is shown."""
+"""Programs of each column. The first one that has a figure is shown."""
 FLOORS = ("pyarrow", "h5py")
 ROWS = {
     "table": "a table of {events:,} events, 12 columns",
@@ -38,14 +38,14 @@ BESIDE = {
 
 
 def write_quote(numbers: Mapping[str, Any], readme: Path) -> None:
-    """Put the figures into the block of a README that says where they come from."""
+    """Write the figures into the marked block of a README."""
     text = readme.read_text(encoding="utf8")
     table = quote(numbers).replace("\\", r"\\")
     readme.write_text(BLOCK.sub(rf"\g<1>{table}\g<2>", text), encoding="utf8")
 
 
 def quote(numbers: Mapping[str, Any]) -> str:
-    """The table in Markdown; programs and rows without a figure are left out."""
+    """Return the table in Markdown, without programs and rows that have no figure."""
     sets = side_by_side(numbers["results"], dict.fromkeys(("long", "frames", "short")))
     rows = {
         text.format(**numbers["sizes"]): sets.get(case.format(**numbers["sizes"]), {})
@@ -65,7 +65,7 @@ def quote(numbers: Mapping[str, Any]) -> str:
 
 
 def _cell(found: Mapping[str, dict[str, Any]], names: tuple[str, ...]) -> str:
-    """The figure of one program, with what stands beside it in brackets."""
+    """Return the figure of one program, followed by others in brackets."""
     shown = next((name for name in names if name in found), None)
     if shown is None:
         return ""

@@ -1,14 +1,13 @@
-"""Installed clients of databroker, with daskbroker in databroker's place.
+"""Run installed clients of databroker with daskbroker in the place of databroker.
 
-    python ci/clients                     # by a Python that has daskbroker[test]
-    python ci/clients --python PATH       # of an environment that is there
+    python ci/clients                     # with a Python that has daskbroker[test]
+    python ci/clients --python PATH       # with the Python of an existing environment
 
-Makes a virtual environment, in which the clients of ``PACKAGES`` and ``ALONE`` are installed, and
-removes it. What they need beside is installed into it too, but for what this Python has in the
-version that they ask for, daskbroker among it: that is seen from the environment. It has no
-databroker: the clients find daskbroker by ``daskbroker.compat.install()``. Each test is one thing
-that a client does, over an embedded store and over MongoDB; those that are expected to fail say
-why.
+Makes a virtual environment, installs the clients of ``PACKAGES`` and ``ALONE`` into it, and removes
+it at the end. The packages of this Python, daskbroker among them, can be imported in that
+environment, so only dependencies in other versions are installed as well. It has no databroker: the
+clients find daskbroker through ``daskbroker.compat.install()``. Each test is one use of a client,
+with an embedded store and with MongoDB. A test that is expected to fail gives the reason.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ PACKAGES = (
     "bluesky-tiled-plugins",
     "bluesky-widgets",
     "databroker-pack",
-    "frozendict",  # bluesky-darkframes imports it and does not say so
+    "frozendict",  # imported by bluesky-darkframes, which does not require it
     "hklpy2",
     "ophyd",
     "polartools",
@@ -44,11 +43,11 @@ PACKAGES = (
     "suitcase-tiff",
 )
 ALONE = ("apsbits", "bluesky-darkframes", "nslsii", "sixtools")
-"""Clients of which one module is used; what the others need is not installed."""
+"""Clients of which one module is used. They are installed without their dependencies."""
 
 
 def main() -> None:
-    """Run every check, and end as pytest does."""
+    """Run all checks, and exit with the status of pytest."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -81,13 +80,13 @@ def main() -> None:
 
 
 def make_environment(folder: Path) -> str:
-    """Return its Python."""
+    """Make the environment, and return its Python."""
     if importlib.util.find_spec("daskbroker") is None:
         sys.exit(f"ci/clients: {sys.executable} has no daskbroker: pip install '.[test]'")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = str(folder / "bin" / "python")
     packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
-    # Its own packages come first; those of this Python are found, and pip counts them as installed.
+    # Packages of this Python can be imported after its own, and pip counts them as installed.
     beneath = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
     Path(packages, "beneath.pth").write_text(beneath)
     pip(python, "install", "--no-compile", *PACKAGES)
@@ -97,13 +96,13 @@ def make_environment(folder: Path) -> str:
 
 
 def pip(python: str, *arguments: str) -> None:
-    """Run this Python's pip for the environment of another one."""
+    """Run the pip of this Python for the environment of another one."""
     command = [sys.executable, "-m", "pip", "--python", python, "--quiet"]
     status = subprocess.call([*command, "--disable-pip-version-check", *arguments])
     if status:
         sys.exit(
-            f"ci/clients: the environment of the clients was not made: pip {arguments[0]} ended "
-            f"with status {status}, as told above. It needs an index of packages (PyPI)."
+            f"ci/clients: cannot make the environment of the clients: pip {arguments[0]} ended "
+            f"with status {status} (see its output above). It needs access to a package index (PyPI)."
         )
 
 

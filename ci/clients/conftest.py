@@ -1,4 +1,4 @@
-"""A store with runs of a RunEngine, found by clients under the name ``beamline``."""
+"""A store with runs of a RunEngine, which clients open by the name ``beamline``."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ import_module(module).main()
 
 @pytest.fixture(scope="session")
 def server():
-    """URI of a MongoDB server."""
+    """Return the URI of a MongoDB server."""
     with mongod(in_memory=True) as running:
         yield running.uri
 
 
 @pytest.fixture(scope="session", params=["embedded", "mongodb"])
 def beamline(request, tmp_path_factory):
-    """Four runs: a count, a scan, frames in files, and a scan of another sample.
+    """Return a store of four runs: a count, a scan, frames in files, and a scan of another sample.
 
-    ``db`` is the broker, ``frames`` the values of the third run, ``folder`` has its files.
+    ``db`` is the broker, ``frames`` has the values of the third run, and ``folder`` its files.
     """
     folder = tmp_path_factory.mktemp(request.param)
     place = str(folder / "store")
@@ -71,7 +71,7 @@ def beamline(request, tmp_path_factory):
     engine(scan([det], motor, -1, 1, 11, md={"sample": "silver", "title": "a peak"}))
     engine(count([camera], 2, md={"sample": "gold"}))
     engine(scan([det], motor, 0, 1, 3, md={"sample": "gold"}))
-    # The camera takes one more when it is made.
+    # The camera takes one more frame when it is created.
     frames = np.stack([np.full((4, 5), 2.0), np.full((4, 5), 3.0)])
     yield SimpleNamespace(db=db, folder=folder, frames=frames, v1=db.v1, v2=db.v2)
     db.close()
@@ -83,7 +83,7 @@ def beamline(request, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def command(tmp_path_factory):
-    """``command("databroker_pack.commandline.pack", *args)``: a process that runs its ``main``."""
+    """Return ``command(module, *args)``, which runs ``main`` of a module in a process."""
     folder = tmp_path_factory.mktemp("commands")
 
     def run(module, *args):

@@ -63,7 +63,7 @@ def test_images(beamline):
     model = Images("img")
     model.add_run(beamline.v2[3])
     (artist,) = model.axes.artists
-    # It shows the last frame of a run.
+    # The viewer shows the last frame of a run.
     assert np.asarray(artist.update()["array"]).tolist() == beamline.frames[-1].tolist()
 
 

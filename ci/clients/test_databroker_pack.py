@@ -16,7 +16,7 @@ from daskbroker.cli import app
 
 
 def ingested(folder, *files):
-    """A store of packed documents."""
+    """Return a store into which packed documents are ingested."""
     from typer.testing import CliRunner
 
     given = ["ingest", *map(str, files), "--db", str(folder / "again")]
@@ -75,14 +75,14 @@ def test_command_line(beamline, tmp_path, command):
 
 @pytest.fixture(scope="session")
 def packed(beamline, command):
-    """A folder with all runs, as the command packs them."""
+    """Return a folder with all runs, packed by the command."""
     command("databroker_pack.commandline.pack", "beamline", "--all", beamline.folder / "pack")
     return beamline.folder / "pack"
 
 
 @pytest.fixture
 def pack(packed, tmp_path, monkeypatch):
-    """That folder, for a test that unpacks it under a name of its own."""
+    """Return that folder; the names under which it is unpacked are kept in ``tmp_path``."""
     monkeypatch.setenv("DASKBROKER_PATH", str(tmp_path))
     return packed
 

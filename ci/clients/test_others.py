@@ -1,4 +1,4 @@
-"""Five clients more: apsbits, bluesky-darkframes, hklpy2, nslsii, sixtools."""
+"""Five more clients: apsbits, bluesky-darkframes, hklpy2, nslsii, sixtools."""
 
 from __future__ import annotations
 

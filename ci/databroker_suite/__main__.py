@@ -1,13 +1,13 @@
-"""databroker 1.2.5's own tests, with daskbroker in the place of databroker's objects.
+"""Run databroker 1.2.5's own tests with daskbroker in the place of databroker's objects.
 
     python ci/databroker_suite                  # a DataBroker itself
-    python ci/databroker_suite --face v1        # what is under that name: databroker's Broker
-    python ci/databroker_suite --face v2        # its catalog
+    python ci/databroker_suite --face v1        # its attribute v1: databroker's Broker
+    python ci/databroker_suite --face v2        # its attribute v2: databroker's catalog
 
-An environment of its own is made: this checkout as a wheel, and databroker with its test modules as
-they are installed; ``--python PATH`` names one that is there. Each test that fails has to be among
-those of ``remaining.toml``, as absent on purpose, internals of databroker, or open; the end is an
-error otherwise, and if one of those passes.
+The tests run in a new environment with a wheel of this checkout and an installed databroker, which
+includes its tests. ``--python PATH`` names an existing environment instead. Each test that fails
+must be listed in ``remaining.toml``: as absent on purpose, as internals of databroker, or as open.
+The exit status is 1 if another test fails, or if a listed one passes.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ PACKAGES = (
 KINDS = ("absent", "internals", "open")
 STORES = ("embedded", "mongodb")
 MODULES = {"v1": ["test_v1.py"], "v2": ["test_v2.py"]}
-"""Of the faces that are one of databroker's versions; of others, all."""
+"""Stores for the faces that are one of databroker's versions; other faces are run on all."""
 
 
 def main() -> None:
-    """Run the suite, print the table, and end with an error if it is not what is written down."""
+    """Run the suite, print the table, and return 1 if the outcome is not as written down."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def make_environment(folder: Path) -> str:
-    """Make it; some minutes."""
+    """Make the environment, which takes some minutes."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = str(folder / "bin" / "python")
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -70,7 +70,7 @@ def make_environment(folder: Path) -> str:
 
 
 def run(python: str, face: str, outcomes: Path) -> dict[str, str]:
-    """``{test: outcome}``, the stores aside: a test passes if it does on each."""
+    """Return ``{test: outcome}``. A test passes if it passes on each store."""
     # pytest's own tracebacks parse sources, which Python 3.11 cannot after a RecursionError.
     command = [python, "-m", "pytest", "--quiet", "--no-header", "--tb=native", "--timeout=120"]
     command += ["-p", "no:cacheprovider", "-W", "ignore", f"--junitxml={outcomes}"]
@@ -95,7 +95,7 @@ def run(python: str, face: str, outcomes: Path) -> dict[str, str]:
 
 
 def name_of(case: xml.Element) -> str:
-    """Without the store and, of version 2, the detector: what a test is about."""
+    """Return the name of a test without the store and, in version 2, without the detector."""
     module = str(case.get("classname")).rpartition(".")[2]
     test, _, parameters = str(case.get("name")).partition("[")
     left = [one for one in parameters.removesuffix("]").split("-") if one and one not in STORES]
@@ -103,7 +103,7 @@ def name_of(case: xml.Element) -> str:
 
 
 def report(face: str, outcomes: dict[str, str], remaining: dict[str, list[str]]) -> int:
-    """Print which tests fail and why that is; 1 if that is not what is written down."""
+    """Print which tests fail and why; return 1 if that is not as written down."""
     print(f"\nface {face}:")
     failed = {name for name, outcome in outcomes.items() if outcome == "failed"}
     kinds = {name: kind for name, (kind, _) in remaining.items()}

@@ -1,7 +1,7 @@
-"""What databroker's test functions ask for, with daskbroker behind it.
+"""The fixtures of databroker's test functions, made with daskbroker.
 
-``DASKBROKER_FACE`` names the attribute of a DataBroker that stands for databroker's own object,
-such as ``v1``; empty: the DataBroker itself.
+``DASKBROKER_FACE`` names the attribute of a DataBroker that replaces databroker's own object, such
+as ``v1``. If it is empty, the DataBroker itself does.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def server():
-    """URI of a MongoDB server."""
+    """Return the URI of a MongoDB server."""
     with mongod() as running:
         yield running.uri
 
 
 @pytest.fixture(scope="session")
 def open_broker(server):
-    """``open_broker(store)``: a broker on a new store, kept until the end."""
+    """Return ``open_broker(store)``, which makes a broker on a new store, kept until the end."""
     kept = []
 
     def open_broker(store):
@@ -54,31 +54,31 @@ def open_broker(server):
 
 
 def faced(broker):
-    """What takes the place of databroker's object."""
+    """Return the object that replaces databroker's."""
     return attrgetter(FACE)(broker) if FACE else broker
 
 
 @pytest.fixture(params=STORES, scope="module")
 def db(request, open_broker):
-    """As databroker's suite has it: one for all tests of a module."""
+    """Return a broker for all tests of a module, as in databroker's suite."""
     return faced(open_broker(request.param))
 
 
 @pytest.fixture(params=STORES)
 def db_empty(request, open_broker):
-    """One for each test."""
+    """Return a new broker for each test."""
     return faced(open_broker(request.param))
 
 
 @pytest.fixture(params=STORES)
 def broker_factory(request, open_broker):
-    """For tests that need more than one."""
+    """Return a function that makes brokers, for tests that need more than one."""
     return lambda: faced(open_broker(request.param))
 
 
 @pytest.fixture
 def RE():
-    """A RunEngine that nothing is subscribed to yet."""
+    """Return a RunEngine without subscriptions."""
     loop = asyncio.new_event_loop()
     engine = RunEngine({}, loop=loop)
     yield engine
@@ -91,13 +91,13 @@ def RE():
 
 @pytest.fixture
 def hw():
-    """Simulated devices."""
+    """Return simulated devices."""
     return sim.hw()
 
 
 @pytest.fixture(scope="module", params=STORES)
 def bundle(request, open_broker, example_data):
-    """What the generic tests of version 2 ask for: a catalog of catalogs with one run."""
+    """Return the catalog of catalogs, with one run, for the generic tests of version 2."""
     broker = open_broker(request.param)
     uid, docs = example_data
     for name, doc in docs:

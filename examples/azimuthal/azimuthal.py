@@ -1,10 +1,10 @@
-"""Azimuthal integration of powder rings: ten runs, two worker processes, derived runs, a waterfall.
+"""Azimuthal integration of powder rings: ten runs, two worker processes, derived runs, a map.
 
     pip install "daskbroker[plot]" pyFAI
     python azimuthal.py            # 300 frames of a million pixels, about a minute
     python azimuthal.py --short    # 40 small ones
 
-What is made stays in a folder, ``azimuthal-data``; called again, it goes on with what is there.
+The results stay in a folder, ``azimuthal-data``. A second call goes on from there.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def warm_up(side: int, **asked: Any) -> None:
-    """Import pyFAI and make its table of pixels and bins, which rates do not include."""
+    """Import pyFAI and make its table of pixels and bins; the printed rates do not include that."""
     intensity(np.zeros((side, side), np.uint16), **asked)
 
 
@@ -86,7 +86,7 @@ def beside_a_loop(
 
 
 def loop(files: list[Path], asked: dict[str, Any]) -> np.ndarray:
-    """Read the frames without daskbroker, for comparison; the monitor is in another place."""
+    """Read the frames without daskbroker, for comparison; the files do not have the monitor."""
     curves = []
     for path in files:
         with h5py.File(path) as file:
@@ -95,7 +95,7 @@ def loop(files: list[Path], asked: dict[str, Any]) -> np.ndarray:
 
 
 def timed(client: Client, what: str, lazy: xr.Dataset, func: Callable[..., Any], *args: Any) -> Any:
-    """Call a function, and print its rate and the time of processors, workers included."""
+    """Call a function, and print its rate and CPU time, including that of the workers."""
     began, before = time.perf_counter(), processors(client)
     result = func(*args)
     frames, took = lazy.sizes["time"], time.perf_counter() - began

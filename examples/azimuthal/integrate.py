@@ -1,6 +1,6 @@
-"""Azimuthal integration by pyFAI: of a frame, of a block of events, of a Dataset.
+"""Azimuthal integration with pyFAI: of a frame, of a block of events, of a Dataset.
 
-Workers import this module. What is asked of them travels as plain numbers: an integrator, with its
+Workers import this module. They receive the geometry as plain numbers: an integrator, with its
 table of pixels and bins, is made once in each process.
 """
 

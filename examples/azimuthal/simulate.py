@@ -1,8 +1,8 @@
 """Iron on the heating stage of a powder diffraction beamline, simulated.
 
 Ten runs heat it from 300 K to 1500 K. At 1185 K ferrite (body-centred) becomes austenite
-(face-centred): the rings move out of place, then others take over. The detector, with gaps between
-its modules, writes bitshuffle-LZ4 HDF5 files as an Eiger does, and the ring current decays.
+(face-centred): the rings shift, and then other rings replace them. The detector has gaps between
+its modules, and writes bitshuffle-LZ4 HDF5 files as an Eiger does. The ring current decays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
 DATASET = "/entry/data/data"
 GAP = 65535
-"""Value of the detector where it has no pixel."""
+"""Value that the detector writes where it has no pixel."""
 
 TRANSITION = 1185.0  # K
 FERRITE = {"a": 2.866, "expansion": 12e-6, "squares": (2, 4, 6, 8, 10, 12)}

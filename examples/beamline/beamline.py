@@ -1,6 +1,7 @@
 """A beamline on one machine: a RunEngine, a proxy, two listeners, an analyst, a backup, a cluster.
 
-Each is a process of its own. A listener is restarted in mid-run, and the store is away in mid-run.
+Each is a process of its own. In the middle of a run a listener is restarted, and the store is
+removed.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def main() -> None:
         for name in ("listener-1", "listener-2"):
             here.start_listener(name)
 
-        # A listener is restarted in mid-run; the other one has what it misses.
+        # A listener is restarted in the middle of a run; the other one receives what it misses.
         here.take_run(12, "gold")
         with daskbroker.connect(here.store, create=False, mode="r") as db:
             until(lambda: rows(db) > 2)
@@ -120,7 +121,7 @@ def main() -> None:
             except StoreReadOnly:
                 print("an analyst's insert is refused")
 
-        # The store is away in mid-run: inserts raise, the scan goes on, the documents wait.
+        # The store is gone in the middle of a run: inserts raise, the scan goes on, documents wait.
         here.take_run(8, "silver")
         until(lambda: here.log("listener-2").read_text().count(" run ") > 1)
         away = here.store.rename(here.folder / "away")

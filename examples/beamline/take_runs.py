@@ -1,4 +1,4 @@
-"""The process of the RunEngine: it publishes documents, and knows of no store.
+"""The process of the RunEngine. It publishes documents, and does not know the store.
 
 python take_runs.py localhost:5567 POINTS SAMPLE
 """

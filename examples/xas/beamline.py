@@ -1,8 +1,8 @@
-"""A simulated X-ray absorption beamline at the iron K edge, of ophyd's devices.
+"""A simulated X-ray absorption beamline at the iron K edge, made of ophyd devices.
 
 A foil of iron stands behind the sample, between the second ionisation chamber and a third. The
-monochromator's calibration drifts from scan to scan, and its readback is not quite where it was
-sent.
+monochromator's calibration drifts from scan to scan, and its readback differs slightly from the
+setpoint.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python xas.py            # eight scans of 300 points
     python xas.py --short    # four of 100
 
-What is made stays in a folder, ``xas-data``; called again, it goes on with what is there.
+The results stay in a folder, ``xas-data``. A second call goes on from there.
 """
 
 from __future__ import annotations
