@@ -15,7 +15,7 @@ from ..core.bulk import expand_bulk
 from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.damage import Damage
 from ..core.documents import ALL, Document, StreamName
-from ..core.errors import UnknownReference
+from ..core.errors import StoreFull, UnknownReference
 from ..core.external import external_keys
 from ..core.layouts import (
     DATUM,
@@ -69,6 +69,10 @@ class EventStore(EventChecks, ABC):
     def insert_limit(self) -> AbstractContextManager[None]:
         """Return a context that bounds the total time of one insert; no bound by default."""
         return _NO_LIMIT
+
+    def make_room(self) -> bool:
+        """Return whether an insert that was a StoreFull may have room now; False by default."""
+        return False
 
     def prepare_writing(self) -> None:
         """Prepare for events to be written; called before each write. Does nothing by default."""
@@ -353,7 +357,12 @@ class EventStore(EventChecks, ABC):
         chunks.
         """
         with _NO_LIMIT if name == "stop" else self.insert_limit():
-            self._insert_prepared(name, doc, run)
+            try:
+                self._insert_prepared(name, doc, run)
+            except StoreFull:
+                if not self.make_room():
+                    raise
+                self._insert_prepared(name, doc, run)
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         if name == "start":

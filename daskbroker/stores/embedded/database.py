@@ -35,7 +35,7 @@ from .log_sync import LogSync
 from .open_files import close_below
 from .opened_folder import OpenedFolder
 from .sqlite_errors import SqliteErrors
-from .write_ahead import BUSY_SECONDS, LOG_ENDS, log_ahead, log_of
+from .write_ahead import BUSY_SECONDS, LOG_ENDS, bound_log, log_ahead, log_of, rewind_log
 
 __all__ = ["FILE_NAME", "Database"]
 
@@ -88,6 +88,7 @@ class Database:
         self.read_only = read_only
         self.path = root / FILE_NAME
         self._writer: sqlite3.Connection | None = None
+        self._log_bytes = 0
         self._readers: list[sqlite3.Connection] = []
         self._connections: set[sqlite3.Connection] = set()
         # A broker that nobody closes leaves no open connections to the interpreter.
@@ -314,6 +315,7 @@ class Database:
                 if self._writer is None:
                     self._opened_folder.check()
                     self._writer = self._connect(write=True)
+                    self._log_bytes = bound_log(self._writer, self.root)
                     self.log.open()
                 connection = self._writer
                 begun = self._begun = self._begun + 1
@@ -342,6 +344,29 @@ class Database:
                 gate.leave()
         if durable or not self.log.interval:
             self.log.promise(number)  # outside the lock, so that other threads can write
+
+    def bound_log(self) -> None:
+        """Keep the log short enough to be copied if others have filled the disk meanwhile."""
+        with gate.passed(), self._lock, self.errors():
+            if self._writer is not None:
+                self._log_bytes = bound_log(self._writer, self.root, self._log_bytes)
+
+    def make_room(self) -> bool:
+        """Make room in the log after a StoreFull; return whether the insert may be repeated.
+
+        Nothing is copied while a sync of the log has failed, as its bytes may not be those that
+        are on disk.
+        """
+        with gate.passed(), self._lock:
+            writer = self._writer
+            if writer is None or writer.in_transaction or self.log.is_in_trouble:
+                return False
+            try:
+                self._opened_folder.check()
+                self._log_bytes = bound_log(writer, self.root, self._log_bytes)
+                return rewind_log(writer)
+            except (sqlite3.Error, StoreError):  # whoever calls has an error to tell
+                return False
 
     def _drop_writer(self) -> None:
         if self._writer is not None:

@@ -67,6 +67,10 @@ class EmbeddedEventStore(SequenceStore):
         """See :attr:`EventStore.format_version`."""
         return FORMAT_VERSION
 
+    def make_room(self) -> bool:
+        """See :meth:`EventStore.make_room`."""
+        return self._database.make_room()
+
     def stored_bytes(self) -> int:
         """See :meth:`EventStore.stored_bytes`: the sum of the sizes of its files."""
         return self._database.stored_bytes()

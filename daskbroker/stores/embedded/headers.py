@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, repeat
 from operator import itemgetter
@@ -13,7 +13,7 @@ from typing import Any
 from ...core.bad_runs import BadRun, take_sound
 from ...core.checksum import without_checksum
 from ...core.documents import pack, unpack, unpack_document
-from ...core.errors import StoreDamaged
+from ...core.errors import StoreDamaged, StoreFull
 from ...core.search import Search
 from ..backing_up import BackupSource
 from ..checking import CheckedHeader
@@ -54,6 +54,17 @@ class EmbeddedHeaderStore(HeaderStore):
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
+        self._repeated_if_full(self._insert_prepared, name, doc)
+
+    def _repeated_if_full(self, insert: Callable[..., None], *what: Any) -> None:
+        try:
+            insert(*what)
+        except StoreFull:
+            if not self._database.make_room():
+                raise
+            insert(*what)
+
+    def _insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         with self._database.write(durable=name == "stop") as connection:
             if name == "start":
                 self._insert_start(connection, doc)
@@ -65,7 +76,11 @@ class EmbeddedHeaderStore(HeaderStore):
         store = stores[0] if len(stores) == 1 else None
         if not (isinstance(store, EmbeddedEventStore) and store.is_in(self._database)):
             super().insert_with(name, doc, stores)
-        elif name == "start":
+        else:
+            self._repeated_if_full(self._insert_both, name, doc, store)
+
+    def _insert_both(self, name: str, doc: Mapping[str, Any], store: EmbeddedEventStore) -> None:
+        if name == "start":
             with self._database.write() as connection:
                 is_new = self._insert_start(connection, doc)
                 number = store.add_run(connection, doc["uid"]) if is_new else None

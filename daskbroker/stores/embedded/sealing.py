@@ -47,6 +47,7 @@ ORPHAN_SECONDS = 3600.0
 
 def seal_sequence(database: Database, journal: Journal, sequence: RowSequence) -> int:
     """Pack the rows that the journal holds of a sequence; return the number of chunks made."""
+    database.bound_log()
     made = 0
     rounds = Rounds(
         f"sealing the {sequence.layout.kind}s of run {sequence.run!r} in {database.root}"
