@@ -1,7 +1,8 @@
 """Run a command beside a MongoDB server of its own.
 
 ``python ci/beside_mongod.py COMMAND...`` puts the server's URI in place of ``MONGO`` in every
-argument, and ends as the command does.
+argument, and ends as the command does. With ``--in-memory`` before it the server does not wait for
+a disk.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from daskbroker.testing.mongod import mongod
 
 def main(command: list[str]) -> int:
     """Exit status of the command."""
-    with mongod() as server:
+    in_memory = command[:1] == ["--in-memory"]
+    command = command[in_memory:]
+    with mongod(in_memory=in_memory) as server:
         return subprocess.call([part.replace("MONGO", server.uri) for part in command])
 
 
