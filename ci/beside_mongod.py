@@ -1,7 +1,8 @@
 """Run a command with a MongoDB server of its own.
 
 ``python ci/beside_mongod.py COMMAND...`` replaces ``MONGO`` in each argument by the URI of the
-server, and ends with the exit status of the command.
+server, and ends with the exit status of the command. With ``--in-memory`` before the command the
+server does not wait for a disk.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from daskbroker.testing.mongod import mongod
 
 def main(command: list[str]) -> int:
     """Run the command, and return its exit status."""
-    with mongod() as server:
+    in_memory = command[:1] == ["--in-memory"]
+    command = command[in_memory:]
+    with mongod(in_memory=in_memory) as server:
         return subprocess.call([part.replace("MONGO", server.uri) for part in command])
 
 

@@ -121,7 +121,8 @@ stage_eiger() { # bitshuffle by dectris-compression, which is compiled when it i
 }
 
 stage_mutations() { # one place of the code is changed at a time: do its tests notice?
-    beside_mongod env DASKBROKER_TEST_MONGO=MONGO "$python" ci/mutations.py --each "$mutations"
+    beside_mongod --in-memory env DASKBROKER_TEST_MONGO=MONGO \
+        "$python" ci/mutations.py --each "$mutations"
 }
 
 stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judged

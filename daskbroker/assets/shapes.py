@@ -197,7 +197,7 @@ def contradicts(claim: Mapping[str, Any], cell: Cell, *, loosely: bool = False) 
     claim, cell
         The descriptor's entry, and shape and dtype in the file.
     loosely
-        If True, axes of length 1 are ignored.
+        If True, axes of length 1 are ignored; the claim must not leave any length open.
     """
     lengths, dtype = claim.get("shape") or (), _numpy_dtype(claim)
     # The file's cells have no common shape, so any declared one is contradicted.

@@ -56,6 +56,28 @@ def test_a_region_of_a_region_is_a_region(roi, data):
     np.testing.assert_array_equal(take_roi(CELLS, within(region, inner)), indexed(shown, inner))
 
 
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([3], (3, 4, 1)),
+        ([0, 1, 2], (0, 3, 1)),
+        ([1, 4, 7], (1, 10, 3)),
+        ([5, 3, 1], (5, -1, -2)),
+        ([2, 2, 2], None),
+        ([0, 1, 3], None),
+        ([], None),
+    ],
+)
+def test_evenly_spaced_places_are_a_range(places, expected):
+    found = as_axis(np.array(places, np.int64))
+    if expected is None:
+        assert isinstance(found, np.ndarray)
+        assert found.tolist() == places
+    else:
+        assert (found.start, found.stop, found.step) == expected
+        assert list(found) == places
+
+
 @given(items)
 def test_places_are_read_in_order_and_once_and_put_back(item):
     (axis,) = axes_of((item,), (SIDE,))

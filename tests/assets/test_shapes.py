@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskbroker.assets.regions import take_roi
-from daskbroker.assets.shapes import GUESSED_BYTES, Declared, Mismatch, cast, fit, reshaped
+from daskbroker.assets.shapes import (
+    GUESSED_BYTES,
+    Cell,
+    Declared,
+    Mismatch,
+    cast,
+    contradicts,
+    fit,
+    reshaped,
+)
 
 
 def claim(shape, dtype="array", **more):
@@ -47,6 +56,35 @@ def test_what_a_descriptor_declares(given_claim, shape, dtype):
     assert declared.shape == shape
     expected = np.dtype([("x", "<f8"), ("y", "<i2", (2,))]) if dtype is None else np.dtype(dtype)
     assert declared.dtype == expected
+
+
+U2 = np.dtype("u2")
+
+
+@pytest.mark.parametrize(
+    ("given_claim", "cell", "strictly", "loosely"),
+    [
+        (claim([4, 5], dtype_numpy=">u2"), Cell((4, 5), U2), False, False),
+        (claim([4, 5]), Cell((4, 5), U2), False, False),
+        (claim([4, 5], dtype_numpy="<i2"), Cell((4, 5), U2), True, True),
+        (claim([4, 5]), Cell((4, 6), U2), True, True),
+        (claim([4, 5]), Cell((1, 4, 5), U2), True, False),
+        (claim([None, 5]), Cell((4, 5), U2), False, None),
+        (claim([None, 5]), Cell((4, 6), U2), True, None),
+        (claim([None]), Cell((4, 5), U2), False, None),
+        (claim([4, 5]), Cell((), U2), True, True),
+        (claim([]), Cell((4, 5), U2), False, False),
+        (claim([], "number"), Cell((), U2), False, False),
+        (claim([], "number"), Cell((4,), U2), True, True),
+        (claim([4, 5]), Cell(None, U2), True, True),  # cells of the file differ in shape
+        (claim([]), Cell(None, U2), False, False),
+        (claim(None), Cell(None, U2), False, False),
+    ],
+)
+def test_what_contradicts_a_claim(given_claim, cell, strictly, loosely):
+    assert contradicts(given_claim, cell) is strictly
+    if loosely is not None:  # claims that leave lengths open are not compared loosely
+        assert contradicts(given_claim, cell, loosely=True) is loosely
 
 
 def test_descriptors_that_disagree():

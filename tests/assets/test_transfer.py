@@ -239,6 +239,20 @@ def test_export_with_files(db, into, tmp_path, old):
         list(export(db, tmp_path / "again", files=tmp_path / "again"))
 
 
+def test_a_copy_has_mode_and_times_of_its_file(db, into, tmp_path, old):
+    docs, _ = stream_run(old)
+    insert_all(db, docs)
+    (source,) = [path for path in old.rglob("*") if path.is_file()]
+    source.chmod(0o640)
+    os.utime(source, ns=(10**18 + 1, 10**18 + 2))
+    copy(db, into, files=tmp_path / "new")
+    (target,) = [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    for path in (source, target):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        assert path.stat().st_mtime_ns == 10**18 + 2
+    assert target.read_bytes() == source.read_bytes()
+
+
 def test_commands(db, tmp_path, old, run_command):
     insert_all(db, datum_run(old)[0])
     db.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from daskbroker.core.chunks import (
     to_ipc,
 )
 from daskbroker.core.documents import Document, plain
+from daskbroker.core.errors import StoreDamaged
 from daskbroker.core.layouts import (
     DATUM,
     EVENT,
@@ -313,6 +314,26 @@ def test_plan_reads_a_chunk_by_place() -> None:
     plan = plan_of(FIRST, SECOND)
     assert plan.read(1, ["data:x", "data:none"]).column_names == ["data:x"]
     assert decode_rows(EVENT, plan.read(0), "d") == FIRST
+
+
+def test_plan_reads_all_chunks_in_their_order() -> None:
+    plan = plan_of(FIRST, SECOND, THIRD)
+    for columns in (None, ["seq_num", "data:x", "data:y"]):
+        tables = list(plan.read_all(columns))
+        assert len(tables) == 3
+        for index, table in enumerate(tables):
+            assert table.equals(plan.read(index, columns))
+    assert list(plan.take([]).read_all()) == []
+
+
+def test_a_damaged_chunk_is_named_when_it_is_reached() -> None:
+    plan = plan_of(FIRST, SECOND)
+    plan = replace(plan, keys=(plan.keys[0], ("local", b"nothing")))
+    coming = plan.read_all()
+    assert next(coming).num_rows == 2
+    for read in (lambda: next(coming), lambda: plan.read(1)):
+        with pytest.raises(StoreDamaged, match=r"^references of run 'r': a chunk"):
+            read()
 
 
 @pytest.mark.parametrize("places", [[2, 0], [], [1], np.array([0, 2])])

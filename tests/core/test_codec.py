@@ -130,6 +130,30 @@ def test_array_whose_first_axis_is_rows(route: Any, values: np.ndarray) -> None:
     assert_same(values.tolist(), cells_of(table))
 
 
+PAIRS = np.array([(1, 0.5), (2, NAN)], [("n", "<i4"), ("x", "<f8")])
+
+
+@routes
+@pytest.mark.parametrize(
+    "values",
+    [
+        [PAIRS, PAIRS[:1], PAIRS[:0]],
+        [PAIRS, None, MISSING],
+        [np.array(PAIRS[0]), None],
+        [PAIRS, 5, None, [1, "a"], {"a": 0.5}, MISSING],
+        [PAIRS.reshape(2, 1), PAIRS],
+        [PAIRS, np.zeros(1, [("n", "<u1")])],
+    ],
+    ids=["lengths", "gaps", "one row", "other cells", "dimensions", "other fields"],
+)
+def test_structured_arrays_come_back_among_other_cells(route: Any, values: list[Any]) -> None:
+    received = cells_of(route(table_of(encode(values))))
+    assert_same(values, received)
+    for want, have in zip(values, received, strict=True):
+        assert getattr(want, "dtype", None) == getattr(have, "dtype", None)
+        assert np.shape(want) == np.shape(have) or want is MISSING
+
+
 @settings(max_examples=60, deadline=None)
 @given(columns, st.data())
 def test_a_slice_of_a_column_decodes_to_its_cells(values: list[Any], data: Any) -> None:

@@ -10,13 +10,15 @@ import daskbroker
 
 
 class Commands(pymongo.monitoring.CommandListener):
-    """Notes the commands that a client sends."""
+    """Notes the commands that a client sends: their names, and with what concern they read."""
 
     def __init__(self):
         self.names = []
+        self.read_concerns = []
 
     def started(self, event):
         self.names.append(event.command_name)
+        self.read_concerns.append(event.command.get("readConcern", {}).get("level"))
 
     def succeeded(self, event):
         pass

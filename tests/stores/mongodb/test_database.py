@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import closing
 
 import bson
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.dtypes import fields_text
-from daskbroker.core.errors import ConfigError, StoreVersion
+from daskbroker.core.errors import ConfigError, StoreError, StoreVersion
 from daskbroker.core.query import compile_query
 from daskbroker.stores.mongodb import open_store
 from daskbroker.stores.mongodb.bson_documents import CODEC, from_bson, to_bson
@@ -48,6 +49,42 @@ def test_closing_one_broker_leaves_another_on_the_same_database_open(mongo_datab
             other.insert("start", {"uid": "the-run", "time": 1.0})
         other.close()
         assert db[-1].uid == "the-run"
+
+
+def test_the_end_of_the_last_use_closes_a_database(mongo_database):
+    database = Database.of(mongo_database)
+    ends = [database.lease() for _ in range(2)]
+    ends[0]()
+    ends[0]()
+    assert database.collection("event").find_one() is None
+    ends[1]()
+    with pytest.raises(StoreError, match="has been closed"):
+        database.collection("event")
+    assert Database.of(mongo_database) is not database
+
+
+def test_a_collection_is_made_once_for_each_client(mongo_database):
+    with closing(Database(mongo_database)) as database:
+        first = database.collection("event")
+        assert database.collection("event") is first
+        assert database.collection("event", settled=True) is not first
+        with pytest.raises(KeyboardInterrupt), database.limit():
+            raise KeyboardInterrupt  # it may leave the client's locks held: another one is made
+        second = database.collection("event")
+        assert second.database.client is not first.database.client
+        assert database.collection("event") is second
+        assert second.find_one() is None
+
+
+def test_what_counts_as_confirmed_is_read_from_a_majority(commands, mongo_database):
+    with closing(Database(mongo_database)) as database:
+        database.collection("event").insert_one({"uid": "one"})
+        commands.names.clear()
+        commands.read_concerns.clear()
+        assert [doc["uid"] for doc in database.confirmed("event", {"uid": "one"})] == ["one"]
+        # The write waits for all before it; what is read after it is confirmed.
+        assert commands.names == ["update", "find"]
+        assert commands.read_concerns == [None, "majority"]
 
 
 def test_a_newer_format_is_refused(mongo_database, raw):

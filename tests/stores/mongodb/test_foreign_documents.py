@@ -313,6 +313,26 @@ def test_what_was_put_right_is_there_again(three, db, raw):
     assert len(run.runs) == len(list(run.runs)) == 3
 
 
+@pytest.mark.parametrize("hours", [0, 12], ids=["in time", "clock behind"])
+@pytest.mark.parametrize("name", ["run_start", "run_stop"])
+def test_a_bad_one_that_comes_after_the_first_look_is_left_out(three, raw, name, hours):
+    run = three()
+    raw.run_stop.delete_one({"run_start": run.bad})
+    assert len(run.runs) == 3
+    written = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=hours)
+    number = ObjectId.from_datetime(written).binary[:4] + ObjectId().binary[4:]
+    batch = raw.run_start.find_one({"uid": run.bad})["batch"]
+    document = {
+        "run_start": {"uid": f"{run.bad}-later", "time": 1.0, "batch": batch, "_daskbroker": 5},
+        "run_stop": {"uid": f"{run.bad}-later", "run_start": run.bad},
+    }
+    raw[name].insert_one({"_id": ObjectId(number), **document[name]})
+    sound = 3 if name == "run_start" else 2
+    assert len(run.runs) == sound
+    with pytest.warns(BadRunWarning):
+        assert len(list(run.runs)) == sound
+
+
 def test_many_bad_ones_are_named_within_bounds(mongo_database):
     with pymongo.MongoClient(mongo_database) as client:
         starts = client.get_default_database().run_start

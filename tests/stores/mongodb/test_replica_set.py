@@ -15,7 +15,7 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import StoreUnavailable
 from daskbroker.stores.mongodb import chunk_store, sealing
-from daskbroker.stores.mongodb.acknowledgement import insert_seconds
+from daskbroker.stores.mongodb.acknowledgement import client_options, insert_seconds
 from daskbroker.stores.mongodb.database import CHUNK_COLLECTION, Database
 from daskbroker.stores.mongodb.journal import row_batches
 from daskbroker.stores.mongodb.sealed_rows import SEALED_MARK
@@ -81,6 +81,19 @@ def test_the_journal_may_be_given_up_and_the_majority_stays():
 )
 def test_how_long_an_insert_may_take(options, seconds):
     assert insert_seconds(f"mongodb://me:p?timeoutMS=1@host/db{options}") == seconds
+
+
+@pytest.mark.parametrize(
+    ("options", "limits"),
+    [
+        ("", {"serverSelectionTimeoutMS": 10_000, "connectTimeoutMS": 10_000}),
+        ("?connectTimeoutMS=5", {"serverSelectionTimeoutMS": 10_000}),
+        ("?SERVERSELECTIONTIMEOUTMS=5;w=1", {"connectTimeoutMS": 10_000}),
+        ("?connecttimeoutms=5&serverselectiontimeoutms=6", {}),
+    ],
+)
+def test_how_long_a_server_is_looked_for(options, limits):
+    assert client_options(f"mongodb://me:p?connectTimeoutMS=1@host/db{options}") == limits
 
 
 # -- failovers ---------------------------------------------------------------------------------

@@ -225,6 +225,28 @@ def test_many_datums_are_read_in_ranges(suitcase, mongo_database, monkeypatch):
         check_same(db[-1], documents)
 
 
+def test_a_stream_resource_of_two_runs_has_the_frames_of_each_apart(raw, mongo_database):
+    collections = {"start": "run_start", "descriptor": "event_descriptor", "stop": "run_stop"}
+    runs = []
+    for frames in (2, 3):
+        run = RunBuilder()
+        spec = {"source": "x", "dtype": "array", "shape": [1, 4, 4], "external": "STREAM:"}
+        descriptor = run.descriptor({"img": spec})
+        resource = run.stream_resource("img", uid="shared")
+        run.stream_datum(resource, descriptor, (0, frames))
+        runs.append(run.stop(num_events={"primary": frames}))
+    for documents in runs:
+        for name, doc in documents:
+            raw[collections.get(name, name)].insert_one(copy.deepcopy(doc))
+    with daskbroker.connect(mongo_database, mode="r") as mongo:
+        for documents in runs:
+            header = mongo[documents[0][1]["uid"]]
+            check_same(header, documents)
+            frames = documents[-1][1]["num_events"]["primary"]
+            assert len(header.table(fields=["seq_num"])) == frames
+        assert len(mongo().table(fields=["seq_num"])) == 5
+
+
 def test_duplicate_resource_uids_come_once(suitcase, raw, mongo_database):
     documents = external_run(3)
     suitcase(documents)
