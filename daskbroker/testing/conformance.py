@@ -14,6 +14,7 @@ from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_extra import ExtraFrameConformance
 from .filling_rules import FillRuleConformance
+from .filling_sequences import FillSequenceConformance
 from .frames_again import FramesAgainConformance
 from .inserted_again import InsertedAgainConformance
 from .live import LiveConformance
@@ -47,6 +48,7 @@ class BrokerConformance(
     FillConformance,
     FillRuleConformance,
     FillClaimConformance,
+    FillSequenceConformance,
     ExtraFrameConformance,
     MissingConformance,
     FramesAgainConformance,

@@ -15,7 +15,7 @@ from ...core.errors import FillError, FrameMissing
 from ...core.peeks import Cell
 from ..files.resolving import ResolvedResource
 from ..handlers.classic import ClassicHandler
-from ..handlers.contract import Block, BlockHandler, Datums, FramesThere
+from ..handlers.contract import Block, BlockHandler, CellsDiffer, Datums, FramesThere
 from ..handlers.registry import Factory
 from ..handlers.stored_frames import CellFrames, NoReference
 from ..regions import Roi
@@ -70,9 +70,11 @@ def read_block(
 
     Raises
     ------
+    CellsDiffer
+        If a region is requested of cells that differ in shape.
     FillError
-        If anything goes wrong, at once and without a retry. The message names ``where``, spec and
-        path. It is a :class:`FrameMissing` if a frame is not on disk.
+        If anything else goes wrong, at once and without a retry. The message names ``where``, spec
+        and path. It is a :class:`FrameMissing` if a frame is not on disk.
     """
     with _open(resource, factory, data_key, where) as handler:
         if isinstance(handler, ClassicHandler):
@@ -111,7 +113,10 @@ def touch_block(
     with _open(resource, factory, data_key, where) as handler:
         shape = None if isinstance(handler, ClassicHandler) else handler.cell_shape(datums)
         nothing = () if not shape else (*[slice(None)] * (len(shape) - 1), slice(0, 0))
-        handler.read(datums, nothing)
+        try:
+            handler.read(datums, nothing)
+        except CellsDiffer:
+            handler.read(datums)
 
 
 def locate_block(
@@ -276,7 +281,8 @@ def _open(
     cache = open_handlers() if cache is None else cache
     try:
         yield cache.get(key, path, lambda: _build(resource, factory, path, data_key))
-    except NoReference:  # the handler works, but its cells are not ranges of bytes
+    # The handler works, but its cells are not ranges of bytes, or not of one shape.
+    except (NoReference, CellsDiffer):
         raise
     except Exception as error:
         # The next read opens the file anew, as it may have been replaced meanwhile.

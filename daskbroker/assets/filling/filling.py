@@ -17,7 +17,7 @@ from ...core.errors import FillError, FrameMissing
 from ...core.external import is_stream_key
 from ..files.readable import ANYWHERE, ReadableRoots
 from ..files.resolving import ResolvedResource, normal_spec, resolve
-from ..handlers.contract import Datums
+from ..handlers.contract import CellsDiffer, Datums
 from ..handlers.registry import Factory, HandlerRegistry
 from ..handlers.stored_frames import CellFrames, NoReference
 from ..references.by_run import facts_of
@@ -39,6 +39,7 @@ from .fitting import (
     meet_block,
     naming_cells,
     place_text,
+    stack_alike,
     stack_cells,
     values_of_events,
 )
@@ -370,7 +371,9 @@ class Filling:
             )
             if known is not None:
                 meet_block(known, block, given)
-            return block if isinstance(block, np.ndarray) else stack_cells(block, declared)
+            if isinstance(block, np.ndarray):
+                return block
+            return stack_cells(block, declared) if given is None else stack_alike(block, declared)
 
         with naming_cells(target.where, resource):
             if known is not None and known.refused:
@@ -381,7 +384,12 @@ class Filling:
                 if known is not None and given is not None and not known.has_shape(given):
                     first = cells.datums.take(slice(0, 1))
                     known.meet(*look_at_cells(resource, factory, first, **more))
-                block = cast(fit(read, given, declared.shape, roi), declared.dtype)
+                try:
+                    block = fit(read, given, declared.shape, roi)
+                except CellsDiffer:  # the error must name the shape of whole cells
+                    given = None
+                    block = fit(read, given, declared.shape, roi)
+                block = cast(block, declared.dtype)
             except Differs as differs:
                 assert known is not None
                 group = (self.references[target.run].store, target.descriptor, target.key)

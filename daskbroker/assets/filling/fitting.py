@@ -20,6 +20,7 @@ __all__ = [
     "meet_block",
     "naming_cells",
     "place_text",
+    "stack_alike",
     "stack_cells",
     "values_of_events",
 ]
@@ -90,8 +91,11 @@ def meet_block(known: Known, block: Any, given: tuple[int, ...] | None) -> None:
         known.meet(Cell(shape, block.dtype.newbyteorder("=")))
         return
     for cell in block:
-        array = isinstance(cell, (np.ndarray, np.generic))
-        known.meet(Cell(cell.shape, cell.dtype) if array else Cell(None, np.dtype(object)))
+        if isinstance(cell, (np.ndarray, np.generic)):
+            shape = cell.shape if given is None else given
+            known.meet(Cell(shape, cell.dtype.newbyteorder("=")))
+        else:
+            known.meet(Cell(None, np.dtype(object)))
 
 
 def stack_cells(cells: Any, declared: Declared) -> np.ndarray:
@@ -103,7 +107,15 @@ def stack_cells(cells: Any, declared: Declared) -> np.ndarray:
         arrays = [np.asarray(cell)[None] for cell in cells]
     except ValueError:
         raise Mismatch("the handler returned cells that are not arrays") from None
-    return np.concatenate([reshaped(array, declared.shape) for array in arrays])
+    # One by one, as NumPy's dtype for all of them may not hold the integers of each.
+    return np.concatenate([cast(reshaped(a, declared.shape), declared.dtype) for a in arrays])
+
+
+def stack_alike(cells: Any, declared: Declared) -> np.ndarray:
+    """Stack one region of cells of one shape, which may differ in dtype."""
+    if len({np.shape(cell) for cell in cells}) != 1:
+        raise Mismatch("the handler returned regions of several shapes")
+    return np.concatenate([cast(np.asarray(cell)[None], declared.dtype) for cell in cells])
 
 
 def values_of_events(

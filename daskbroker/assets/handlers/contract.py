@@ -16,7 +16,7 @@ from ..files.readable import ANYWHERE, ReadableRoots
 from ..regions import Roi
 from .stored_frames import CellFrames, NoReference
 
-__all__ = ["Block", "BlockHandler", "Datums", "FramesThere"]
+__all__ = ["Block", "BlockHandler", "CellsDiffer", "Datums", "FramesThere"]
 
 Block: TypeAlias = "np.ndarray | list[Any]"
 """Cells that a handler returns: an array of shape ``(datums, *cell)``, or a list of one cell per
@@ -153,6 +153,25 @@ class FramesThere(NamedTuple):
         return (event + 1 - self.first) * self.per_event
 
 
+class CellsDiffer(FillError):
+    """Raised by :meth:`BlockHandler.read` if a region of cells of differing shapes is requested.
+
+    A region of one shape says nothing about cells of another. The caller reads whole cells instead.
+
+    Parameters
+    ----------
+    name
+        Path of a file whose array has another shape.
+    shape, expected
+        Its shape, and that of the first file.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        super().__init__(
+            f"{name!r} holds an array of {shape}, where other files of these cells hold {expected}"
+        )
+
+
 class BlockHandler(ABC):
     """Base class of handlers, which read the cells of many datums of one resource in one call.
 
@@ -197,6 +216,9 @@ class BlockHandler(ABC):
 
         Raises
         ------
+        CellsDiffer
+            If only a region is requested, and the cells differ in shape. A handler may raise it in
+            place of checking all files in :meth:`cell_shape`.
         FillError
             If something cannot be read. The caller turns other exceptions into this one.
         """

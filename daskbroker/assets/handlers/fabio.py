@@ -13,8 +13,9 @@ import numpy as np
 
 from ...core.errors import FillError
 from ..files.sizes import check_cell
-from ..regions import Roi, axes_of, take_region
-from .sequences import FileSequence, PointSequence, StreamSequence
+from ..regions import Roi, take_region
+from ..shapes import Shape
+from .sequences import FileSequence, PointSequence, StreamSequence, region_of
 
 __all__ = ["AreaDetectorCBF", "StreamCBF", "StreamEDF"]
 
@@ -84,8 +85,9 @@ class _Fabio(FileSequence):
 
     reader: ClassVar[tuple[str, str]]
 
-    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
+    def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
         shape, _ = self.look_in(file)
+        axes = region_of(file, shape, roi, like)
         image = _reader(*self.reader)().read(file.name)
         try:
             whole = np.asarray(image.data)
@@ -94,7 +96,7 @@ class _Fabio(FileSequence):
         if whole.shape != shape:
             raise FillError(f"the header declares the shape {shape}, the image is {whole.shape}")
         native = whole.astype(whole.dtype.newbyteorder("="), copy=False)
-        return take_region(native, axes_of(roi, shape))
+        return take_region(native, axes)
 
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         """Return the shape and dtype in the header."""

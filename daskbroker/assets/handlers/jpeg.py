@@ -10,8 +10,9 @@ import numpy as np
 
 from ...core.errors import FillError
 from ..files.sizes import check_cell
-from ..regions import Roi, axes_of, take_region
-from .sequences import FileSequence, StreamSequence
+from ..regions import Roi, take_region
+from ..shapes import Shape
+from .sequences import FileSequence, StreamSequence, region_of
 
 __all__ = ["StreamJPEG", "jpeg_shape"]
 
@@ -49,9 +50,10 @@ def jpeg_shape(data: bytes) -> tuple[int, ...]:
 class _JPEG(FileSequence):
     """Reads JPEG files: uint8, ``(height, width)`` if grey, else ``(height, width, channels)``."""
 
-    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
+    def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
         data = file.read()
         shape = jpeg_shape(data)
+        axes = region_of(file, shape, roi, like)
         check_cell(shape, 1, len(data))
         if END not in data[len(data) // 2 :]:  # the decoder would fill up what is missing
             raise FillError("the JPEG image is cut off")
@@ -60,7 +62,7 @@ class _JPEG(FileSequence):
             raise FillError(
                 f"the JPEG image declares the shape {shape} and has the shape {whole.shape}"
             )
-        return take_region(whole, axes_of(roi, shape))
+        return take_region(whole, axes)
 
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         return jpeg_shape(file.read()), np.dtype(np.uint8)

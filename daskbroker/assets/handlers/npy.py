@@ -16,9 +16,10 @@ from numpy.lib.format import (
 from ...core.errors import FillError
 from ...core.regular import identity
 from ..regions import Roi, axes_of, shape_of, take_region
+from ..shapes import Shape
 from .contract import Block, Datums, FramesThere
 from .frame_rows import cell_frames
-from .sequences import FileSequence, StreamSequence
+from .sequences import FileSequence, StreamSequence, region_of
 from .stored_frames import CellFrames, NoReference, StoredRows
 
 __all__ = ["FrameNPY", "SequenceNPY", "SingleNPY", "StreamNPY"]
@@ -27,13 +28,14 @@ __all__ = ["FrameNPY", "SequenceNPY", "SingleNPY", "StreamNPY"]
 class _NPY(FileSequence):
     """Reads npy files; for a region the file is mapped, so only the needed pages are read."""
 
-    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
+    def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
         shape, order, dtype = _header(file)
+        axes = region_of(file, shape, roi, like)
         if not roi:
             whole = np.fromfile(file, dtype, prod(shape)).reshape(shape, order=order)
             return whole.astype(dtype.newbyteorder("="), copy=False)
         mapped = np.memmap(file, dtype, "r", file.tell(), shape, order)
-        return np.array(take_region(mapped, axes_of(roi, shape)), dtype.newbyteorder("="))
+        return np.array(take_region(mapped, axes), dtype.newbyteorder("="))
 
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         header = _header(file)

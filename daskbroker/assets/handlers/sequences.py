@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...core.errors import FillError
+from ...core.errors import FillError, FrameMissing
 from ...core.regular import identity
-from ..regions import Roi, axes_of, shape_of
-from .contract import Block, BlockHandler, Datums, FramesThere
+from ..regions import Axis, Roi, axes_of, shape_of
+from ..shapes import Shape
+from .contract import Block, BlockHandler, CellsDiffer, Datums, FramesThere
 from .frame_rows import Located, cell_frames
 from .gathering import gather
 from .layout import EventLayout
 from .name_templates import check_percent, count_files, numbered_name
 from .stored_frames import CellFrames, NoReference, StoredRows
 
-__all__ = ["FileSequence", "PointSequence", "StreamSequence"]
+__all__ = ["FileSequence", "PointSequence", "StreamSequence", "naming_file", "region_of"]
+
+
+@contextmanager
+def naming_file(path: str) -> Iterator[None]:
+    """Name a file of a sequence in errors of reading it, whatever library raises them."""
+    try:
+        yield
+    except (FrameMissing, CellsDiffer, FileNotFoundError, MemoryError):
+        raise  # they name it, or are told apart by the caller
+    except Exception as error:
+        if path in str(error) or getattr(error, "errno", None) == errno.ENOMEM:
+            raise
+        kind = "" if isinstance(error, FillError) else f"{type(error).__name__}: "
+        raise FillError(f"file {path!r}: {kind}{error}") from error
+
+
+def region_of(file: BinaryIO, shape: Shape, roi: Roi, like: Shape | None) -> tuple[Axis, ...]:
+    """Return the selection of a region of the array in one open file.
+
+    Parameters
+    ----------
+    file, shape
+        Open file, and the shape of its array.
+    roi, like
+        See :meth:`FileSequence.load`.
+
+    Raises
+    ------
+    CellsDiffer
+        If the array has another shape than ``like``.
+    """
+    if like is not None and tuple(shape) != like:
+        raise CellsDiffer(file.name, tuple(shape), like)
+    return axes_of(roi, shape)
 
 
 class FileSequence(BlockHandler):
@@ -29,8 +66,16 @@ class FileSequence(BlockHandler):
     """The file that was examined last (path, roots and identity), and its shape and dtype."""
 
     @abstractmethod
-    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
-        """Read a region of the array in one open file, in the native byte order."""
+    def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
+        """Read a region of the array in one open file, in the native byte order.
+
+        Parameters
+        ----------
+        file, roi
+            Open file, and region of its array.
+        like
+            Shape that the array must have; subclasses pass it to :func:`region_of`.
+        """
 
     @abstractmethod
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
@@ -50,10 +95,17 @@ class FileSequence(BlockHandler):
     def name(self, number: int) -> str:
         """Return the path of the file with a number."""
 
-    def load_number(self, number: int, roi: Roi) -> np.ndarray:
-        """Read a region of the array in the file with a number."""
-        with self.readable.open(self.name(number)) as file:
-            return self.load(file, roi)
+    def load_number(self, number: int, roi: Roi, like: Shape | None = None) -> np.ndarray:
+        """Read a region of the array in the file with a number; see :meth:`load`.
+
+        Raises
+        ------
+        FillError
+            If the file cannot be read; the message names it.
+        """
+        name = self.name(number)
+        with naming_file(name), self.readable.open(name) as file:
+            return self.load(file, roi, like)
 
     def look(self, number: int) -> tuple[tuple[int, ...], np.dtype]:
         """Return the shape and native dtype of the array in the file with a number.
@@ -65,7 +117,7 @@ class FileSequence(BlockHandler):
         # The same file as before, unchanged: cells of one file are asked for one after the other.
         if self._looked is not None and self._looked[0] == known and known[2] is not None:
             return self._looked[1]
-        with self.readable.open(path) as file:
+        with naming_file(path), self.readable.open(path) as file:
             shape, dtype = self.look_in(file)
         found = tuple(shape), dtype.newbyteorder("=")
         self._looked = known, found
@@ -89,7 +141,8 @@ class FileSequence(BlockHandler):
 
     def read_whole_files(self, numbers: np.ndarray, roi: Roi) -> Block:
         """Read cells that are one file each."""
-        return gather((self.load_number(n, roi) for n in numbers.tolist()), len(numbers))
+        like = self.shape_of_number(int(numbers[0])) if roi and len(numbers) else None
+        return gather((self.load_number(n, roi, like) for n in numbers.tolist()), len(numbers))
 
     def read_frames(self, events: np.ndarray, per_event: int, roi: Roi, *, pages: int = 0) -> Block:
         """Read cells of ``per_event`` frames each, along an axis of their own.
@@ -109,14 +162,17 @@ class FileSequence(BlockHandler):
             such an axis.
         """
         picked = axes_of(roi[:1], (per_event,))[0]
-        if isinstance(picked, int):
-            cells = (next(self._frames(p, per_event, [picked], roi[1:], pages))[0] for p in events)
-            return gather(cells, len(events))
         if not len(events):
             return []
-        if not len(picked):
+        if not isinstance(picked, int) and not len(picked):
             return self._no_frames(events, per_event, roi[1:], pages)
-        cells = (_joined(self._frames(p, per_event, picked, roi[1:], pages)) for p in events)
+        like = self._frame(events, per_event, pages) if roi[1:] else None
+        if isinstance(picked, int):
+            cells = (
+                next(self._frames(p, per_event, [picked], roi[1:], pages, like))[0] for p in events
+            )
+            return gather(cells, len(events))
+        cells = (_joined(self._frames(p, per_event, picked, roi[1:], pages, like)) for p in events)
         return gather(cells, len(events))
 
     # -- where they lie ----------------------------------------------------------------------
@@ -148,12 +204,21 @@ class FileSequence(BlockHandler):
         return cell_frames(stored, which, frames % pages, per_event, has_axis=True)
 
     def _frames(
-        self, event: int, per_event: int, picked: Sequence[int] | np.ndarray, roi: Roi, pages: int
+        self,
+        event: int,
+        per_event: int,
+        picked: Sequence[int] | np.ndarray,
+        roi: Roi,
+        pages: int,
+        like: Shape | None,
     ) -> Iterator[np.ndarray]:
-        """Yield the picked frames of an event; consecutive ones of one file come together."""
+        """Yield the picked frames of an event; consecutive ones of one file come together.
+
+        All must have the shape ``like``, if it is given.
+        """
         first = int(event) * per_event
         if not pages:  # one by one, as documents may claim more frames than fit into an array
-            yield from (self.load_number(first + int(n), roi)[None] for n in picked)
+            yield from (self.load_number(first + int(n), roi, like)[None] for n in picked)
             return
         # The last file must exist before memory is taken for the claimed number of frames.
         with self.readable.open(self.name((first + int(picked[-1])) // pages)):
@@ -162,18 +227,36 @@ class FileSequence(BlockHandler):
         for part in np.split(frames, np.flatnonzero(files[1:] != files[:-1]) + 1):
             number, inside = int(part[0]) // pages, part % pages
             whole = np.array_equal(inside, np.arange(pages))
-            yield self.load_number(number, (slice(None) if whole else inside, *roi))
+            shape = None if like is None else (pages, *like)
+            block = self.load_number(number, (slice(None) if whole else inside, *roi), shape)
+            if len(block) != len(inside):
+                raise FillError(
+                    f"{self.name(number)!r} holds {len(block)} frames, where each file has {pages}"
+                )
+            yield block
 
     def _no_frames(self, events: np.ndarray, per_event: int, roi: Roi, pages: int) -> np.ndarray:
         """Return a region of no frames of some events, with the shape and dtype of their frames."""
-        frame, dtype = self.look(int(events[0]) * per_event // (pages or 1))
-        inner = shape_of(axes_of(roi, frame[1:] if pages else frame))
+        _, dtype = self.look(int(events[0]) * per_event // (pages or 1))
+        inner = shape_of(axes_of(roi, self._frame(events, per_event, pages)))
         return np.empty((len(events), 0, *inner), dtype)
+
+    def _frame(self, events: np.ndarray, per_event: int, pages: int) -> Shape:
+        """Return the shape of a frame of the first event."""
+        shape = self.shape_of_number(int(events[0]) * per_event // (pages or 1))
+        return shape[1:] if pages else shape
 
 
 def _joined(parts: Iterator[np.ndarray]) -> np.ndarray:
     listed = list(parts)
-    return listed[0] if len(listed) == 1 else np.concatenate(listed)
+    if len(listed) == 1:
+        return listed[0]
+    shapes = list(dict.fromkeys(part.shape[1:] for part in listed))
+    if len(shapes) > 1:
+        raise FillError(
+            f"the frames of one event differ in shape: {' and '.join(map(str, shapes))}"
+        )
+    return np.concatenate(listed)
 
 
 class PointSequence(FileSequence):

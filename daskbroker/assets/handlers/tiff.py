@@ -11,8 +11,9 @@ import tifffile
 
 from ...core.errors import FillError
 from ..files.readable import ReadableRoots
-from ..regions import Roi, axes_of, take_region
-from .sequences import FileSequence, PointSequence, StreamSequence
+from ..regions import Roi, take_region
+from ..shapes import Shape
+from .sequences import FileSequence, PointSequence, StreamSequence, region_of
 from .stored_frames import StoredRows
 from .tiff_checks import check_image, names_others
 from .tiff_stored import stored_image
@@ -23,10 +24,10 @@ __all__ = ["AreaDetectorTIFF", "StreamTIFF", "opened_tiff"]
 class _TIFF(FileSequence):
     """Reads TIFF files: their first series, as tifffile calls it."""
 
-    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
+    def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
         with opened_tiff(file, self.readable) as tiff:
             series = tiff.series[0]
-            axes = axes_of(roi, series.shape)
+            axes = region_of(file, series.shape, roi, like)
             if roi and series.dataoffset is not None:
                 dtype = np.dtype(tiff.byteorder + series.dtype.char)
                 whole = np.memmap(file, dtype, "r", series.dataoffset, series.shape)

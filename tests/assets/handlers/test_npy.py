@@ -65,7 +65,8 @@ def test_pickled_objects_are_refused(tmp_path, reader):
     np.save(tmp_path / "f_0.npy", np.array([{}, None], dtype=object), allow_pickle=True)
     for roi in ((), (0,)):
         with pytest.raises(
-            FillError, match=r"spec 'NPY_SEQ', path '.*/f': the file has pickled objects"
+            FillError,
+            match=r"spec 'NPY_SEQ', path '.*/f': file '.*/f_0.npy': the file has pickled objects",
         ):
             reader.resource("NPY_SEQ", tmp_path / "f", [{"index": 0}], roi)
 

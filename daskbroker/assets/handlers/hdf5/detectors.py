@@ -13,7 +13,7 @@ from ....core.errors import FillError, FrameMissing
 from ....core.regular import Identity, identity
 from ...files.readable import ReadableRoots
 from ...regions import Roi, axes_of, shape_of
-from ..contract import Block, BlockHandler, Datums, FramesThere
+from ..contract import Block, BlockHandler, CellsDiffer, Datums, FramesThere
 from ..frame_rows import (
     Located,
     OneFrame,
@@ -413,21 +413,30 @@ class SingleHDF5(BlockHandler):
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         positions = datums.integers("point_number")
         picked = axes_of(roi[:1], (self._per_point,))[0]
+        first = self._first(datums) if roi[1:] else None
+        like = None if first is None else first.shape
         if isinstance(picked, int):
-            cells = (self._frame(int(p) * self._per_point + picked, roi[1:]) for p in positions)
+            cells = (
+                self._frame(int(p) * self._per_point + picked, roi[1:], like) for p in positions
+            )
             return gather(cells, len(positions))
         if len(positions) and not len(picked):
             source = self._source(int(positions[0]) * self._per_point)
             inner = shape_of(axes_of(roi[1:], source.shape))
             return np.empty((len(positions), 0, *inner), source.dtype.newbyteorder("="))
         cells = (
-            np.stack([self._frame(int(p) * self._per_point + int(n), roi[1:]) for n in picked])
+            np.stack(
+                [self._frame(int(p) * self._per_point + int(n), roi[1:], like) for n in picked]
+            )
             for p in positions
         )
         return gather(cells, len(positions))
 
-    def _frame(self, number: int, roi: Roi) -> np.ndarray:
-        return read_cell(self._source(number), roi)
+    def _frame(self, number: int, roi: Roi, like: tuple[int, ...] | None) -> np.ndarray:
+        source = self._source(number)
+        if like is not None and source.shape != like:
+            raise CellsDiffer(self._name(number), source.shape, like)
+        return read_cell(source, roi)
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
         first = self._first(datums)
