@@ -105,7 +105,7 @@ def running_set():
 
 @pytest.fixture
 def members(running_set):
-    """Return the three servers, for a test that kills or stops them; they are restored afterwards."""
+    """Return the servers, for a test that kills or stops them; they are restored afterwards."""
     yield running_set
     running_set.mend()
 

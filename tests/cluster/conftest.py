@@ -25,7 +25,7 @@ cloudpickle.register_pickle_by_value(functions)  # workers need not find the mod
 
 @pytest.fixture
 def client(cluster):
-    """Return a Client that is Dask's default during the test, in place of the tests' own scheduler."""
+    """Return a Client that is Dask's default during the test, in place of the local scheduler."""
     with Client(cluster) as client, dask.config.set(scheduler="dask.distributed"):
         client.wait_for_workers(2, timeout=30)
         yield client

@@ -371,7 +371,7 @@ def insert_and_die(place: str, documents: Documents) -> None:
 
 
 def seal_and_die(uri: str) -> None:
-    """Seal, and be killed when the chunk is in the manifest and its rows are still in the journal."""
+    """Seal, and be killed when the chunk is stored and its rows are still in the journal."""
 
     def die(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

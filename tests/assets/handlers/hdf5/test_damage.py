@@ -89,7 +89,7 @@ def write(path, options):
 
 
 def read_all(name, way, folder):
-    """Return the numbers of chunks that gave an error and that gave pixels; all must do one of both."""
+    """Return the numbers of chunks that gave an error, and that gave pixels."""
     if way == "hdf5plugin":
         hdf5_filters._dectris = lambda: None
     path = Path(folder) / f"{name}.h5"
