@@ -117,7 +117,7 @@ def scan_with_everything(folder, **start):
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """Make a working folder with a store ``data`` of two scans, and the other paths of the pages."""
+    """Make a working folder with a store ``data`` of two scans, and other paths of the pages."""
     monkeypatch.chdir(tmp_path)
     with daskbroker.connect(tmp_path / "data") as db:
         insert_all(db, scan_with_everything(tmp_path, scan_id=1, sample="Ag-3"))
