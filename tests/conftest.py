@@ -35,7 +35,7 @@ ROOM = 2 << 30
 
 @pytest.hookimpl(tryfirst=True)  # before the first folder is made
 def pytest_configure(config):
-    """Folders of tests are in memory where there is room for them.
+    """Put the folders of tests into memory, if there is enough.
 
     No test shows anything about the disk of the machine: what is synced is seen by calls of the
     system. ``--basetemp`` and ``PYTEST_DEBUG_TEMPROOT`` name another place.
@@ -74,7 +74,7 @@ def db(tmp_path):
 
 @pytest.fixture(scope="session")
 def mongod_uri():
-    """A MongoDB server, ``$DASKBROKER_TEST_MONGO`` or one of our own; without a database."""
+    """Return the URI, without a database, of ``$DASKBROKER_TEST_MONGO`` or of a new server."""
     from daskbroker.testing.mongod import mongod  # after its asserts are set to be rewritten
 
     given = os.environ.get("DASKBROKER_TEST_MONGO")
@@ -87,7 +87,7 @@ def mongod_uri():
 
 @pytest.fixture
 def mongo_database(mongod_uri):
-    """The uri of an empty database, dropped afterwards."""
+    """Return the URI of an empty database, which is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
     yield f"{mongod_uri}/{name}"
     with pymongo.MongoClient(mongod_uri) as client:
@@ -96,7 +96,7 @@ def mongo_database(mongod_uri):
 
 @pytest.fixture(scope="session")
 def running_set():
-    """Three MongoDB servers that elect a primary."""
+    """Start a replica set of three MongoDB servers."""
     from daskbroker.testing.mongod import replica_set
 
     with replica_set() as members:
@@ -105,14 +105,14 @@ def running_set():
 
 @pytest.fixture
 def members(running_set):
-    """The three servers, for a test that kills or holds them; put in order afterwards."""
+    """Return the servers, for a test that kills or stops them; they are restored afterwards."""
     yield running_set
     running_set.mend()
 
 
 @pytest.fixture(scope="module")
 def log_package(tmp_path_factory):
-    """The example of a store, installed: a folder with its module, and metadata that tell of it.
+    """Return a folder with the example store as an installed package: its module and metadata.
 
     Processes that are started while a test runs that uses it find it too.
     """
@@ -131,7 +131,7 @@ def log_package(tmp_path_factory):
 
 @pytest.fixture
 def run_command(monkeypatch, capfd):
-    """The command line, in this process: exit status and what was printed.
+    """Run a command line in this process; return its exit status and output.
 
     ``run_command(*arguments, cwd=None, **environment)``
     """
@@ -158,7 +158,7 @@ QUIET = ("distributed", "distributed.nanny", "distributed.scheduler", "distribut
 
 @pytest.fixture(scope="session")
 def cluster():
-    """Two worker processes. Some tests kill them; their nannies start them again."""
+    """Start two worker processes. Some tests kill them, and their nannies restart them."""
     from distributed import LocalCluster
 
     for name in QUIET:

@@ -25,7 +25,7 @@ KINDS = ("embedded", "mongo", "mongo with a spool")
 
 
 def play(place, **environment):
-    """In a process of its own, as it forks with threads at work."""
+    """Play a scene in a new process, as it forks with running threads."""
     command = [sys.executable, "-m", "daskbroker.testing.forks", str(place)]
     environment = {**os.environ, **environment}
     return subprocess.run(
@@ -47,7 +47,7 @@ def test_forked_processes_share_a_store(kind, tmp_path, request):
 
 
 def answer_of_child(work):
-    """What a forked child gets from a call: its result as text, or the error."""
+    """Return the result of a call in a forked child as text, or its error."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

@@ -72,7 +72,7 @@ def is_one_of(known, page, code):
 
 
 def run_page(page, namespace, places):
-    """Run all blocks of a page that can run, and compare what they print; how many there were."""
+    """Run all blocks of a page that can be run, compare their output, and return their number."""
     ran = 0
     for line, code, said in blocks(page):
         if cannot_run(page, code):
@@ -87,7 +87,7 @@ def run_page(page, namespace, places):
 
 
 def scan_with_everything(folder, **start):
-    """A scan with all that pages speak of: a spectrum, images, configuration, a baseline."""
+    """A scan with all data that pages use: a spectrum, images, configuration, a baseline."""
     rng = np.random.default_rng(0)
     path = write_hdf5(folder / f"{start['scan_id']}.h5",
                       rng.integers(0, 99, (6, SIDE, SIDE)).astype("u2"))  # fmt: skip
@@ -117,7 +117,7 @@ def scan_with_everything(folder, **start):
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """A working folder with a store ``data`` of two scans; where else pages think things are."""
+    """Make a working folder with a store ``data`` of two scans, and other paths of the pages."""
     monkeypatch.chdir(tmp_path)
     with daskbroker.connect(tmp_path / "data") as db:
         insert_all(db, scan_with_everything(tmp_path, scan_id=1, sample="Ag-3"))
@@ -133,7 +133,7 @@ def places(tmp_path, monkeypatch):
 
 @pytest.fixture
 def granted(places):
-    """The namespace of a page, with what it takes for granted."""
+    """Return the namespace of a page, with the names that it uses without defining them."""
     from bluesky import RunEngine
     from bluesky.callbacks.zmq import Publisher
 
@@ -187,7 +187,7 @@ def without_windows():
 
 @pytest.fixture
 def on_a_cluster(cluster, granted, places):
-    """The namespace of a page that makes a Client, and closes it."""
+    """Yield the namespace of a page that makes a Client, and close the Client."""
     places["tcp://scheduler:8786"] = cluster.scheduler_address
     granted["Client"] = Client
     with dask.config.set(scheduler="dask.distributed"):
@@ -213,7 +213,7 @@ def use(uid, result):
 
 @pytest.fixture
 def default_interrupts():
-    """Ctrl-C raises KeyboardInterrupt, whatever handler was there."""
+    """Make Ctrl-C raise KeyboardInterrupt, in place of any other handler."""
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, handler)

@@ -1,4 +1,4 @@
-"""A copy of a store, or what replaces one, is never taken for the original."""
+"""A copy of a store, or a store that replaces one, is never mistaken for the original."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD, TAIL = RUN[:22], RUN[22:]
 
 
 def changed(documents):
-    """The same documents with other values."""
+    """Return the same documents with other values."""
     return [
         (name, {**doc, "data": {"x": -doc["data"]["x"]}} if name == "event" else doc)
         for name, doc in documents
@@ -41,7 +41,7 @@ def other_server():
 
 @pytest.fixture(params=["embedded", "mongo"])
 def places(request, tmp_path):
-    """Where an open run is stored half, and where a copy of all of it is."""
+    """Return the place of a store with half of an open run, and that of a copy of all of it."""
     if request.param == "embedded":
         original, copy = tmp_path / "original", tmp_path / "copy"
         with daskbroker.connect(original) as db:
@@ -70,14 +70,14 @@ def pair(places):
 
 
 def sums(pair):
-    """What the sum of x is in both."""
+    """Return the sum of x in both stores."""
     head = sum(doc["data"]["x"] for name, doc in HEAD if name == "event")
     tail = sum(doc["data"]["x"] for name, doc in TAIL if name == "event")
     return (head + tail, head - tail)
 
 
 def check_both(pair):
-    """Both give what they hold, each by itself and in one graph."""
+    """Check that both stores give their own values, one by one and in one graph."""
     frames = [header.table() for header in pair]
     sets = [header.dataset() for header in pair]
     assert frames[0]._name != frames[1]._name

@@ -221,7 +221,7 @@ def test_finding(tmp_path):
 
 
 def as_nobody(function):
-    """Call a function in a process that may not read everything; what it gives."""
+    """Call a function in a process of an unprivileged user, and return its result."""
     read, write_end = os.pipe()
     child = os.fork()
     if child == 0:

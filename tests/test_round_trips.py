@@ -1,4 +1,4 @@
-"""How often a store is asked: the same number of times for one run, and for thousands.
+"""Number of requests to a store: the same for one run and for thousands.
 
 Not counted are the batches in which rows, small chunks and long answers come.
 """
@@ -54,7 +54,7 @@ class Commands(pymongo.monitoring.CommandListener):
 
 @pytest.fixture
 def mongo_listener(mongo_database, monkeypatch):
-    """A broker on MongoDB, and what counts its commands."""
+    """Return a broker on MongoDB, and the counter of its commands."""
     listener = Commands()
     make = pymongo.MongoClient
     monkeypatch.setattr(
@@ -72,7 +72,7 @@ def mongo_counts(mongo_listener):
 
 @pytest.fixture
 def embedded_counts(db, monkeypatch):
-    """A broker on an embedded store, and what counts its statements."""
+    """Return a broker on an embedded store, and the counter of its statements."""
     counts = Counter()
 
     def note(statement):

@@ -1,4 +1,4 @@
-"""What we give is saved by xarray as it is, says where it comes from, and comes back as a run."""
+"""Datasets are saved by xarray without changes, name their origin, and can become runs again."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ FORMATS = ("nc", "zarr")
 
 
 def save(data, path):
-    """As a user does, whatever the format."""
+    """Save a Dataset as a user does, in any format."""
     (data.to_zarr if path.suffix == ".zarr" else data.to_netcdf)(path)
     return path
 
 
 def opened(path, tree=False):
-    """What xarray gives again."""
+    """Open a file with xarray."""
     engine = "zarr" if path.suffix == ".zarr" else None
     with (xr.open_datatree if tree else xr.open_dataset)(path, engine=engine) as found:
         return found.load()

@@ -1,4 +1,4 @@
-"""The embedded and the MongoDB store tell the same of the same documents."""
+"""The embedded store and the MongoDB store give the same results for the same documents."""
 
 from __future__ import annotations
 

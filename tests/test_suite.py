@@ -1,4 +1,4 @@
-"""What every test of this suite has to keep to, the public conformance suite too."""
+"""Rules for all tests of this suite, including the public conformance suite."""
 
 from __future__ import annotations
 

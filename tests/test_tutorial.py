@@ -1,4 +1,4 @@
-"""docs/tutorial.ipynb runs as it is written, and shows what the site says that it shows."""
+"""docs/tutorial.ipynb runs without changes, and its outputs are those on the site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a look of ``db.watch`` reads."""
+"""Runs that a request of ``db.watch`` reads."""
 
 from __future__ import annotations
 

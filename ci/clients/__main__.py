@@ -102,7 +102,7 @@ def pip(python: str, *arguments: str) -> None:
     if status:
         sys.exit(
             f"ci/clients: cannot make the environment of the clients: pip {arguments[0]} ended "
-            f"with status {status} (see its output above). It needs access to a package index."
+            f"with status {status} (see its output above). It needs a package index such as PyPI."
         )
 
 

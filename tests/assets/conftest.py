@@ -15,7 +15,7 @@ from daskbroker.assets.handlers.registry import HandlerRegistry
 
 
 class Reader:
-    """Reads as a task does: by documents."""
+    """Read cells as a task does, by the documents."""
 
     def __init__(self) -> None:
         self.registry = HandlerRegistry()
@@ -76,7 +76,7 @@ def open_files(folder) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def no_file_left_open(tmp_path_factory):
-    """Once the cache is empty, no test may leave a file open that was not open before."""
+    """Check that a test leaves no new file open after the cache of handlers is emptied."""
     folder = tmp_path_factory.getbasetemp()
     before = open_files(folder)
     yield

@@ -1,4 +1,4 @@
-"""What files say of shape and dtype: who looks when, and where it is remembered."""
+"""Shape and dtype from files: which process looks when, and where the result is stored."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ rois = st.lists(items, max_size=3).map(tuple)
 
 
 def indexed(block, roi):
-    """What the region is by NumPy: one axis at a time, from the last on."""
+    """Index with NumPy, one axis at a time, from the last to the first."""
     for axis in reversed(range(len(roi))):
         block = block[(slice(None),) * (axis + 1) + (roi[axis],)]
     return block

@@ -34,7 +34,7 @@ def store(place):
 
 @pytest.fixture
 def embedded_store(tmp_path):
-    """The same, on the machine itself."""
+    """Return the same runs in an embedded store."""
     return filled(tmp_path / "store")
 
 
@@ -64,7 +64,7 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def commands(*lines, machine, zone=None):
-    """What some commands print, in a process on a machine of another zone."""
+    """Return the output of commands in a process whose machine has another time zone."""
     chosen = {} if zone is None else {"DASK_DASKBROKER__TIMEZONE": zone}
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps([[*map(str, line)] for line in lines])],

@@ -62,19 +62,19 @@ class Process:
             self._coming.put(line)
 
     def wait_for(self, text):
-        """Return when a line has this text."""
+        """Wait until a line contains this text."""
         while not any(text in line for line in self.lines):
             self.read_line()
 
     def read_line(self, timeout=DEADLINE):
-        """Wait for one line more."""
+        """Wait for the next line, and return it."""
         try:
             self.lines.append(self._coming.get(timeout=timeout))
         except queue.Empty:
             raise AssertionError(f"nothing more after {self.lines}") from None
 
     def end(self, number=signal.SIGTERM):
-        """Send a signal; the exit status and all lines."""
+        """Send a signal, and return the exit status and all lines."""
         self._process.send_signal(number)
         status = self._process.wait(DEADLINE)
         self._reader.join()
@@ -86,7 +86,7 @@ class Process:
 
 @pytest.fixture
 def start():
-    """``start(*arguments)``: a process, killed in the end."""
+    """Return ``start(*arguments)``, which starts a process that is killed at the end."""
     begun = []
 
     def start(*arguments):
@@ -108,7 +108,7 @@ def free_ports(number):
 
 
 class Wire:
-    """A proxy process, and who publishes to it and listens to it."""
+    """A proxy process, with its publishers and listeners."""
 
     def __init__(self, start, folder):
         self._start, self.spool = start, folder / "spool"
@@ -132,7 +132,7 @@ class Wire:
 
     @staticmethod
     def settle():
-        """0MQ says of no subscription that it has reached the publisher."""
+        """Wait, as 0MQ does not tell when a subscription has reached the publisher."""
         time.sleep(0.5)
 
 
@@ -151,7 +151,7 @@ def scan(uid, events=6, **more):
 
 
 def until_taken(publisher, listener, run):
-    """Publish a run until the listener has it: publishers connect again when they like to."""
+    """Publish a run until the listener has it, as publishers reconnect at an unknown time."""
     ended = f"{run[0][1]['uid'][:8]}  ended:"
     while not any(ended in line for line in listener.lines):
         publish(publisher, run)

@@ -113,7 +113,7 @@ def test_an_unknown_place_is_told_with_those_there_are(run, tmp_path):
 
 
 def completed(words, **environment):
-    """What bash is offered after some words."""
+    """Return the completions that bash gets for a command line."""
     environ = {
         **os.environ,
         "_DASKBROKER_COMPLETE": "complete_bash",

@@ -36,7 +36,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def home(tmp_path):
-    """Environment of a user with a configuration of each age, and a broken one."""
+    """Return the environment of a user with configurations of each version, and a broken one."""
     folder = tmp_path / "home/.config/databroker"
     folder.mkdir(parents=True)
     (folder / "old.yml").write_text(OLD)

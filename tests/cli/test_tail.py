@@ -29,7 +29,7 @@ def store(request, tmp_path):
 
 @pytest.fixture
 def tail(store):
-    """``tail(*options)``: the running command; killed in the end."""
+    """Return ``tail(*options)``, which starts the command; it is killed at the end."""
     begun = []
 
     def tail(*options):

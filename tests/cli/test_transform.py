@@ -28,7 +28,7 @@ def broken(header):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A module of the user's, and a store of three runs."""
+    """Make a folder with a module of a user, and a store of three runs."""
     (tmp_path / "mine.py").write_text(MODULE)
     with daskbroker.connect(tmp_path / "raw") as db:
         for number in range(3):
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def run(folder, run_command, monkeypatch):
-    """The command in this folder, in this process, which imports the user's module anew."""
+    """Run the command in this folder and process, which imports the user's module again."""
     monkeypatch.setattr(sys, "path", sys.path.copy())  # the command adds the folder
 
     def run(*arguments):

@@ -25,7 +25,7 @@ cloudpickle.register_pickle_by_value(functions)  # workers need not find the mod
 
 @pytest.fixture
 def client(cluster):
-    """Dask's default while the test runs, whatever the tests' own scheduler is."""
+    """Return a Client that is Dask's default during the test, in place of the local scheduler."""
     with Client(cluster) as client, dask.config.set(scheduler="dask.distributed"):
         client.wait_for_workers(2, timeout=30)
         yield client
@@ -33,7 +33,7 @@ def client(cluster):
 
 @pytest.fixture
 def runs(db):
-    """Ten runs of twenty events; the k-th has ``number=k``, x sums to 190 + k."""
+    """Ten runs of twenty events; run k has ``number=k``, and its x sums to 190 + k."""
     for number in range(10):
         x = [place + number / 20 for place in range(20)]
         insert_all(db, make_run(keys={"x": x, "n": list(range(20))}, number=number))

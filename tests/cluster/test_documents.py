@@ -35,7 +35,7 @@ def many_chunks(tmp_path):
 
 
 def locally(documents):
-    """The documents without the Client."""
+    """Return the documents, read without the Client."""
     with dask.config.set(scheduler="synchronous"):
         return list(documents())
 
@@ -52,7 +52,7 @@ def wait_until_idle(client):
 
 
 def tasks_done(client):
-    """How many tasks the workers have run since they were asked last."""
+    """Return the number of tasks that the workers have run since the last call."""
 
     def count(dask_worker):
         log = dask_worker.state.log  # of bounded length

@@ -70,7 +70,7 @@ def test_tables_with_arrays_are_written_by_workers(db, tmp_path, client):
 
 
 def locked(dask_scheduler):
-    """The names of all locks that the scheduler has seen."""
+    """Return the names of all locks that the scheduler has seen."""
     return set(dask_scheduler.extensions["semaphores"].max_leases)
 
 

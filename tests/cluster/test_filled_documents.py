@@ -34,7 +34,7 @@ EACH_ALONE = {"daskbroker.prefetch": 4, "daskbroker.prefetch-bytes": 4}
 
 
 class OnWorkers(Squares):
-    """What only workers see."""
+    """Handler of files that only workers can see."""
 
     def __call__(self, n):
         if this_worker() is None:
@@ -59,7 +59,7 @@ def locally(documents):
 
 
 def same(documents, expected):
-    """Also of arrays, of which == is no answer."""
+    """Compare values that may be arrays."""
     found = list(documents)
     assert [name for name, _ in found] == [name for name, _ in expected]
     for (_, doc), (_, wanted) in zip(found, expected, strict=True):
@@ -74,7 +74,7 @@ def same(documents, expected):
 
 
 def mixed_run(folder):
-    """References, values that are there, frames of a stream and events without a frame."""
+    """A run with references, filled values, frames of a stream and events without a frame."""
     docs, _ = datum_run(folder, 6)
     events = [doc for name, doc in docs if name == "event"]
     events[1]["data"]["img"] = np.full((1, 6, 8), 7, "u2")
@@ -143,7 +143,7 @@ def test_many_runs(broker, tmp_path, client):
 
 
 def reads(client):
-    """How many blocks the workers have read or are reading: they count themselves."""
+    """Return the number of blocks that the workers have read or are reading, as they count them."""
     return sum(client.run(lambda: __import__("builtins").__dict__.get("squares_read", 0)).values())
 
 

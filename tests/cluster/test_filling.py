@@ -87,7 +87,7 @@ def test_a_missing_file_is_an_error_at_once(db, tmp_path, client):
 
 
 class OnWorkers(Squares):
-    """What only workers see."""
+    """Handler of files that only workers can see."""
 
     def __call__(self, n):
         from daskbroker.core.errors import this_worker

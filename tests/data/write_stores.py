@@ -72,13 +72,13 @@ FIRST_TIME = 1_700_000_000.0
 
 
 def begin(scan_id: int, purpose: str, **extra: Any) -> RunBuilder:
-    """A run that is found by its scan_id and by the words of its purpose."""
+    """Begin a run that is found by its scan_id and by the words of its purpose."""
     time = FIRST_TIME + 1000.0 * scan_id
     return RunBuilder(time=time, scan_id=scan_id, purpose=f"fixture {purpose}", **extra)
 
 
 def streams_run() -> Documents:
-    """Two streams by turns, of numbers, texts and arrays, with configuration."""
+    """Two streams with alternating events of numbers, texts and arrays, with configuration."""
     run = begin(1, "streams", sample={"name": "Größe 銀 🔬", "mass": 0.5}, plan_name="scan")
     row = {"x": 0.5, "n": 1, "label": "a", "spectrum": [1.0, 2.0, 3.0]}
     settings = {"det": {"data": {"gain": 2}, "timestamps": {"gain": 1.5}, "data_keys": {}}}
@@ -93,7 +93,7 @@ def streams_run() -> Documents:
 
 
 def references_run() -> Documents:
-    """Resources and datums, and those of streams; the files are nowhere."""
+    """Resources and datums, also those of streams; the files do not exist."""
     run = begin(2, "references", plan_name="fly")
     old = {"source": "x", "dtype": "array", "shape": [4, 4], "external": "FILESTORE:"}
     new = {"source": "x", "dtype": "array", "shape": [1, 4, 4], "external": "STREAM:"}
@@ -115,7 +115,7 @@ def references_run() -> Documents:
 
 
 def rewound_run() -> Documents:
-    """Events again under numbers that there were."""
+    """Events that are taken again, with the same numbers."""
     run = begin(3, "rewound", plan_name="scan")
     primary = run.descriptor({"x": 1})
     for seq_num, x in ((1, 1), (2, 2), (2, 20), (3, 3)):
@@ -171,7 +171,7 @@ def edges_run() -> Documents:
 
 
 def paged_run(scan_id: int = 6, rows: int = 1050) -> Documents:
-    """Pages: a short one, and one that MongoDB stores as a chunk at once."""
+    """Two pages, a short one, and one that MongoDB stores as a chunk at once."""
     run = begin(scan_id, "paged", plan_name="fly")
     primary = run.descriptor({"n": 1, "v": [1, 2]})
     run.event_page(primary, [{"n": n, "v": [n, -n]} for n in range(60)])
@@ -203,7 +203,7 @@ def open_run(scan_id: int, *, pages: bool = False) -> Written:
 
 
 def stopped_runs() -> Documents:
-    """One of each."""
+    """Return one run of each kind."""
     makers = (
         streams_run,
         references_run,
@@ -354,7 +354,7 @@ def mongodb_spool(uri: str, folder: Path) -> Written:
 
 
 def in_killed_process(target: Callable[..., None], *arguments: Any) -> None:
-    """Run a function, which ends by SIGKILL, in a process of its own."""
+    """Run a function in a new process, which it ends by SIGKILL."""
     process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
     process.start()
     process.join()
@@ -371,7 +371,7 @@ def insert_and_die(place: str, documents: Documents) -> None:
 
 
 def seal_and_die(uri: str) -> None:
-    """Seal, and be killed when a chunk is known and its rows have not left the journal."""
+    """Seal, and be killed when the chunk is stored and its rows are still in the journal."""
 
     def die(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -382,7 +382,7 @@ def seal_and_die(uri: str) -> None:
 
 
 def spool_and_die(uri: str, folder: str, documents: Documents) -> None:
-    """Insert into a spool, and be killed before anything of it is sent."""
+    """Insert into a spool, and be killed before any of it is sent."""
     sender.COLLECT_SECONDS = 600.0
     with dask.config.set({"daskbroker.mongo-spool": folder, "daskbroker.seal-rows": 10**6}):
         insert_and_die(uri, documents)
@@ -403,12 +403,12 @@ def dump_database(uri: str, folder: Path) -> None:
 
 
 def packed(data: bytes) -> bytes:
-    """Compressed; the same each time."""
+    """Return compressed bytes, the same for the same input."""
     return gzip.compress(data, 9, mtime=0)
 
 
 def archive(folder: Path) -> bytes:
-    """The files below a folder."""
+    """Return an archive of the files below a folder."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as tar:
         for path in sorted(folder.rglob("*")):
@@ -425,18 +425,18 @@ def archive(folder: Path) -> bytes:
 
 
 def lines(documents: Iterable[tuple[str, Any]]) -> bytes:
-    """As JSON lines; NaN and Infinity are written by these names."""
+    """Return documents as JSON lines; NaN and Infinity are written by these names."""
     return packed("".join(json.dumps(pair) + "\n" for pair in documents).encode())
 
 
 def git(*arguments: str) -> str:
-    """What a command of git prints."""
+    """Return the output of a command of git."""
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def origin() -> dict[str, str]:
-    """Who writes.
+    """Return the commit and the versions that write the fixture.
 
     Raises
     ------
@@ -477,7 +477,7 @@ FIXTURES = (*EMBEDDED, *MONGODB)
 
 
 def folder_of(name: str, suffix: str = "") -> Path:
-    """Where a fixture goes, by the number that the format has now."""
+    """Return the folder of a fixture, by the present number of its format."""
     if name.endswith("-spool"):
         number = spool.FORMAT_VERSION
     else:
@@ -487,7 +487,7 @@ def folder_of(name: str, suffix: str = "") -> Path:
 
 @contextmanager
 def new_fixture(final: Path, facts: dict[str, str]) -> Any:
-    """A folder for a store; afterwards all is written, with the documents that were put in."""
+    """Yield a folder for a store, and write the fixture afterwards, with its documents."""
     with tempfile.TemporaryDirectory(prefix="daskbroker-fixture-") as place:
         written: list[Written] = []
         yield Path(place), written.append
@@ -500,7 +500,7 @@ def new_fixture(final: Path, facts: dict[str, str]) -> Any:
 
 
 def main() -> None:
-    """Write those fixtures that are missing."""
+    """Write the fixtures that are missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="fixture", help=f"of {', '.join(FIXTURES)}")
     parser.add_argument("--suffix", default="", help="after the names of the folders")

@@ -1,4 +1,4 @@
-"""Whatever documents hold, they are shown, and are nothing but text."""
+"""Documents with any content are shown, as text only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How lists of runs are shown, and what they are as a frame."""
+"""Lists of runs, as they are shown and as a frame."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import daskbroker
 
 @pytest.hookimpl(trylast=True)  # after -k: of the cases that were asked for
 def pytest_collection_modifyitems(config, items):
-    """Run a sample of the classes that say which, unless all is asked for.
+    """Run only a sample of classes that define one, unless all tests are requested.
 
     What a test notices in the other cases (values, orders, claims) does not differ between stores
     that share their code; the embedded store and MongoDB run all cases. A class with ``sample`` 1
@@ -63,7 +63,7 @@ def database_name():
 
 
 def emptied(uri):
-    """The uri of a database, whose collections have their indexes and no documents.
+    """Return the URI of a database whose collections have their indexes and no documents.
 
     To make the indexes anew takes longer than most tests.
     """
@@ -76,11 +76,11 @@ def emptied(uri):
 
 @pytest.fixture
 def emptied_database(mongod_uri, database_name):
-    """The uri of a database on the shared server."""
+    """Return the URI of a database on the shared server."""
     return emptied(f"{mongod_uri}/{database_name}")
 
 
 @pytest.fixture
 def emptied_on_set(running_set, database_name):
-    """The uri of a database on the replica set."""
+    """Return the URI of a database on the replica set."""
     return emptied(running_set.uri(database_name))

@@ -1,4 +1,4 @@
-"""What a file or a descriptor claims takes no memory before it is known to be there."""
+"""No memory is taken for a claimed size before the file is known to have the data."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def streamed(mimetype, path, shape, parameters, indices=(0, 2)):
 
 
 def sparse(path, shape, **options):
-    """A dataset that is claimed; nothing of it is written."""
+    """Create a dataset of a large declared shape, of which nothing is written."""
     with h5py.File(path, "w") as file:
         file.create_dataset(AD_DATASET, shape, np.uint16, **options)
     return path
 
 
 def inflating(path, data, chunk=(1, 128, 128), mask=0, **options):
-    """A dataset whose chunks unpack to more than a chunk."""
+    """Create a dataset whose chunks unpack to more than the size of a chunk."""
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset(
             AD_DATASET, (2, *chunk[1:]), np.uint16, chunks=chunk, compression="gzip", **options
@@ -84,7 +84,7 @@ def other_shape(folder):
 
 
 def same_shape(folder):
-    """The descriptor claims it, too."""
+    """The descriptor has the same wrong shape."""
     sparse(folder / "f.h5", (3, 10**6, 10**6))
     return datums("AD_HDF5", folder, "f.h5", (1, 10**6, 10**6))
 
@@ -117,20 +117,20 @@ def points_that_overflow(folder):
 
 
 def chunks_that_inflate(folder):
-    """Each chunk unpacks to 128 MB, and should to 32 KB."""
+    """Each chunk unpacks to 128 MB instead of 32 KB."""
     inflating(folder / "f.h5", _zeros(2**27))
     return datums("AD_HDF5", folder, "f.h5", (1, 128, 128))
 
 
 @lru_cache
 def _zeros(size):
-    """So many zeros, deflated without ever holding them."""
+    """Return deflated zeros, made without holding all of them in memory."""
     deflate, piece = zlib.compressobj(1), bytes(2**24)
     return b"".join(deflate.compress(piece) for _ in range(size // 2**24)) + deflate.flush()
 
 
 def chunks_that_are_stored_too_large(folder):
-    """They would unpack to 1 GB; first a sound part of it."""
+    """Chunks that would unpack to 1 GB, of which the first part is valid."""
     inflating(folder / "f.h5", zlib.compress(bytes(2**20), 9) + _zeros(2**30))
     return datums("AD_HDF5", folder, "f.h5", (1, 128, 128))
 
@@ -159,7 +159,7 @@ def chunk_larger_than_the_dataset(folder):
 
 
 def tiff_header(folder):
-    """A page of 300000 x 300000, of which the file has a little."""
+    """A page of 300000 x 300000 pixels, of which the file has few bytes."""
     write_tiffs(folder, frames(2, (64, 64)), "img_{:05d}.tif")
     for path in folder.glob("*.tif"):
         with tifffile.TiffFile(path, mode="r+b") as file:
@@ -206,7 +206,7 @@ def npy_header(folder):
 
 
 def more_than_there_is_memory(folder):
-    """The file has it all."""
+    """The file has all of the data."""
     for number in range(2):
         np.save(folder / f"n_{number}.npy", np.zeros((6, 8), "u1"))
         path = folder / f"n_{number}.npy"
@@ -217,7 +217,7 @@ def more_than_there_is_memory(folder):
 
 
 def events_without_values(folder):
-    """Nothing is there but the claim."""
+    """There is only the claim."""
     run = RunBuilder()
     claim = image_claim((10**6, 10**6), dtype_numpy="<f8")
     descriptor = run.descriptor({"img": claim, "x": 0.5})
@@ -314,7 +314,7 @@ def ask(header, view):
 
 
 def answers(folder):
-    """What each view says to each case, in a process of little memory and time."""
+    """Return the error of each view for each case, in a process with limited memory and time."""
     found = {}
     with daskbroker.temp() as db:
         for case in CASES:

@@ -16,7 +16,7 @@ from daskbroker.testing.files import frames, write_hdf5
 
 
 class Counts(BlockHandler):
-    """Gives how often it was told of changes."""
+    """Handler that returns how often it was refreshed."""
 
     built = 0
 

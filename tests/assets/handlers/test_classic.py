@@ -19,7 +19,7 @@ from daskbroker.testing.files import frames, write_hdf5, write_npys, write_tiffs
 
 
 class Rings:
-    """Computes; there is no file."""
+    """Handler that computes frames without a file."""
 
     def __init__(self, path, radius):
         self.radius = radius
@@ -29,7 +29,7 @@ class Rings:
 
 
 class Tables:
-    """Gives a list of data frames, as some beamlines' handlers do."""
+    """Handler that returns a list of data frames, as at some beamlines."""
 
     def __init__(self, path):
         pass
@@ -50,7 +50,7 @@ class Fails:
 
 
 class Reads:
-    """Gives h5py's own dataset, unread."""
+    """Handler that returns an h5py dataset, not read."""
 
     def __init__(self, path):
         self.file = h5py.File(path, "r")

@@ -25,7 +25,7 @@ def four_threads():
 
 
 class Watched:
-    """Work that notes who did what, and how many worked at once."""
+    """Work that records which thread did what, and how many worked at once."""
 
     def __init__(self, seconds=0.005):
         self.done, self.threads, self.counts, self.now = [], set(), [], 0

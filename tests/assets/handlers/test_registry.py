@@ -18,7 +18,7 @@ from daskbroker.core.errors import FillError, HandlerExists, HandlerNotFound
 
 
 class Mine:
-    """A user's."""
+    """A handler of the user."""
 
 
 def test_registered_then_ours_then_installed():

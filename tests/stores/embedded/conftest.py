@@ -1,4 +1,4 @@
-"""What the tests of the embedded store share."""
+"""Helpers of the tests of the embedded store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def source(db):
 
 @pytest.fixture
 def rows_of(source):
-    """How many rows a table of the SQLite file has."""
+    """Return the number of rows in a table of the SQLite file."""
 
     def rows_of(table):
         with source._database.read() as connection:
@@ -24,7 +24,7 @@ def rows_of(source):
 
 
 class _Killed(BaseException):
-    """Nothing that the code under test would catch."""
+    """An exception that the code under test does not catch."""
 
 
 def _die(*args, **kwargs):
@@ -33,7 +33,7 @@ def _die(*args, **kwargs):
 
 @pytest.fixture
 def kill():
-    """As if the process were killed where a function is called: ``with kill(name): ...``."""
+    """Stop at the call of a function, as if the process were killed: ``with kill(name): ...``."""
 
     @contextmanager
     def kill(place):

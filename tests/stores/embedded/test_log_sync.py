@@ -33,7 +33,7 @@ class Syncs:
 
     @contextmanager
     def held(self):
-        """A block in which no sync ends."""
+        """Context in which no sync returns."""
         self._go_on.clear()
         try:
             yield
@@ -93,7 +93,7 @@ def clock(monkeypatch):
 
 
 class Waits(threading.Event):
-    """An event that notes how long somebody would wait for it."""
+    """An event that records how long a caller would wait for it."""
 
     def __init__(self):
         super().__init__()

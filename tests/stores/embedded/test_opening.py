@@ -20,7 +20,7 @@ PROCESSES = 4
 
 
 def at_once(work):
-    """What eight threads get from a call that all of them make at the same moment."""
+    """Return the results of a call that eight threads make at the same time."""
     ready = threading.Barrier(THREADS)
     got, errors = [], []
 

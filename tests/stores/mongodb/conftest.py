@@ -10,7 +10,7 @@ import daskbroker
 
 
 class Commands(pymongo.monitoring.CommandListener):
-    """Notes the commands that a client sends: their names, and with what concern they read."""
+    """Records the commands that a client sends, and their read concerns."""
 
     def __init__(self):
         self.names = []
@@ -29,21 +29,21 @@ class Commands(pymongo.monitoring.CommandListener):
 
 @pytest.fixture
 def raw(mongo_database):
-    """The database, as pymongo shows it."""
+    """Return the database as an object of pymongo."""
     with pymongo.MongoClient(mongo_database) as client:
         yield client.get_default_database()
 
 
 @pytest.fixture
 def mongo(mongo_database):
-    """A broker on an empty database."""
+    """Return a broker on an empty database."""
     with daskbroker.connect(mongo_database) as db:
         yield db
 
 
 @pytest.fixture
 def commands(monkeypatch):
-    """The commands of the clients that are made from now on."""
+    """Return the commands of the clients that are created from now on."""
     listener = Commands()
     make = pymongo.MongoClient
 

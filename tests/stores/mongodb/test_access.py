@@ -20,7 +20,7 @@ PASSWORD = "s3cret p@ss"
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """Address of a server with a user who may do all, and one who may read the database ``db``."""
+    """Return the address of a server with an administrator, and a user who may read ``db``."""
     with Mongod(tmp_path_factory.mktemp("guarded"), "--auth") as server:
         with pymongo.MongoClient(server.uri) as client:
             client.admin.command("createUser", "boss", pwd=PASSWORD, roles=["root"])
@@ -86,7 +86,7 @@ def test_one_connection_for_many_threads(guarded):
 
 @pytest.fixture
 def slow(guarded):
-    """From seconds to the address of a proxy that keeps every piece back for so long."""
+    """Return a function from a delay in seconds to the address of a proxy with that delay."""
     listeners = []
 
     def pump(here, there, delay):

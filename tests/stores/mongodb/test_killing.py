@@ -35,7 +35,7 @@ def test_writer_sealers_and_readers_at_once(mongo_database):
 
 
 def until_stored(db, name, doc):
-    """Insert, again and again while the server is away; how often it was."""
+    """Insert repeatedly while the server is down, and return how often that was."""
     for failures in range(1000):
         try:
             db.insert(name, doc)

@@ -1,4 +1,4 @@
-"""Chunks read past HDF5 are what HDF5 reads, and it is asked wherever that is not sure."""
+"""Chunks that are decoded outside of HDF5 equal what HDF5 reads; unsure cases are left to HDF5."""
 
 from __future__ import annotations
 

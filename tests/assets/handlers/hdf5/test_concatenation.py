@@ -1,4 +1,4 @@
-"""Virtual datasets that are concatenations are read from their sources, past HDF5's lock."""
+"""Virtual datasets that concatenate others are read from their sources, without HDF5's lock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATA = frames(sum(COUNTS), (20, 30))
 
 
 def sources(folder, **options):
-    """Data files as an Eiger writes them, some frames each."""
+    """Write data files as an Eiger does, with some frames each."""
     starts = np.cumsum((0, *COUNTS))
     for number, (low, high) in enumerate(itertools.pairwise(starts), 1):
         path = folder / f"series_data_{number:06d}.h5"
@@ -25,7 +25,7 @@ def sources(folder, **options):
 
 
 def master(folder, dtype=DATA.dtype, frame=DATA.shape[1:], step=1, **options):
-    """The file that puts them together."""
+    """Write the master file, which concatenates them."""
     layout = h5py.VirtualLayout((len(DATA) * step, *frame), dtype)
     at = 0
     for number, count in enumerate(COUNTS, 1):
@@ -41,7 +41,7 @@ def master(folder, dtype=DATA.dtype, frame=DATA.shape[1:], step=1, **options):
 
 @pytest.fixture
 def past_hdf5(monkeypatch):
-    """Fails where HDF5 itself reads values."""
+    """Make each read of values by HDF5 itself fail."""
     monkeypatch.setattr("daskbroker.assets.handlers.hdf5.row_source._read_span", None)
 
 

@@ -1,4 +1,4 @@
-"""Damaged chunks, of every filter: an error or pixels, in bounded memory; never a crash."""
+"""A damaged chunk, of any filter, gives an error or pixels, in bounded memory, and no crash."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LIES = [
 
 
 def damaged(sound, seed):
-    """One of many ways to damage a chunk."""
+    """Return the bytes of a chunk, damaged in one of many ways."""
     chance = random.Random(seed)
     data = bytearray(sound)
     kind = chance.choice(["bits", "cut", "more", "lie", "lie", "noise", "other"])
@@ -89,7 +89,7 @@ def write(path, options):
 
 
 def read_all(name, way, folder):
-    """How many chunks gave an error, and how many pixels; none may do anything else."""
+    """Return the numbers of chunks that gave an error, and that gave pixels."""
     if way == "hdf5plugin":
         chunk_filters._dectris = lambda: None
     path = Path(folder) / f"{name}.h5"

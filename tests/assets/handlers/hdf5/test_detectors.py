@@ -32,7 +32,7 @@ def by_theirs(handler, datums):
 
 
 def check(reader, spec, path, datums, expected, rois, **kwargs):
-    """All of the cells, and regions of them."""
+    """Compare all cells, and regions of them."""
     for roi in ((), *rois):
         got = np.asarray(reader.resource(spec, path, datums, roi, **kwargs))
         wanted = expected

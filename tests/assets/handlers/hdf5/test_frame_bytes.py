@@ -1,4 +1,4 @@
-"""Frames that are stored as they are, read past HDF5."""
+"""Frames without filters, read without HDF5."""
 
 import h5py
 import numpy as np
@@ -24,7 +24,7 @@ LAYOUTS = {
 
 @pytest.fixture
 def only_bytes(monkeypatch):
-    """HDF5 must not read values."""
+    """Make each read of values by HDF5 fail."""
     monkeypatch.setattr("daskbroker.assets.handlers.hdf5.row_source._read_span", None)
 
 

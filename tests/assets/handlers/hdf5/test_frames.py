@@ -1,4 +1,4 @@
-"""HDF5 handlers give what numpy gives, of any datums and any region, from any layout of file."""
+"""HDF5 handlers read the same as NumPy, for any datums, region and layout of the file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LAYOUTS = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The same 24 frames in every layout."""
+    """Write the same 24 frames in each layout."""
     folder, data = tmp_path_factory.mktemp("hdf5"), frames(24)
     paths = {
         name: write_hdf5(folder / f"{place}.h5", data, **options)
@@ -54,7 +54,7 @@ def outer(array, roi):
 
 
 def items(size: int):
-    """Anything that selects along a dimension."""
+    """Return a strategy for anything that selects along a dimension."""
     ends = st.none() | st.integers(-size - 2, size + 2)
     steps = st.none() | st.sampled_from([1, 2, 3, -1, -2])
     return (

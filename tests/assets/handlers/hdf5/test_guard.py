@@ -93,7 +93,7 @@ PACKED = zlib.compress(NOTHING, 9)
 
 
 def bytes_apart(data):
-    """What the byte shuffle makes of pairs of bytes."""
+    """Return pairs of bytes after the byte shuffle."""
     return np.frombuffer(data, np.uint8).reshape(-1, 2).T.tobytes()
 
 

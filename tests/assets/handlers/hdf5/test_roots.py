@@ -1,4 +1,4 @@
-"""Where readable roots are set, HDF5 opens no file by itself; inside them all goes on working."""
+"""With readable roots HDF5 opens no file by itself, and all files inside of the roots are read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POINT = [{"point_number": 0}]
 
 @pytest.fixture
 def places(tmp_path):
-    """A folder that may be read, and one beside it with a file that may not."""
+    """Make a readable folder, and one beside it with a file that may not be read."""
     inside, outside = tmp_path / "in", tmp_path / "out"
     inside.mkdir()
     outside.mkdir()
@@ -33,7 +33,7 @@ def places(tmp_path):
 
 
 def virtual(file, name, source, dataset=AD_DATASET, shape=SHAPE):
-    """A virtual dataset that is the whole of another one."""
+    """Make a virtual dataset of another complete dataset."""
     layout = h5py.VirtualLayout(shape, np.uint16)
     layout[:] = h5py.VirtualSource(str(source), dataset, shape)
     file.create_virtual_dataset(name, layout)
@@ -158,7 +158,7 @@ def virtual_source_behind_external_link(file, inside, outside):
 
 
 def source_named_as_itself(file, inside, outside):
-    """By its own name in place of "."."""
+    """A virtual dataset that names its own file in place of "."."""
     file["/x"] = h5py.ExternalLink(str(outside / "secret.h5"), AD_DATASET)
     virtual(file, AD_DATASET, "f.h5", "/x")
 
@@ -397,7 +397,7 @@ def test_eiger_master_of_links(places, reader):
 
 
 def over_files(folder, file):
-    """Eiger's other way: one virtual dataset over the data files."""
+    """A master with one virtual dataset over the data files, as some Eigers write."""
     eiger_by_links(folder)
     layout = h5py.VirtualLayout((12, 6, 8), np.uint16)
     for n in range(3):
@@ -407,7 +407,7 @@ def over_files(folder, file):
 
 
 def over_links(folder, file):
-    """Over the links in the master itself."""
+    """A master with a virtual dataset over the links in the master itself."""
     eiger_by_links(folder)
     layout = h5py.VirtualLayout((12, 6, 8), np.uint16)
     for n in range(3):
@@ -481,7 +481,7 @@ def of_other_dtype(folder, file):
 
 
 def overlapping(folder, file):
-    """What is mapped last counts."""
+    """A virtual dataset with overlapping mappings, of which the last one counts."""
     eiger_by_links(folder)
     layout = h5py.VirtualLayout((4, 6, 8), np.uint16)
     for n in range(3):
