@@ -39,7 +39,7 @@ def sealed(commands, mongo, monkeypatch):
             insert_all(mongo, make_run(number + 1, uid=uid))
     plan = plan_of(mongo, *uids)
     assert [key[3] for key in plan.keys] == [True] * 5 + [False] + [True] * 4
-    commands.names.clear()
+    commands.clear()
     return plan
 
 
