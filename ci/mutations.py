@@ -38,7 +38,6 @@ COPIED = ("daskbroker", "tests", "examples", "benchmarks", "docs", "pyproject.to
 
 EMBEDDED = "tests/stores/test_embedded_conformance.py"
 MONGO = "tests/stores/test_mongo_conformance.py"
-AGAIN = ("-k", "again or at_once or same or Row or rewound or sealing or packing or journal")
 TESTS = {
     "core/operators": ["tests/core/test_query.py"],
     "core/patterns": ["tests/core/test_patterns.py"],
@@ -67,9 +66,15 @@ TESTS = {
         "tests/views/table/test_expression.py",
         "-k", "column or columns or projection or read or reads or lengths or filter or filters",
     ],
-    "stores/embedded/document_keys": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],
-    "stores/embedded/journal": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],
-    "stores/embedded/sealing": ["tests/stores/embedded/test_sealing.py", EMBEDDED, *AGAIN],
+    "stores/embedded/document_keys": [
+        "tests/stores/embedded/test_journal.py", "tests/stores/embedded/test_uid_keys.py",
+    ],
+    "stores/embedded/journal": [
+        "tests/stores/embedded/test_journal.py", "tests/stores/embedded/test_misplaced.py",
+    ],
+    "stores/embedded/sealing": [
+        "tests/stores/embedded/test_sealing.py", "tests/stores/embedded/test_moved.py",
+    ],
     "stores/embedded/packing": ["tests/stores/embedded/test_packing.py"],
     "stores/embedded/log_sync": ["tests/stores/embedded/test_log_sync.py"],
     "stores/embedded/database": [
@@ -93,14 +98,18 @@ TESTS = {
         "tests/stores/mongodb/test_replica_set.py",
         "-k", "test_database or users or threads or wait or given_up",
     ],
-    "stores/mongodb/events": ["tests/stores/mongodb/test_sealing.py", MONGO, *AGAIN],
+    "stores/mongodb/events": [
+        "tests/stores/mongodb/test_sealing.py", "tests/stores/mongodb/test_long_journal.py",
+        "tests/stores/mongodb/test_suitcase_database.py",
+    ],
     "stores/mongodb/foreign_pages": ["tests/stores/mongodb/test_foreign_pages.py"],
     "stores/mongodb/headers": [
         "tests/stores/mongodb/test_headers.py", MONGO, "-k", "test_headers or Search",
     ],
     "stores/mongodb/indexes": ["tests/stores/mongodb/test_suitcase_database.py"],
     "stores/mongodb/journal": [
-        "tests/stores/mongodb/test_long_journal.py", "tests/stores/mongodb/test_sealing.py",
+        "tests/stores/mongodb/test_reader.py", "tests/stores/mongodb/test_long_journal.py",
+        "tests/stores/mongodb/test_sealing.py",
     ],
     "stores/mongodb/journal_ranges": [
         "tests/stores/mongodb/test_long_journal.py",
@@ -124,7 +133,9 @@ TESTS = {
         "tests/stores/mongodb/test_foreign_documents.py",
         "tests/stores/mongodb/test_long_journal.py", "-k", "values or lists or arrays or dtype",
     ],
-    "stores/mongodb/writing": ["tests/stores/mongodb/test_sealing.py", MONGO, *AGAIN],
+    "stores/mongodb/writing": [
+        "tests/stores/mongodb/test_sealing.py", "tests/stores/mongodb/test_sealed_rows.py",
+    ],
     "stores/mongodb/filters": ["tests/stores/mongodb/test_database.py", MONGO, "-k",
                                "filters or queries"],
     "stores/spool/sender": ["tests/stores/mongodb/test_spool.py"],
