@@ -74,8 +74,12 @@ TESTS = {
     ],
     "stores/embedded/sealing": [
         "tests/stores/embedded/test_sealing.py", "tests/stores/embedded/test_moved.py",
+        "-k", "test_sealing or other_store",
     ],
-    "stores/embedded/packing": ["tests/stores/embedded/test_packing.py"],
+    "stores/embedded/packing": [
+        "tests/stores/embedded/test_packing.py", "tests/stores/embedded/test_moved.py",
+        "-k", "test_packing or other_store",
+    ],
     "stores/embedded/log_sync": ["tests/stores/embedded/test_log_sync.py"],
     "stores/embedded/database": [
         "tests/stores/embedded/test_database.py", "tests/stores/embedded/test_opening.py",
@@ -143,7 +147,7 @@ TESTS = {
 """What is run against mutations of a module: arguments of pytest."""
 OPTIONS = (
     "-q", "-x", "-p", "no:cacheprovider", "-p", "xdist.plugin", "-p", "pytest_timeout",
-    "-p", "_hypothesis_pytestplugin", "--hypothesis-seed=0",
+    "-p", "_hypothesis_pytestplugin", "--hypothesis-seed=0", "--timeout=120",
 )  # fmt: skip
 """Of each run: no plugin that is found by itself, as some take seconds to import; and always the
 same examples, so that the same mutations survive."""
