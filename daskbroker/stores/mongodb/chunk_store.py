@@ -35,6 +35,7 @@ from ...core.name_lists import listed
 from ..stored_text import storable
 from .bson_documents import MAX_DOCUMENT_BYTES
 from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
+from .server_errors import DUPLICATE_KEY
 
 __all__ = [
     "GONE",
@@ -61,8 +62,6 @@ PLAIN_BYTES = 32 * 2**10
 """Maximum bytes of a binary that is not compressed."""
 WAITING, KEPT, GONE = "waiting", "kept", "gone"
 """States of a chunk's rows in the journal."""
-DUPLICATE_KEY = 11000
-"""Error code of MongoDB for a violation of a unique index."""
 DOCUMENTS_AT_ONCE = 5000
 """Size of the batches of columns; without it, the server sends 101 of them first."""
 

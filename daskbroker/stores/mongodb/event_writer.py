@@ -37,14 +37,12 @@ from .chunk_store import (
 from .database import CHUNK_COLLECTION, LOOK_SECONDS, Database
 from .sealed_rows import MARK_SECONDS, SEALED_MARK, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
-from .server_errors import REFUSED
+from .server_errors import DUPLICATE_KEY, REFUSED
 
 __all__ = ["EventWriter"]
 
 MOST_DESCRIPTORS = 200
 """Maximum number of descriptors whose states are kept."""
-DUPLICATE_KEY = 11000
-"""Error code of MongoDB for a violation of a unique index."""
 
 
 @dataclass

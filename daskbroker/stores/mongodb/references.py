@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 from bson.objectid import ObjectId
-from pymongo.errors import DuplicateKeyError, WriteError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
 from ...core.chunks import present
 from ...core.documents import equal
@@ -27,7 +27,7 @@ from ..stored_text import storable
 from .bson_documents import SIDE_FIELD, check_size, from_bson, sparse_bson, to_bson
 from .database import Database
 from .indexes import warn_of_missing
-from .server_errors import REFUSED
+from .server_errors import DUPLICATE_KEY, REFUSED
 
 __all__ = [
     "datum_range",
@@ -57,7 +57,8 @@ def store_reference(
     Raises
     ------
     DuplicateUID
-        If a different reference is stored under the same uid. Then none is stored.
+        If a different reference is stored under the same uid. Then none is stored, unless another
+        process has stored it at this moment.
     """
     fresh = [doc for doc in docs if not _is_stored(database, layout, doc, run)]
     if not fresh:
@@ -65,22 +66,34 @@ def store_reference(
     encoded = [_encoded(layout, doc, run) for doc in fresh]
     label = f"{layout.kind} {fresh[0][layout.uid]!r}"
     with database.errors(label):
-        collection = database.collection(layout.kind)
-        try:
-            if len(encoded) == 1:
-                collection.insert_one(encoded[0])
-            else:
-                collection.insert_many(encoded)
-        except DuplicateKeyError:  # another process may have stored the same document just now
-            for doc in fresh:
-                if not _is_stored(database, layout, doc, run):
+        if len(encoded) > 1:
+            try:
+                database.collection(layout.kind).insert_many(encoded)
+                return
+            except BulkWriteError as error:
+                codes = {one["code"] for one in error.details["writeErrors"]}
+                if error.details["writeConcernErrors"] or not codes <= {DUPLICATE_KEY, *REFUSED}:
                     raise
-        except WriteError as error:
-            if error.code not in REFUSED:
-                raise
-            collection.insert_many(
-                [check_size(sparse_bson(doc, _side_run(layout, doc, run)), label) for doc in fresh]
-            )
+        # One by one as well if another process has just stored some, or the server refuses one.
+        for doc, one in zip(fresh, encoded, strict=True):
+            _store_one(database, layout, doc, run, one)
+
+
+def _store_one(
+    database: Database, layout: Layout, doc: Mapping[str, Any], run: str, encoded: Any
+) -> None:
+    collection = database.collection(layout.kind)
+    try:
+        collection.insert_one(encoded)
+    except DuplicateKeyError:  # another process may have stored the same document just now
+        if not _is_stored(database, layout, doc, run):
+            raise
+    except WriteError as error:
+        if error.code not in REFUSED:
+            raise
+        label = f"{layout.kind} {doc[layout.uid]!r}"
+        sparse = sparse_bson(doc, _side_run(layout, doc, run))
+        collection.insert_one(check_size(sparse, label))
 
 
 def _encoded(layout: Layout, doc: Mapping[str, Any], run: str) -> Any:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from ...core.errors import BadDocument, StoreError, StoreReadOnly, StoreUnavailable
 from .acknowledgement import is_unavailable
 
-__all__ = ["REFUSED", "store_error"]
+__all__ = ["DUPLICATE_KEY", "REFUSED", "store_error"]
 
 NO_PERMISSION = (13, 18)
 """Error codes of MongoDB for missing permissions and failed authentication."""
+DUPLICATE_KEY = 11000
+"""Error code of MongoDB for a violation of a unique index."""
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Error codes of MongoDB for a document that it cannot hold."""
 
@@ -58,13 +60,23 @@ def _code(error: PyMongoError) -> int | None:
     """Return the server's number of an error; None if it is not from the server."""
     if not isinstance(error, OperationFailure):
         return None
-    details: Mapping[str, Any] = error.details or {}
-    # The error of a bulk write has no code of its own, only those of the writes that failed.
-    if error.code is None and details.get("writeErrors"):
-        return int(details["writeErrors"][0]["code"])
-    return error.code
+    failed = _failed_write(error)
+    return int(failed["code"]) if failed else error.code
 
 
-def _short(error: Exception) -> str:
-    text = str(error).split(", Timeout:")[0].split(", full error:")[0]
+def _failed_write(error: PyMongoError) -> Mapping[str, Any]:
+    """Return the server's answer to the first write of a bulk that failed, else an empty one.
+
+    Code and text of the error of a bulk say only that some of its writes failed.
+    """
+    found = error.details.get("writeErrors") if isinstance(error, BulkWriteError) else ()
+    return found[0] if found else {}
+
+
+def _short(error: PyMongoError) -> str:
+    text = (
+        str(_failed_write(error).get("errmsg") or error)
+        .split(", Timeout:")[0]
+        .split(", full error:")[0]
+    )
     return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"

@@ -6,11 +6,14 @@ import os
 import re
 import shutil
 import time
+from contextlib import contextmanager
 
 import pytest
 
 import daskbroker
 from daskbroker.core.errors import StoreError
+from daskbroker.stores.embedded.packing import pack_small_chunks
+from daskbroker.stores.embedded.sealing import sweep
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
 
 LARGE = paged_run(1, 6000)
@@ -187,3 +190,39 @@ def test_the_log_of_a_store_may_go_when_nobody_has_it_open(tmp_path):
         assert status == 0
         insert(db, run)
         assert_documents_equal(run, db[-1].documents())
+
+
+@pytest.fixture
+def replaced_after_a_look(tmp_path, monkeypatch):
+    """A store with a small chunk, an orphan and a large one; its folder is replaced when asked.
+
+    ``run()`` is called while its first look into SQLite is the last moment in which the folder is
+    that of the store.
+    """
+    place = tmp_path / "store"
+    with daskbroker.connect(place) as db:
+        insert(db, make_run(5))
+        insert(db, LARGE)
+        orphan = place / "chunks" / "left.part"
+        orphan.write_bytes(b"of a process that was killed")
+        os.utime(orphan, (1, 1))
+        database = db.event_sources["embedded"].store._database
+        read = database.read
+
+        @contextmanager
+        def read_and_replace():
+            with read() as connection:
+                yield connection
+            replaced_by_a_copy(place)
+
+        monkeypatch.setattr(database, "read", read_and_replace)
+        yield database, place
+
+
+@pytest.mark.parametrize("run", [pack_small_chunks, sweep])
+def test_files_of_the_other_store_are_left_alone(replaced_after_a_look, run):
+    database, place = replaced_after_a_look
+    before = {path.relative_to(place): path.is_file() for path in place.rglob("*")}
+    with pytest.raises(StoreError, match="moved, deleted or replaced"):
+        run(database)
+    assert {path.relative_to(place): path.is_file() for path in place.rglob("*")} == before

@@ -14,11 +14,15 @@ class Commands(pymongo.monitoring.CommandListener):
 
     def __init__(self):
         self.names = []
-        self.read_concerns = []
+        self.sent = []
 
     def started(self, event):
         self.names.append(event.command_name)
-        self.read_concerns.append(event.command.get("readConcern", {}).get("level"))
+        self.sent.append(event.command)
+
+    def clear(self):
+        self.names.clear()
+        self.sent.clear()
 
     def succeeded(self, event):
         pass

@@ -79,12 +79,11 @@ def test_a_collection_is_made_once_for_each_client(mongo_database):
 def test_what_counts_as_confirmed_is_read_from_a_majority(commands, mongo_database):
     with closing(Database(mongo_database)) as database:
         database.collection("event").insert_one({"uid": "one"})
-        commands.names.clear()
-        commands.read_concerns.clear()
+        commands.clear()
         assert [doc["uid"] for doc in database.confirmed("event", {"uid": "one"})] == ["one"]
         # The write waits for all before it; what is read after it is confirmed.
         assert commands.names == ["update", "find"]
-        assert commands.read_concerns == [None, "majority"]
+        assert commands.sent[1]["readConcern"]["level"] == "majority"
 
 
 def test_a_newer_format_is_refused(mongo_database, raw):

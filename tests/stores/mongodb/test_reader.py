@@ -39,7 +39,7 @@ def sealed(commands, mongo, monkeypatch):
             insert_all(mongo, make_run(number + 1, uid=uid))
     plan = plan_of(mongo, *uids)
     assert [key[3] for key in plan.keys] == [True] * 5 + [False] + [True] * 4
-    commands.names.clear()
+    commands.clear()
     return plan
 
 
@@ -72,6 +72,17 @@ def test_only_sealed_chunks_are_final(mongo, short_ranges, rows):
     sealed = plan_of(mongo, "the-run")
     assert all(map(sealed.reader.is_final, sealed.keys))
     assert counted(mongo) == (0, rows)
+
+
+def test_a_range_of_which_no_column_is_read_has_its_rows(commands, mongo, short_ranges):
+    insert_all(mongo, make_run(25, uid="the-run", stop=False))
+    plan = plan_of(mongo, "the-run")
+    assert len(plan) == 3
+    for columns in ([], ["absent"], ["seq_num"]):
+        commands.clear()
+        tables = [plan.read(index, columns) for index in range(len(plan))]
+        assert [table.num_rows for table in tables] == [10, 10, 5]
+        assert commands.names == ["find"] * 3
 
 
 def test_a_range_of_times_that_an_older_chunk_has_too(mongo, short_ranges):

@@ -207,8 +207,26 @@ def test_an_event_that_no_document_can_hold_is_refused_whole(mongo, raw):
 def test_chunks_are_cut_where_a_column_would_not_fit(mongo, raw, monkeypatch, run):
     monkeypatch.setattr(chunk_store, "MAX_DOCUMENT_BYTES", 1500)
     monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", 0)
+    before = notes_of(mongo)
     assert mongo.seal() > 1
     check(mongo, run)
+    assert notes_of(mongo) == before
+
+
+def notes_of(mongo):
+    """What the chunks of all runs say of themselves."""
+    source = mongo.event_sources["mongo"].store
+    plan = source.plan_events(source.list_descriptors([header.uid for header in mongo()]))
+    return {table.schema.metadata[b"daskbroker"] for table in plan.read_all()}
+
+
+def test_the_last_row_is_sealed_too(mongo, raw, monkeypatch):
+    monkeypatch.setattr(sealing, "CHUNK_ROWS", 4)
+    for name, doc in make_run(9, stop=False):
+        mongo.insert(name, doc)
+    assert mongo.seal() == 3
+    assert [chunk["rows"] for chunk in raw.event_chunk.find().sort("first", 1)] == [4, 4, 1]
+    assert raw.event.count_documents(ROWS) == 0
 
 
 def test_lost_and_damaged_columns_are_named(mongo, run, raw, monkeypatch):
