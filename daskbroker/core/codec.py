@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -51,7 +51,12 @@ from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyon
 from .name_lists import listed
 from .normalizing import MAX_DOCUMENT_DEPTH
 
-__all__ = ["block", "check_notes", "decode", "encode", "pack_mask", "unpack_mask"]
+__all__ = ["block", "check_notes", "decode", "encode", "iter_decoded", "pack_mask", "unpack_mask"]
+
+ROWS_TOGETHER = 256
+"""Number of rows whose cells :func:`iter_decoded` makes together."""
+NUMBERS = frozenset("bool int long uint float number".split())  # noqa: SIM905
+"""Kinds whose cells are single numbers."""
 
 
 # -- encoding ------------------------------------------------------------------------------
@@ -437,6 +442,26 @@ def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
         mask = unpack_mask(notes["missing"], len(cells))
         return [MISSING if missing else c for c, missing in zip(cells, mask, strict=True)]
     return cells
+
+
+def iter_decoded(array: pa.Array, arrow_field: pa.Field) -> Iterable[Any]:
+    """Return the cells of :func:`decode`, most of them made when they are taken.
+
+    Cells of some hundred rows are made together. Objects that are released soon then stay in the
+    processor's cache, and those of a whole chunk, which take several times its size, never exist
+    at once.
+    """
+    kind, notes = field_kind(arrow_field)
+    # Notes are about rows of the whole column. Texts are parsed at once, so that damage is told
+    # where the chunk is read.
+    if notes or kind.name in JSON_KINDS:
+        return decode(array, arrow_field)
+    starts = range(0, len(array), ROWS_TOGETHER)
+    if kind.name in NUMBERS and not kind.nulls:
+        numbers = array.to_numpy(zero_copy_only=False)
+        return chain.from_iterable(numbers[row : row + ROWS_TOGETHER].tolist() for row in starts)
+    parts = (array.slice(row, ROWS_TOGETHER) for row in starts)
+    return chain.from_iterable(_decode_cells(part, kind, notes) for part in parts)
 
 
 def _decode_cells(array: pa.Array, kind: ColumnKind, notes: Mapping[str, str]) -> list[Any]:

@@ -210,14 +210,14 @@ def frozen_array(array: np.ndarray) -> FrozenList:
     return FrozenList(array.tolist() if array.ndim == 1 else map(frozen_array, array))
 
 
-def freeze_lists(values: Iterable[Any], levels: int = 1) -> list[Any]:
-    """Return values with the lists among them frozen, down to a number of levels.
+def freeze_lists(values: Iterable[Any], levels: int = 1) -> Iterator[Any]:
+    """Yield values with the lists among them frozen, down to a number of levels.
 
     This is :func:`freeze` for lists without dicts; the leaves are not inspected.
     """
     if levels == 1:
-        return [FrozenList(v) if type(v) is list else v for v in values]
-    return [FrozenList(freeze_lists(v, levels - 1)) if type(v) is list else v for v in values]
+        return (FrozenList(v) if type(v) is list else v for v in values)
+    return (FrozenList(freeze_lists(v, levels - 1)) if type(v) is list else v for v in values)
 
 
 def _register_with_yaml() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .codec import block, decode, encode, text_column, text_reader
+from .codec import block, decode, encode, iter_decoded, text_column, text_reader
 from .column_kinds import JSON_KINDS, MISSING, Column, ColumnKind, exact_alone, field_kind
 from .documents import Document, frozen_document, plain
 from .frozen import ArrayList, FrozenDict, freeze, freeze_lists, frozen_array
@@ -311,10 +311,10 @@ def decode_rows(layout: Layout, table: pa.Table, owner: str) -> list[Document]:
 def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]:
     """Yield the documents of :func:`decode_rows` one by one.
 
-    Columns are decoded at once, documents are made as they are requested: a document that is
-    released soon costs half of one that is kept among thousands.
+    Documents are made as they are requested, and so are most cells: a document that is released
+    soon costs half of one that is kept among thousands.
     """
-    columns: dict[str, Iterable[Any]] = {name: cells(table, name) for name in layout.columns}
+    columns: dict[str, Iterable[Any]] = {name: _iter_cells(table, name) for name in layout.columns}
     if not layout.mixed:
         columns[layout.owner] = repeat(owner)
     for key, prefix in layout.mappings:
@@ -347,16 +347,18 @@ def _completed(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 def _values_of_texts(table: pa.Table, name: str) -> Iterator[Any]:
     """Yield the frozen values of a column of JSON texts; each different text is parsed once."""
     read = text_reader(field_kind(table.schema.field(name))[1])
-    values: dict[str | None, Any] = {None: MISSING}
-    for text in table.column(name).to_pylist():
-        if text not in values:
-            values[text] = freeze(read(str(text)))
-        yield values[text]
+    texts = table.column(name).to_pylist()
+    values = {text: MISSING if text is None else freeze(read(text)) for text in set(texts)}
+    return map(values.__getitem__, texts)
 
 
 def cells(table: pa.Table, name: str) -> list[Any]:
     """Return the cells of one column, see :func:`daskbroker.core.codec.decode`."""
     return decode(as_one_chunk(table.column(name)), table.schema.field(name))
+
+
+def _iter_cells(table: pa.Table, name: str) -> Iterable[Any]:
+    return iter_decoded(as_one_chunk(table.column(name)), table.schema.field(name))
 
 
 def as_one_chunk(column: pa.ChunkedArray) -> pa.Array:
@@ -377,7 +379,7 @@ def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
     if not any(
         "missing" in notes or (kind.name in JSON_KINDS and kind.nulls) for kind, notes in kinds
     ):
-        return (FrozenDict(zip(keys, row)) for row in rows)
+        return map(FrozenDict, map(zip, repeat(keys), rows))
     return (
         FrozenDict((key, cell) for key, cell in zip(keys, row) if cell is not MISSING)
         for row in rows
@@ -391,14 +393,14 @@ def _frozen_cells(
     if kind.name == "array" and kind.dtype != "<U" and not kind.nulls and "missing" not in notes:
         rows = block(as_one_chunk(table.column(name)), kind)
         return map(frozen_array if is_plain_leaf(kind.dtype) else ArrayList.of_numbers, rows)
-    found = cells(table, name)
+    found = _iter_cells(table, name)
     if kind.name in JSON_KINDS:
         return list(map(freeze, found))
     if kind.name in ("array", "list") and not is_plain_leaf(kind.dtype):
         dtype = np.dtype(kind.dtype)
-        return [
+        return (
             ArrayList(c, dtype, kind.shape or (len(c),)) if type(c) is list else c for c in found
-        ]
+        )
     if kind.name in ("array", "list"):
         return freeze_lists(found, len(kind.shape) or 1)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from daskbroker.core.codec import block, decode, encode
+from daskbroker.core.codec import block, decode, encode, iter_decoded
 from daskbroker.core.column_kinds import MISSING, Column, ColumnKind, field_kind
 from daskbroker.core.documents import plain
 from daskbroker.core.errors import StoreDamaged, StoreVersion
@@ -164,6 +165,26 @@ def test_a_slice_of_a_column_decodes_to_its_cells(values: list[Any], data: Any) 
     first = data.draw(st.integers(0, len(values)))
     piece = column.array.slice(first, 2)
     assert_same(values[first : first + 2], decode(piece, column.arrow_field("x")))
+
+
+@routes
+@settings(max_examples=60, deadline=None)
+@given(columns, st.integers(1, 200))
+def test_cells_that_are_made_some_rows_at_a_time(route: Any, values: list[Any], times: int) -> None:
+    table = route(table_of(encode(values * times)))
+    array, field = table.column("x").combine_chunks(), table.schema.field("x")
+    assert_same(decode(array, field), list(iter_decoded(array, field)))
+
+
+def test_cells_are_made_as_they_are_taken() -> None:
+    column = encode(np.arange(100_000.0))
+    tracemalloc.start()
+    try:
+        cells = iter_decoded(column.array, column.arrow_field("x"))
+        assert next(iter(cells)) == 0.0
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("negative", [-0.0, [-0.0, 1.0], [[-0.0], [0.0]]])

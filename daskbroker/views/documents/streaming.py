@@ -12,7 +12,7 @@ from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,7 @@ from ...assets.filling.event_filling import wanted_keys
 from ...assets.filling.filling import Filling
 from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkPlan, damaged
-from ...core.clock import seconds_of
-from ...core.documents import ALL, Document, frozen_document
+from ...core.documents import ALL, Document, NamedDocument, frozen_document
 from ...core.errors import StoreDamaged
 from ...core.external import datum_keys, stream_keys
 from ...core.fields import Field, check_metadata, derive_descriptor, select, select_there
@@ -37,13 +36,13 @@ from ..missing import check_fill_names
 from ..row_order import later_of
 from ..view_options import ViewOptions
 from .filled_ahead import EventChunk, fill_chunks
+from .merging import by_time
 from .prefetch import Prefetcher
 
 __all__ = ["Uses", "new_documents", "stream_documents"]
 
-NamedDocument = tuple[str, Document]
-_Track = Iterator[tuple[float, str, Document]]
-"""Documents of one descriptor: ``(time in POSIX seconds, name, document)``."""
+_Track = Iterator[NamedDocument]
+"""Documents of one descriptor."""
 FIRST_SEQ = "seq_nums:start"
 
 
@@ -212,13 +211,7 @@ def _given(
     sources: Sequence[_Source], tracks: Sequence[_Track], ahead: Prefetcher
 ) -> Iterator[NamedDocument]:
     yield from _references(sources, ahead)
-    # One descriptor needs no merging by time.
-    if len(tracks) == 1:
-        merged: Iterable[Any] = tracks[0]
-    else:
-        merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
-    for _, name, doc in merged:
-        yield name, doc
+    yield from by_time(tracks)
 
 
 def _references(sources: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:
@@ -283,16 +276,6 @@ def _look_for_datums(source: _Source) -> None:
         datum_ids.difference_update(found.column(DATUM.uid).to_pylist())
 
 
-def _in_order(track: _Track) -> _Track:
-    """Yield a track with times that never decrease, so that merging keeps its order."""
-    latest = float("-inf")
-    for time, name, doc in track:
-        # A clock that was set back must not change the order within a descriptor.
-        if time > latest:
-            latest = time
-        yield latest, name, doc
-
-
 def _track(
     source: _Source,
     index: int,
@@ -300,28 +283,25 @@ def _track(
     coming: Iterator[Iterator[Document]],
     ahead: Prefetcher,
 ) -> _Track:
-    """Yield one descriptor, its events, and its stream_datums between them, with their times."""
+    """Yield one descriptor, its events, and its stream_datums between them."""
     parent = source.plan.descriptors[index]
     descriptor = parent if change is None else change.descriptor
-    time = seconds_of(descriptor)
-    yield time, "descriptor", descriptor
+    yield "descriptor", descriptor
     frames = _stream_datums(source.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)
     for events in coming:
         # Nothing to change, and no frames to put between the events.
         if change is None and waiting is None:
-            for event in events:
-                yield event["time"], "event", event
+            yield from zip(repeat("event"), events)
             continue
         for event in events:
-            time = event["time"]
             # A stream_datum comes before the first of its events.
             while waiting is not None and waiting["seq_nums"]["start"] <= event["seq_num"]:
-                yield time, "stream_datum", _of_descriptor(waiting, descriptor)
+                yield "stream_datum", _of_descriptor(waiting, descriptor)
                 waiting = next(frames, None)
-            yield time, "event", event if change is None else change.apply(event)
+            yield "event", event if change is None else change.apply(event)
     while waiting is not None:
-        yield time, "stream_datum", _of_descriptor(waiting, descriptor)
+        yield "stream_datum", _of_descriptor(waiting, descriptor)
         waiting = next(frames, None)
 
 
