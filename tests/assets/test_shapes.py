@@ -206,3 +206,40 @@ def test_values_that_would_change_are_refused_naming_both(values, dtype):
         cast(values, np.dtype(dtype))
     assert str(np.dtype(dtype)) in str(caught.value)
     assert str(values.dtype) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.array([1, 2], "u2"), "M8[ns]"),
+        (np.array([1, 2], "u2"), "U5"),
+        (np.array([1, 2], "u2"), "S3"),
+        (np.array([1, 2], "u2"), "V2"),
+        (np.array([1, 2], "u2"), [("x", "u2")]),
+        (np.array([1, 2], "M8[ns]"), "i8"),
+        (np.array(["1", "2"]), "f8"),
+        (np.array([2**60 + 1], "i8"), "f8"),
+        (np.array([2**60 + 1], "u8"), "f8"),
+        (np.array([2**60 + 1], "i8"), "c16"),
+    ],
+)
+def test_numbers_are_not_taken_for_something_else_nor_rounded(values, dtype):
+    with pytest.raises(Mismatch, match="declares the dtype") as caught:
+        cast(values, np.dtype(dtype))
+    for one in (values.dtype, np.dtype(dtype)):
+        assert str(one) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.array([2**53, -(2**53)], "i8"), "f8"),
+        (np.array([5, 6], "i8"), "M8[ns]"),
+        (np.array(["2026-01-01T00:00:00"]), "M8[s]"),
+        (np.array([b"ab"]), "U2"),
+    ],
+)
+def test_what_a_claim_can_mean_is_converted(values, dtype):
+    changed = cast(values, np.dtype(dtype))
+    assert changed.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(changed.astype(values.dtype), values)

@@ -252,7 +252,10 @@ def _cells(handler: BlockHandler, datums: Datums, data_key: Mapping[str, Any] | 
             if Declared.of([data_key or {}]).shape is not None:
                 break
         else:
-            cells.append(Cell(tuple(map(int, shape)), dtype.newbyteorder("=")))
+            lengths = tuple(map(int, shape))
+            if min(lengths, default=0) < 0:  # before it is remembered, and a guess for other runs
+                raise FillError(f"the handler gives cells the shape {lengths}")
+            cells.append(Cell(lengths, dtype.newbyteorder("=")))
     return cells
 
 

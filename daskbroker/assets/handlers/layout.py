@@ -10,10 +10,30 @@ from typing import Any
 from ...core.errors import FillError
 from ..regions import Roi
 
-__all__ = ["EventLayout", "parse_slice"]
+__all__ = ["EventLayout", "frame_count", "parse_slice"]
 
 JOINS = ("concat", "stack")
 _ITEM = re.compile(r"(-?\d+)?(:)?(-?\d+)?(:)?(-?\d+)?")
+
+
+def frame_count(given: Any, name: str) -> int:
+    """Return the number of frames of an event that a document gives.
+
+    Raises
+    ------
+    FillError
+        If it is not a whole number of at least 0.
+    """
+    try:
+        count = int(given)
+        if count >= 0 and (isinstance(given, str) or count == given):
+            return count
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise FillError(
+        f"{name!r}, the number of frames of an event, must be a whole number of 0 or more, "
+        f"not {given!r:.100}"
+    )
 
 
 @dataclass(frozen=True)
@@ -56,9 +76,10 @@ class EventLayout:
         if 0 in shape[1:]:
             shape = ()  # as [width, height, 0] of old, whose first length counts no frames
         shape = tuple(size if size is not None and size > 0 else None for size in shape)
-        if multiplier and shape[:1] != (multiplier,):
+        count = 0 if multiplier is None else frame_count(multiplier, "multiplier")
+        if count and shape[:1] != (count,):
             rest = shape[1:] if shape[:1] == (1,) else shape
-            shape = (int(multiplier), *rest)
+            shape = (count, *rest)
         return cls(shape, join_method)
 
     def frames_per_event(self, dimensions: int) -> int | None:

@@ -18,7 +18,7 @@ from ..shapes import Shape
 from .contract import Block, BlockHandler, CellsDiffer, Datums, FramesThere
 from .frame_rows import Located, cell_frames
 from .gathering import gather
-from .layout import EventLayout
+from .layout import EventLayout, frame_count
 from .name_templates import check_percent, count_files, numbered_name
 from .stored_frames import CellFrames, NoReference, StoredRows
 
@@ -281,7 +281,10 @@ class PointSequence(FileSequence):
         self, path: str, /, template: str, filename: str, frame_per_point: int = 1
     ) -> None:
         self._folder, self._filename = os.path.join(path, ""), filename
-        self._template, self._per_point = check_percent(template), int(frame_per_point)
+        self._template, self._per_point = (
+            check_percent(template),
+            frame_count(frame_per_point, "frame_per_point"),
+        )
 
     def name(self, number: int) -> str:
         return self._template % (self._folder, self._filename, number)

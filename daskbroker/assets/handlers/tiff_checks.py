@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lzma
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any
 
@@ -14,7 +14,7 @@ from ...core.errors import FillError
 from ..files.sizes import check_cell
 from .jpeg import jpeg_shape
 
-__all__ = ["check_image", "check_pages", "names_others"]
+__all__ = ["check_image", "check_pages", "frame_series", "names_others", "pages_of"]
 
 INFLATED: dict[int, Callable[[], Any]] = {
     8: zlib.decompressobj,
@@ -47,6 +47,28 @@ def names_others(tiff: tifffile.TiffFile) -> bool:
         return bool(tiff.series[0].kind == "mmstack" and None in tiff.series[0]._pages)
     # Where tifffile may open no other file, an OME series that needs some falls back to these.
     return bool(tiff.is_ome and tiff.series[0].kind in ("generic", "imagej"))
+
+
+def frame_series(tiff: tifffile.TiffFile) -> Sequence[Any]:
+    """Return the series that have a file's frames: the first one, as tifffile calls it, or all.
+
+    All do if each is one page like the others: tifffile counts pages that a program appended one by
+    one as images of their own.
+    """
+    some = tiff.series
+    first = some[0]
+    alike = len(some) > 1 and all(
+        one.kind in ("shaped", "generic")
+        and one.shape == first.shape == tuple(one.keyframe.shape)
+        and one.dtype == first.dtype
+        for one in some
+    )
+    return some if alike else [first]
+
+
+def pages_of(some: Sequence[Any]) -> Sequence[Any]:
+    """Return the pages of series."""
+    return some[0].pages if len(some) == 1 else [page for one in some for page in one.pages]
 
 
 def check_image(tiff: tifffile.TiffFile, series: Any) -> None:

@@ -15,7 +15,7 @@ from ..regions import Axis, shape_of, take_region
 from .frame_rows import ArrayRows, Located, Rows, one_dataset
 from .stream_rows import StreamRows
 from .tiff import opened_tiff
-from .tiff_checks import check_pages
+from .tiff_checks import check_pages, frame_series, pages_of
 from .tiff_stored import stored_pages
 
 __all__ = ["StreamPages"]
@@ -50,14 +50,15 @@ class StreamPages(StreamRows):
 
 def _rows_of(path: str, readable: ReadableRoots) -> Rows:
     with readable.open(path) as file, opened_tiff(file, readable) as tiff:
-        series = tiff.series[0]
+        some = frame_series(tiff)
+        series, pages = some[0], pages_of(some)
         frame = tuple(series.keyframe.shape)
         size = tiff.filehandle.size
         count = series.size // max(1, series.keyframe.size)
         dtype = np.dtype(tiff.byteorder + series.dtype.char)
         # None if the pages are compressed or not contiguous; else the file can be mapped.
-        if series.dataoffset is None:
-            return _Pages(path, readable, (len(series.pages), *frame), dtype, size)
+        if series.dataoffset is None or len(some) > 1:
+            return _Pages(path, readable, (len(pages), *frame), dtype, size)
         mapped = np.memmap(file, dtype, "r", series.dataoffset, (count, *frame))
         return ArrayRows(mapped, path, size)
 
@@ -87,7 +88,7 @@ class _Pages:
         """Read a region of some rows; see :func:`~.hdf5.row_source.read_rows`."""
         out = np.empty((len(rows), *shape_of(axes)), self.dtype.newbyteorder("="))
         with self._open() as file, opened_tiff(file, self._readable) as tiff:
-            pages = tiff.series[0].pages
+            pages = pages_of(frame_series(tiff))
             for position, number in enumerate(rows.tolist()):
                 page = pages[number]
                 if page is None or tuple(page.shape) != self.shape[1:]:

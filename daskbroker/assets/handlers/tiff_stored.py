@@ -9,6 +9,7 @@ import tifffile
 
 from ...core.regular import identity
 from .stored_frames import Codec, NoReference, StoredRows
+from .tiff_checks import frame_series, pages_of
 
 __all__ = ["stored_image", "stored_pages"]
 
@@ -22,14 +23,17 @@ CODECS: dict[int, tuple[Codec, ...]] = {
 
 
 def stored_image(tiff: tifffile.TiffFile, path: str) -> StoredRows:
-    """Return where the first series of a file lies, as one array.
+    """Return where the frames of a file lie, as one array.
 
     Raises
     ------
     NoReference
         If it is compressed or divided in a way that chunks of one size cannot describe.
     """
-    series = tiff.series[0]
+    some = frame_series(tiff)
+    if len(some) > 1:
+        return stored_pages(tiff, path)
+    series = some[0]
     if series.dataoffset is not None:
         dtype = np.dtype(tiff.byteorder + series.dtype.char)
         state, shape = identity(path), tuple(series.shape)
@@ -43,14 +47,14 @@ def stored_image(tiff: tifffile.TiffFile, path: str) -> StoredRows:
 
 
 def stored_pages(tiff: tifffile.TiffFile, path: str) -> StoredRows:
-    """Return where the pages of the first series of a file lie, as rows.
+    """Return where the pages of the frames of a file lie, as rows.
 
     Raises
     ------
     NoReference
         If pages differ, or under the conditions of :func:`stored_image`.
     """
-    pages = list(tiff.series[0].pages)
+    pages = list(pages_of(frame_series(tiff)))
     found = [_page(page, path) for page in pages]
     if any(one[:3] != found[0][:3] for one in found):
         raise NoReference(f"the pages of {path!r} differ in shape or compression")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daskbroker.assets.handlers import Datums
-from daskbroker.assets.handlers.layout import parse_slice
+from daskbroker.assets.handlers.layout import frame_count, parse_slice
 from daskbroker.assets.handlers.name_templates import numbered_name
 from daskbroker.assets.regions import axes_of
 from daskbroker.core.column_kinds import MISSING
@@ -94,3 +94,13 @@ def test_keywords_that_a_handler_does_not_know():
 def test_regions_beyond_the_cell(roi, message):
     with pytest.raises(FillError, match=message):
         axes_of(roi, (4, 3))
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5, None, "x", [2], float("nan")])
+def test_numbers_of_frames_that_make_no_sense(bad):
+    with pytest.raises(FillError, match="'frame_per_point', the number of frames of an event"):
+        frame_count(bad, "frame_per_point")
+
+
+def test_numbers_of_frames():
+    assert [frame_count(good, "n") for good in (0, 2, 2.0, "3", np.int64(4))] == [0, 2, 2, 3, 4]

@@ -217,3 +217,32 @@ def test_no_other_file_than_the_named_one(tmp_path, reader):
     os.mkfifo(tmp_path / "f.csv")
     with pytest.raises(FillError, match="is a pipe"):
         reader.stream(CSV, tmp_path / "f.csv", (2,), [0])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_pages_that_were_appended_one_by_one(tmp_path, reader, compression):
+    """The package tifffile counts each as an image of its own; all are frames."""
+    shape = (6, 8)
+    data = frames(6, shape)
+    for folder, parts in (("one", [data]), ("two", [data[:3], data[3:]])):
+        (tmp_path / folder).mkdir()
+        for number, part in enumerate(parts):
+            path = tmp_path / folder / f"im_{number}.tiff"
+            for frame in part:
+                tifffile.imwrite(
+                    path, frame, append=True, photometric="minisblack", compression=compression
+                )
+    path, place = tmp_path / "one" / "im_0.tiff", tmp_path / "two"
+    got = reader.stream("image/tiff", path, (1, *shape), range(6))
+    np.testing.assert_array_equal(got, data[:, None])
+    region = (0, slice(1, 3), slice(None, None, 2))
+    got = reader.stream("image/tiff", path, (1, *shape), [5, 0], region)
+    np.testing.assert_array_equal(got, data[[5, 0], 1:3, ::2])
+    mimetype = "multipart/related;type=image/tiff"
+    given = {"template": "im_{:d}.tiff", "chunk_shape": [3, *shape]}
+    got = reader.stream(mimetype, place, (3, *shape), range(2), **given)
+    np.testing.assert_array_equal(got, data.reshape(2, 3, *shape))
+    region = (slice(1, 3), slice(1, 3), 2)
+    got = reader.stream(mimetype, place, (3, *shape), range(2), region, **given)
+    np.testing.assert_array_equal(got, data.reshape(2, 3, *shape)[:, 1:3, 1:3, 2])
+    assert reader.stream_shape(mimetype, place, (3, *shape), **given) == (3, *shape)

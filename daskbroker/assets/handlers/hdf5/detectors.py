@@ -25,6 +25,7 @@ from ..frame_rows import (
     whole_region,
 )
 from ..gathering import gather
+from ..layout import frame_count
 from ..name_templates import check_percent, count_files
 from ..stored_frames import CellFrames, NoReference, StoredRows
 from .frames import AD_DATASET, AreaDetectorHDF5
@@ -76,7 +77,7 @@ class AreaDetectorTimes(BlockHandler):
     )
 
     def __init__(self, path: str, /, frame_per_point: int = 1, swmr: bool = False) -> None:
-        self._per_point = int(frame_per_point)
+        self._per_point = frame_count(frame_per_point, "frame_per_point")
         self._datasets = OpenDatasets(path, swmr=swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
@@ -408,7 +409,10 @@ class SingleHDF5(BlockHandler):
         frame_per_point: int = 1,
     ) -> None:
         self._folder, self._filename, self._key = os.path.join(path, ""), filename, key
-        self._template, self._per_point = check_percent(template), int(frame_per_point)
+        self._template, self._per_point = (
+            check_percent(template),
+            frame_count(frame_per_point, "frame_per_point"),
+        )
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         positions = datums.integers("point_number")

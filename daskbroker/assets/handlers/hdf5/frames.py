@@ -12,6 +12,7 @@ from ....core.name_lists import listed
 from ...regions import Roi, axes_of
 from ..contract import Block, BlockHandler, Datums, FramesThere
 from ..frame_rows import OneFrame, Rows, locate_events, read_events, whole_region
+from ..layout import frame_count
 from ..stored_frames import CellFrames
 from ..stream_rows import StreamRows
 from .open_datasets import HDF5Rows, OpenDatasets
@@ -46,7 +47,7 @@ class AreaDetectorHDF5(BlockHandler):
     def __init__(
         self, path: str, /, frame_per_point: int = 1, key: str = AD_DATASET, swmr: bool = False
     ) -> None:
-        self._per_point, self._key = int(frame_per_point), key
+        self._per_point, self._key = frame_count(frame_per_point, "frame_per_point"), key
         self._datasets = OpenDatasets(path, swmr=swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
@@ -128,7 +129,7 @@ class FrameHDF5(BlockHandler):
         chunk_shape: Sequence[int] = (),
         swmr: bool = True,
     ) -> None:
-        self._per_point, self._dataset = int(frame_per_point), dataset
+        self._per_point, self._dataset = frame_count(frame_per_point, "frame_per_point"), dataset
         self._datasets = OpenDatasets(path, swmr=swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
