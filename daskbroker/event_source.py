@@ -13,7 +13,7 @@ import pyarrow as pa
 from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.filling import Filling, Target
 from .assets.filling.missing import MissingMode
-from .assets.filling.stream_filling import fill_stream
+from .assets.filling.stream_filling import check_are_data_keys, fill_stream
 from .assets.filling.table_filling import fill_frame
 from .assets.peek.background import BackgroundPeeker
 from .assets.peek.peeking import PeekMode, peek_all, with_stored_peeks
@@ -317,7 +317,7 @@ class EventSource:
 
     def fill_event(
         self,
-        event: Mapping[str, Any],
+        ev: Mapping[str, Any],
         in_place: bool = False,
         fields: Iterable[str] | None = None,
         handler_registry: Handlers = None,
@@ -327,7 +327,7 @@ class EventSource:
 
         Parameters
         ----------
-        event
+        ev
             Event whose descriptor is stored here.
         in_place
             Whether to change and return this event, which must be a plain dict.
@@ -344,15 +344,18 @@ class EventSource:
             If it is no event.
         UnknownReference
             If its descriptor is not stored here.
+        FieldNotFound
+            If a field is none of its descriptor's data keys.
         """
         stream = self.fill_event_stream(
-            [("event", event)], in_place, fields, handler_registry, handler_overrides
+            [("event", ev)], in_place, fields, handler_registry, handler_overrides
         )
-        return next(iter(stream))[1]
+        ((_, filled),) = stream  # to its end, where fields are checked
+        return filled
 
     def fill_event_stream(
         self,
-        stream: Iterable[tuple[str, Mapping[str, Any]]],
+        ev_gen: Iterable[tuple[str, Mapping[str, Any]]],
         in_place: bool = False,
         fields: Iterable[str] | None = None,
         handler_registry: Handlers = None,
@@ -363,7 +366,8 @@ class EventSource:
         Events of a list, or from ``documents`` and ``stream`` of a Header or of Results, are filled
         block by block. Any other iterator may have to wait for its next document, so each
         document is given before the next is requested. The references of a descriptor are looked
-        up in the store when its first event comes. Parameters are as for :meth:`fill_event`.
+        up in the store when its first event comes. Parameters are as for :meth:`fill_event`. A
+        field that is a data key of no descriptor is an error after the last document.
         """
 
         def filling_of(descriptor: Mapping[str, Any]) -> Filling:
@@ -371,13 +375,13 @@ class EventSource:
             assert found is not None  # asked for where there are external keys
             return found
 
-        find, waits = self.store.find_descriptor, not _is_at_hand(stream)
+        find, waits = self.store.find_descriptor, not _is_at_hand(ev_gen)
         keys = _keys_to_fill(fields)
-        return fill_stream(stream, filling_of, find, keys, in_place=in_place, waits=waits)
+        return fill_stream(ev_gen, filling_of, find, keys, in_place=in_place, waits=waits)
 
     def fill_table(
         self,
-        table: Any,
+        tab: Any,
         in_place: bool = False,
         fields: Iterable[str] | None = None,
         handler_registry: Handlers = None,
@@ -387,7 +391,7 @@ class EventSource:
 
         Parameters
         ----------
-        table
+        tab
             Computed or lazy table, whose ``attrs`` name its stream and runs. A lazy table is
             filled when it is computed, and ``in_place`` has no effect on it.
         in_place, fields, handler_registry, handler_overrides
@@ -396,7 +400,7 @@ class EventSource:
         Returns
         -------
         pandas.DataFrame or dask.dataframe.DataFrame
-            Filled table, of the same kind as ``table``.
+            Filled table, of the same kind as ``tab``.
 
         Raises
         ------
@@ -405,24 +409,25 @@ class EventSource:
         BadQuery
             If it is no table, or its ``attrs``, which most operations drop, name no runs.
         """
-        told = getattr(getattr(table, "_meta", table), "attrs", {})
+        told = getattr(getattr(tab, "_meta", tab), "attrs", {})
         # Dask keeps attrs in its meta; a table made by other means has none.
-        if not isinstance(table, (pd.DataFrame, dd.DataFrame)) or "runs" not in told:
+        if not isinstance(tab, (pd.DataFrame, dd.DataFrame)) or "runs" not in told:
             raise BadQuery(
                 "fill_table takes a table whose attrs name its runs and stream, as tables of "
                 "daskbroker and most parts of them do; fill the table before other steps"
             )
         keys = _keys_to_fill(fields)
         descriptors = self.store.descriptors_of(list(told["runs"]), told.get("stream", ALL))
+        check_are_data_keys(keys, descriptors)
         filling = self.filling(descriptors, handler_registry, handler_overrides)
         # The table has no external column.
         if filling is None:
-            return table if in_place else table.copy()
+            return tab if in_place else tab.copy()
         # Filled partition by partition; Dask must not enforce dtypes of unfilled cells.
-        if isinstance(table, dd.DataFrame):
-            meta = {"meta": table._meta, "enforce_metadata": False}
-            return table.map_partitions(fill_frame, filling, descriptors, keys, **meta)
-        return fill_frame(table, filling, descriptors, keys, in_place=in_place)
+        if isinstance(tab, dd.DataFrame):
+            meta = {"meta": tab._meta, "enforce_metadata": False}
+            return tab.map_partitions(fill_frame, filling, descriptors, keys, **meta)
+        return fill_frame(tab, filling, descriptors, keys, in_place=in_place)
 
 
 def no_stream(

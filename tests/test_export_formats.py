@@ -119,6 +119,15 @@ def test_options_that_a_format_does_not_have_are_refused(db, header, tmp_path, o
     assert not (tmp_path / "out").exists()
 
 
+def test_a_mistyped_option_is_named(db, header, tmp_path):
+    for of in (header, db()):
+        with pytest.raises((BadQuery, TypeError), match=r"'filll'") as caught:
+            of.export(tmp_path / "out", "netcdf", filll=True)
+        assert "ExportOptions" not in str(caught.value)
+    with pytest.raises(BadQuery, match=r"no option 'filll'; there are: stream, fill, .*verify"):
+        header.export(tmp_path / "out", "netcdf", filll=True)
+
+
 def test_a_folder_that_is_no_zarr_group_is_not_replaced(header, tmp_path):
     (tmp_path / "scan.zarr").mkdir()
     (tmp_path / "scan.zarr" / "mine").write_text("kept")

@@ -49,7 +49,7 @@ def test_every_wrong_argument_is_named(db, tmp_path):
         (lambda results: daskbroker.reprocess(results, len, other), (), {"results": (5, "zz")}),
         (daskbroker.reprocess, (db, len, other), {"parameters": (5, "zz", [5]), "name": (5, "")}),
         (daskbroker.attrs, (), {"source": (None, 5, "zz", [])}),
-        (daskbroker.stream_to_table, (), {"documents": (None, 5)}),
+        (daskbroker.stream_to_table, (), {"doc_generator": (None, 5)}),
         (daskbroker.table_to_stream, (table,), {"stream": ("", [5]), "time": ("zz", [], b"x")}),
         (daskbroker.table_to_stream, (table,), {"provenance": (5, "zz"), "uid": (5, "")}),
         (daskbroker.dataset_to_stream, (dataset,), {"stream": ("", [5]), "time": ("zz", [])}),

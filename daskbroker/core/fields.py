@@ -232,9 +232,11 @@ class MetadataOfRuns:
             several = len(self._runs) > 1
             runs = f"none of {len(self._runs):,} runs has" if several else f"run {uid!r} has no"
             there = f"in {uid!r} there are" if several else "there are"
+            # A loop over runs meets this error at the first run without the key.
+            gap = "" if several else "; in one table of several runs, such a run has None there"
             raise FieldNotFound(
                 f"the field {field.name!r:.200} names no metadata: {runs} {field.key!r:.200} in "
-                f"its {field.role} document; {there}: {_keys_near(document, field.key)}"
+                f"its {field.role} document; {there}: {_keys_near(document, field.key)}{gap}"
             )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.documents import ALL
 from ..core.errors import BadQuery, DaskbrokerError, file_error, naming
 from ..core.file_names import file_name
+from ..core.name_lists import listed
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -139,8 +140,8 @@ class Destination:
         Raises
         ------
         BadQuery
-            If no format is given, and the suffix is one of another kind of file. Also as raised by
-            :class:`ExportOptions`.
+            If no format is given, and the suffix is one of another kind of file, or if there is no
+            such option. Also as raised by :class:`ExportOptions`.
         """
         suffix = Path(path).suffix.lower()
         meant = SUFFIXES.get(suffix)
@@ -149,6 +150,12 @@ class Destination:
                 f"{os.fspath(path)!r}: no format has the suffix {suffix!r}; files end in "
                 f"{', '.join(SUFFIXES)}, or name a folder and a format"
             )
+        known = [option.name for option in fields(ExportOptions) if option.name != "format"]
+        for name in options:
+            if name not in known:
+                raise BadQuery(
+                    f"an export has no option {name!r:.200}; there are: {listed(known, name)}"
+                )
         chosen = ExportOptions(format or meant or "jsonl", **options)
         return cls(Path(path), meant == chosen.format and not chosen.partition), chosen
 

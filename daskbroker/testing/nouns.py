@@ -17,8 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..core.errors import BadDocument, BadQuery, DuplicateUID, UnknownReference
+from ..core.errors import (
+    BadDocument,
+    BadQuery,
+    DuplicateUID,
+    FieldNotFound,
+    UnknownReference,
+)
 from ..views.runs import table_to_stream
+from ..views.table.from_documents import stream_to_table
 from .base import Conformance, Put, check_run, insert_all
 from .compare import assert_documents_equal
 from .runs import RunBuilder, external_run, interleave, make_run, stream_datum_run
@@ -404,6 +411,43 @@ class NounConformance(Conformance):
         assert set(header.fields("dark")) == {"x", "y", "n"}
         with pytest.raises(KeyError, match=r"nothing.*primary"):
             header.es_given_stream("nothing")
+
+    def test_arguments_have_the_names_of_the_manifesto(self, put: Put) -> None:
+        """What the manifesto writes as ``es.fill_event(ev, in_place=False)`` takes these names."""
+        header = put(make_run(3))
+        source = header.es_given_stream(stream_name="primary")
+        read = {"header": header, "stream_name": "primary", "fill": False, "fields": None}
+        filled = {"in_place": False, "fields": None, "handler_registry": None}
+        filled["handler_overrides"] = None
+        documents = list(source.documents_given_header(**read))
+        event = documents[-1][1]
+        table = source.table_given_header(**read)
+        assert source.fill_event(ev=event, **filled) == event
+        assert [d for _, d in source.fill_event_stream(ev_gen=documents, **filled)][-1] == event
+        assert len(source.fill_table(tab=table, **filled)) == 3
+        shown = stream_to_table(doc_generator=header.documents(fill=False))
+        assert len(shown) == 3
+        made = table_to_stream(table=shown, header=header, stream="primary")
+        assert [name for name, _ in made] == ["start", "descriptor", *["event"] * 3, "stop"]
+
+    def test_a_field_to_fill_that_is_not_there_is_an_error(self, put: Put) -> None:
+        """Otherwise a mistyped field gives events and tables that are not filled."""
+        header = put(external_run(2))
+        source = header.es_given_stream("primary")
+        documents = list(header.stream("primary", fill=False))
+        event = next(doc for name, doc in documents if name == "event")
+        unfilled = header.table(fill=False)
+        for fields in ("imgg", ["imgg"], ["x", "imgg"]):
+            with pytest.raises(FieldNotFound, match=r"no data key 'imgg' to fill.*img"):
+                source.fill_event(event, fields=fields)
+            with pytest.raises(FieldNotFound, match=r"no data key 'imgg' to fill.*img"):
+                list(source.fill_event_stream(documents, fields=fields))
+            for table in (unfilled, unfilled.compute()):
+                with pytest.raises(FieldNotFound, match=r"no data key 'imgg' to fill.*img"):
+                    source.fill_table(table, fields=fields)
+        assert source.fill_event(event, fields=["x"]) == event
+        assert list(source.fill_event_stream(header.documents(fill=False), fields=iter("x")))
+        assert source.fill_table(unfilled.compute(), fields=["x"]).equals(unfilled.compute())
 
     def test_views_agree(self, put: Put) -> None:
         """Table, Dataset and documents have the same values."""

@@ -11,6 +11,7 @@ from ..assets.handlers.registry import HandlerRegistry
 from ..assets.peek.peeking import PeekMode, peeked
 from ..core.arguments import FLAG, MAPPING, NAME, instance
 from ..core.clock import utc_only
+from ..core.documents import AllStreams
 from ..core.errors import BadQuery
 from ..core.external import external_keys
 from ..core.fields import check_metadata, select
@@ -23,13 +24,28 @@ if TYPE_CHECKING:
     from ..assets.filling.filling import Filling
     from .table.lazy_table import Runs
 
-__all__ = ["Errors", "ViewOptions"]
+__all__ = ["Errors", "ViewOptions", "check_is_one_stream"]
 
 Errors = Literal["raise", "skip"]
 """Whether a view of many runs fails at a damaged chunk, or leaves it out with a warning."""
 
 
 _REGISTRY = instance("handlers by spec, in a mapping", HandlerRegistry, Mapping).or_none()
+
+
+def check_is_one_stream(stream: object) -> None:
+    """Check that a table or Dataset is asked for by the name of a stream.
+
+    Raises
+    ------
+    BadQuery
+        If it is ``ALL``.
+    """
+    if isinstance(stream, AllStreams):
+        raise BadQuery(
+            "a table or Dataset is of one stream, not of ALL; a run's tree() has a Dataset for "
+            "each stream, and documents() gives the documents of all"
+        )
 
 
 @dataclass(frozen=True)

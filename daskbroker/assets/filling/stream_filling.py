@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...core.errors import BadDocument, FillError, UnknownReference
+from ...core.errors import BadDocument, FieldNotFound, FillError, UnknownReference
 from ...core.filled import as_document
+from ...core.name_lists import listed
 from ...core.validate import check_is_mapping, document_label
 from .event_filling import events_in_block, fill_events, fill_page, wanted_keys
 from .filling import Filling, Target
 
-__all__ = ["fill_stream"]
+__all__ = ["check_are_data_keys", "fill_stream"]
 
 MOST_WAITING = 10_000
 """Maximum number of documents that are taken from a stream before the first is passed on."""
@@ -58,6 +59,8 @@ def fill_stream(
         If an event, event_page or descriptor is none.
     UnknownReference
         If the descriptor of an event is neither in the stream nor found.
+    FieldNotFound
+        After the last document, if a field is a data key of none of the descriptors.
     """
     owners = _Owners(filling_of, find_descriptor, fields)
     for block in ([pair] for pair in stream) if waits else _blocks(stream, owners):
@@ -72,6 +75,29 @@ def fill_stream(
                     name,
                     _put_into(doc, filled[position]) if in_place else as_document(filled[position]),
                 )
+    # A stream without descriptors and events says nothing of data keys.
+    if owners.known:
+        check_are_data_keys(fields, [owner.descriptor for owner in owners.known.values()])
+
+
+def check_are_data_keys(
+    fields: Collection[str] | None, descriptors: Iterable[Mapping[str, Any]]
+) -> None:
+    """Check that each field to fill is a data key of one of some descriptors.
+
+    Raises
+    ------
+    FieldNotFound
+        If it is not; the message lists the data keys.
+    """
+    known = {key for descriptor in descriptors for key in descriptor["data_keys"]}
+    for name in fields or ():
+        # A column whose key is a name of the table's own begins with "data:".
+        if name not in known and str(name).removeprefix("data:") not in known:
+            raise FieldNotFound(
+                f"there is no data key {name!r:.200} to fill; there are: "
+                f"{listed(sorted(known), name)}"
+            )
 
 
 @dataclass

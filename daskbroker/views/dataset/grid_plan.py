@@ -117,7 +117,7 @@ class GridRefusal:
 def _motors(dimensions: object, stream: str, refuse: GridRefusal) -> tuple[tuple[str, ...], ...]:
     if not isinstance(dimensions, list) or not dimensions:
         raise refuse("hints.dimensions, which names the motors of each axis, is missing")
-    found = []
+    found: list[tuple[str, ...]] = []
     for entry in dimensions:
         if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], list):
             raise refuse(f"hints.dimensions has {entry!r:.80} in place of [[motors], stream]")
@@ -127,6 +127,9 @@ def _motors(dimensions: object, stream: str, refuse: GridRefusal) -> tuple[tuple
             raise refuse(f"hints.dimensions has an axis without a motor, {entry!r:.80}")
         if where != stream:
             raise refuse(f"hints.dimensions is of the stream {where!r}")
+        again = [name for name in names if any(name in others for others in found)]
+        if again:
+            raise refuse(f"hints.dimensions has {again[0]!r:.80} for two axes")
         found.append(names)
     return tuple(found)
 

@@ -26,7 +26,7 @@ from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..frames_again import with_rows_for_frames
 from ..table.lazy_table import Runs, target_bytes
-from ..view_options import ViewOptions
+from ..view_options import ViewOptions, check_is_one_stream
 from .assembly import Assembly
 from .attributes import run_attrs
 from .column_sources import ColumnSource, ExternalColumn
@@ -94,8 +94,8 @@ def dataset(
     FieldNotFound
         If a chosen field, or a name in ``dtypes`` or ``fill_value``, does not exist.
     BadQuery
-        If ``roi`` or ``chunks`` is not valid, or if the run is not a grid although one is
-        requested.
+        If ``roi`` or ``chunks`` is not valid, if the run is not a grid although one is
+        requested, or if ``ALL`` streams are asked for.
     """
     options.check_names(plan.descriptors, runs)
     if options.grid or options.index is not None:
@@ -169,6 +169,7 @@ def assembly(
     with_run: bool = False,
 ) -> Assembly:
     """Return the parts of which :func:`dataset` makes a Dataset, before variables are loaded."""
+    check_is_one_stream(stream)
     check_chunk_sizes(chunks)
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]
@@ -209,7 +210,8 @@ def assembly(
         rows,
         columns,
         sources,
-        (*shown, *(name for name in scanned if name in columns)),
+        # Once each: hints may name a motor for two dimensions.
+        tuple(dict.fromkeys([*shown, *(name for name in scanned if name in columns)])),
         _attrs(events, stream, runs, with_run=with_run),
         stream,
         token,

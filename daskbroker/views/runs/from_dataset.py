@@ -369,6 +369,9 @@ class _Cube:
     def _part(self, begin: int, end: int) -> dict[Any, np.ndarray]:
         """Compute the cells of events `begin` to `end`; the first axis is the events'."""
         names = [n for n, form in self.forms.items() if form.section in ("event", "timestamps")]
+        # A Dataset of no variable has no dimension of the events.
+        if not names:
+            return {}
         if self.dim is None:
             values = self.flat[names].compute(scheduler=self.scheduler)
             return {name: values[name].values[np.newaxis] for name in names}

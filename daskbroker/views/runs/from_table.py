@@ -28,7 +28,7 @@ __all__ = ["table_to_stream"]
     pages=FLAG,
 )
 def table_to_stream(
-    frame: Any,
+    table: Any,
     header: Any = None,
     stream: str | None = None,
     *,
@@ -46,14 +46,14 @@ def table_to_stream(
 
     Parameters
     ----------
-    frame
+    table
         DataFrame or Series, of pandas or Dask. One of Dask is computed partition by partition.
         The index ``seq_num`` numbers the rows. Of any other index, each level becomes a column of
         its name (``index`` if it has none), except the 0, 1, 2, … that pandas makes by itself.
         An index of times becomes the events' time. Rows of several runs (column ``run``) are
         numbered again.
     header
-        Header, or start document, of the origin. If None, only ``frame.attrs`` describes it.
+        Header, or start document, of the origin. If None, only ``table.attrs`` describes it.
     stream
         Name of the stream; by default the origin's, else ``"primary"``.
     uid
@@ -79,30 +79,30 @@ def table_to_stream(
     Raises
     ------
     BadDocument
-        If `frame` is not a table, if two columns have the same name, or if a cell has no
+        If `table` is not a table, if two columns have the same name, or if a cell has no
         JSON-like form.
     """
-    if is_series_like(frame):
-        frame = frame.to_frame(name="value" if frame.name is None else frame.name)
-    if not is_dataframe_like(frame):
+    if is_series_like(table):
+        table = table.to_frame(name="value" if table.name is None else table.name)
+    if not is_dataframe_like(table):
         raise BadDocument(
-            f"a {type(frame).__name__} is not a table; give a DataFrame or a Series, or use "
+            f"a {type(table).__name__} is not a table; give a DataFrame or a Series, or use "
             "dataset_to_stream for a Dataset"
         )
     attrs = dict(
-        getattr(frame, "attrs", None) or getattr(getattr(frame, "_meta", None), "attrs", {})
+        getattr(table, "attrs", None) or getattr(getattr(table, "_meta", None), "attrs", {})
     )
     run = NewRun.of(attrs, header, stream, uid, time, provenance)
-    table = _Table(run)
+    rows = _Table(run)
     yield "start", run.start
-    for part in map(table.flat, _partitions(frame, scheduler)):
+    for part in map(rows.flat, _partitions(table, scheduler)):
         if run.descriptor is None:
-            yield "descriptor", table.declare(part)
-        yield from table.page(part) if pages else table.events(part)
+            yield "descriptor", rows.declare(part)
+        yield from rows.page(part) if pages else rows.events(part)
     # A table without partitions still has columns with dtypes to declare.
     if run.descriptor is None:
-        empty = frame.head(0, compute=True) if hasattr(frame, "dask") else frame
-        yield "descriptor", table.declare(table.flat(empty))
+        empty = table.head(0, compute=True) if hasattr(table, "dask") else table
+        yield "descriptor", rows.declare(rows.flat(empty))
     yield "stop", run.stop()
 
 

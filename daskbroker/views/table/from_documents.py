@@ -151,15 +151,15 @@ class RunBuffer:
         return table(planned, stream_name, runs, shown, FileAccess())
 
 
-@accepts(documents=ITERABLE, stream=NAME)
+@accepts(doc_generator=ITERABLE, stream=NAME)
 def stream_to_table(
-    documents: Iterable[tuple[str, Mapping[str, Any]]], stream: str = "primary", **options: Any
+    doc_generator: Iterable[tuple[str, Mapping[str, Any]]], stream: str = "primary", **options: Any
 ) -> Any:
     """Return a stream of documents as a lazy table.
 
     Parameters
     ----------
-    documents
+    doc_generator
         Pairs ``(name, doc)`` of one run; all are collected in memory.
     stream
         Name of the stream to show.
@@ -179,6 +179,6 @@ def stream_to_table(
         If the run has no such stream.
     """
     buffer = RunBuffer()
-    for name, doc in iter_named(documents):
+    for name, doc in iter_named(doc_generator):
         buffer(name, doc)
     return buffer.table(stream, **options)

@@ -28,7 +28,7 @@ from ...core.schema import (
 from ...core.settings import setting
 from ..frames_again import with_rows_for_frames
 from ..row_order import RowGroup, coalesce, cut_groups, group_rows
-from ..view_options import ViewOptions
+from ..view_options import ViewOptions, check_is_one_stream
 from .collection import DataFrame, concat, from_partitions
 from .partitions import Partitions, RowChoice
 from .reading import ChunkGroup, PartitionChunk, Payload, TableOptions, TableReader
@@ -88,7 +88,10 @@ def table(
     ------
     FieldNotFound
         If a chosen field does not exist, or `fill_value` names a key that is not external.
+    BadQuery
+        If ``ALL`` streams are asked for.
     """
+    check_is_one_stream(stream)
     chosen = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))

@@ -9,8 +9,8 @@ import dask
 import numpy as np
 import pytest
 
-from daskbroker import attrs
-from daskbroker.core.errors import FieldNotFound, StreamNotFound
+from daskbroker import ALL, attrs
+from daskbroker.core.errors import BadQuery, FieldNotFound, StreamNotFound
 from daskbroker.stores.embedded.reader import EmbeddedReader
 from daskbroker.testing import RunBuilder, make_run
 
@@ -185,3 +185,30 @@ def test_names_follow_events_and_stop(db):
             names.add(dask.base.tokenize(dataset["stop:exit_status"].data))
     assert len(names) == len(documents) - 1
     assert dataset["stop:exit_status"].values.tolist() == ["success"] * 3
+
+
+def test_a_motor_that_hints_name_twice_is_one_coordinate(db):
+    dimensions = [[["x"], "primary"], [["x", "n"], "primary"]]
+    run = RunBuilder(hints={"dimensions": dimensions}, motors=["x", "x"])
+    descriptor = run.descriptor({"x": 0.5, "n": 1})
+    for number in range(3):
+        run.event(descriptor, {"x": number / 2, "n": number})
+    header = insert(db, run.stop())
+    for dataset in (header.dataset(), header.dataset(chunks=None), header.tree()["primary"]):
+        assert set(dataset.coords) == {"time", "seq_num", "x", "n"}
+        assert dataset["x"].values.tolist() == [0.0, 0.5, 1.0]
+
+
+def test_a_dataset_is_of_one_stream(header, db):
+    source = db.event_sources[0]
+    for view in (
+        header.table,
+        header.dataset,
+        lambda stream: header.table(stream, format="dataset"),
+        lambda stream: source.table_given_header(header, stream),
+        db().table,
+        db().dataset,
+        lambda stream: db().dataset(stream, combine="tree"),
+    ):
+        with pytest.raises(BadQuery, match=r"of one stream, not of ALL.*tree\(\).*documents\(\)"):
+            view(ALL)

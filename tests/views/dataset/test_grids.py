@@ -110,6 +110,7 @@ NO_GRID = [
     ({"hints": {"dimensions": [[["m0"], "baseline"]]}}, "is of the stream 'baseline'"),
     ({"hints": {"dimensions": [[["m0"], "primary"], [["gone"], "primary"]]}}, "has no gone"),
     ({"hints": {"dimensions": [[["time"], "primary"]]}}, "an axis without a motor"),
+    ({"hints": {"dimensions": [[["m0"], "primary"], [["m0"], "primary"]]}}, "'m0' for two axes"),
     ({"hints": {"dimensions": [["m0"]]}}, r"in place of \[\[motors\], stream\]"),
 ]  # fmt: skip
 

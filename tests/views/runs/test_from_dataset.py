@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 import daskbroker
 from daskbroker import dataset_to_stream
 from daskbroker.core.errors import BadDocument
-from daskbroker.testing import make_run
+from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.datasets import assert_comes_back, datasets, written_datasets
 
@@ -55,6 +55,17 @@ def test_a_descriptor_that_tells_no_form_is_like_any_other(db):
         pairs = make_run(3)
         next(doc for name, doc in pairs if name == "descriptor")["xarray"] = form
         assert stored(db, pairs).dataset()["x"].values.tolist() == [1.0, 1.5, 2.0]
+
+
+def test_a_stream_without_data_keys_comes_back(db):
+    run = RunBuilder()
+    descriptor = run.descriptor({})
+    for _ in range(3):
+        run.event(descriptor, {})
+    written = stored(db, run.stop()).dataset()
+    header = stored(db, dataset_to_stream(written))
+    assert header.dataset().sizes == {"time": 3}
+    assert header.dataset()["seq_num"].values.tolist() == [1, 2, 3]
 
 
 def test_values_of_another_form_than_the_descriptor_tells_are_an_error(db):
