@@ -14,10 +14,10 @@ from .broker_files import BrokerFiles
 from .broker_filters import BrokerFilters
 from .broker_key import BrokerKey
 from .broker_opening import BrokerOpening
+from .broker_upkeep import BrokerUpkeep
 from .core import clock, open_brokers
 from .core.arguments import (
     CALLABLE,
-    FLAG,
     MAPPING,
     NAME,
     PATHS,
@@ -32,7 +32,7 @@ from .core.redaction import redacted
 from .core.search import Search
 from .display.listing import MAX_RUNS_SHOWN, shown_or
 from .display.markup import escaped
-from .event_source import EventSource, run_of
+from .event_source import EventSource
 from .event_sources import EventSources, EventSourcesGiven
 from .finding import find, is_found
 from .header import Header
@@ -47,7 +47,7 @@ from .watching import watch
 __all__ = ["DataBroker"]
 
 
-class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
+class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles, BrokerUpkeep):
     """A header source and one or more event sources: search runs, filter them, insert documents.
 
     Usually made by :func:`daskbroker.connect`. Event sources are indexed by position or by name:
@@ -370,65 +370,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles):
         """
         return import_module(f"{__package__}.compat.v2").Catalog(self)
 
-    # -- upkeep ------------------------------------------------------------------------------
-
-    @accepts(keep_journal=FLAG)
-    def seal(
-        self, header: Header | Mapping[str, Any] | str | None = None, *, keep_journal: bool = False
-    ) -> int:
-        """Pack the journal of one run, or of all, into chunks.
-
-        Needed for databases written by databroker, for documents that came after a run's stop, and
-        for runs that will never have a stop.
-
-        Parameters
-        ----------
-        header
-            Run as a Header, start document or uid; all runs if None.
-        keep_journal
-            Whether to keep the events in the journal, too, so that databroker can still read them.
-
-        Returns
-        -------
-        int
-            Number of chunks made.
-
-        Raises
-        ------
-        RunNotFound
-            If no run has the uid.
-        BadQuery
-            If ``keep_journal`` is True for a store whose journal nothing else can read.
-        """
-        run = (
-            self[header].uid
-            if isinstance(header, str)
-            else None
-            if header is None
-            else run_of(header)
-        )
-        sources = self.event_sources
-        return sum(source.store.seal(run, keep_journal=keep_journal) for source in sources)
-
-    def peek(self, header: Header | str) -> int:
-        """Read shapes and dtypes from the detector files of a run, and store them.
-
-        This also happens in the background when a run has stopped, and when it is first opened.
-        See :meth:`daskbroker.event_source.EventSource.peek`.
-
-        Parameters
-        ----------
-        header
-            Run as a Header or uid.
-
-        Returns
-        -------
-        int
-            Number of external keys, counted per descriptor, that are stored now and were not
-            before.
-        """
-        run = self[header] if isinstance(header, str) else header
-        return sum(source.peek(run) for source in self.event_sources)
+    # -- closing, other processes, text ------------------------------------------------------
 
     def close(self) -> None:
         """Close the connections of the stores; may be called more than once."""

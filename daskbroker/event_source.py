@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,13 +17,13 @@ from .assets.filling.stream_filling import check_are_data_keys, fill_stream
 from .assets.filling.table_filling import fill_frame
 from .assets.peek.background import BackgroundPeeker
 from .assets.peek.peeking import PeekMode, peek_all, with_stored_peeks
+from .core.absent_streams import no_stream
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
 from .core.documents import ALL, Document, StreamName
 from .core.errors import BadQuery, StreamNotFound
 from .core.external import external_keys
 from .core.fields import data_keys_of
 from .core.layouts import REFERENCES
-from .core.name_lists import listed
 from .core.run_plan import RunPlan, stream_of
 from .core.stored_streams import from_store, is_from_store
 from .stores.contract import EventStore
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     AnyRun: TypeAlias = Header | Mapping[str, Any] | tuple[Any, ...] | str
     """A run, given as a Header, start document, pair of start and stop, or uid."""
 
-__all__ = ["EventSource", "meant_fields", "no_stream"]
+__all__ = ["EventSource", "run_of"]
 
 BACKGROUND_SECONDS = 10.0
 """Maximum seconds of peeking into the files of a stopped run; its first reader does the rest."""
@@ -428,40 +428,6 @@ class EventSource:
             meta = {"meta": tab._meta, "enforce_metadata": False}
             return tab.map_partitions(fill_frame, filling, descriptors, keys, **meta)
         return fill_frame(tab, filling, descriptors, keys, in_place=in_place)
-
-
-def no_stream(
-    run: str, name: Any, there: Iterable[str], data_keys: Collection[str] = ()
-) -> StreamNotFound:
-    """Return the error for a stream that a run does not have.
-
-    Parameters
-    ----------
-    run
-        Uid of the run.
-    name
-        Stream that was requested.
-    there
-        Names of the streams of the run.
-    data_keys
-        Data keys of the run, to recognize a data key that was given as a stream.
-    """
-    return StreamNotFound(
-        f"run {run!r} has no stream {name!r:.200}; it has: {listed(sorted(there), name)}"
-        f"{meant_fields(name, data_keys)}"
-    )
-
-
-def meant_fields(name: Any, data_keys: Collection[str] = ()) -> str:
-    """Return a hint for the message about a missing stream that fields may have been meant.
-
-    It is empty if the name is a text, but not a data key.
-    """
-    if isinstance(name, str) and name not in data_keys:
-        return ""
-    fields = [name] if isinstance(name, str) else name
-    why = f"{name!r} is a data key" if isinstance(name, str) else "a stream is named by text"
-    return f". {why}: data keys are given as fields={fields!r:.200}"
 
 
 def run_of(header: AnyRun) -> str:

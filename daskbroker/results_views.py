@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
+from .core.absent_streams import meant_fields
 from .core.bad_runs import BadRun, leave_out_bad
 from .core.documents import Document
 from .core.errors import BadQuery, StoreDamaged, StreamNotFound
 from .core.fields import FieldsOfRuns
 from .core.run_plan import RunPlan
 from .core.stored_streams import from_store
-from .event_source import meant_fields
 from .found_runs import FoundRuns
 from .header import Header
 from .stores.contract import HeaderPair

@@ -6,13 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from .assets.access import FileAccess
+from .core.absent_streams import no_stream
 from .core.clock import seconds_of
 from .core.documents import ALL, AllStreams, Document, StreamName
 from .core.errors import FieldNotFound
 from .core.fields import data_keys_of
 from .core.name_lists import listed
 from .core.run_plan import RunPlan, stream_of
-from .event_source import EventSource, no_stream
+from .event_source import EventSource
 from .views.view_options import ViewOptions
 
 if TYPE_CHECKING:

@@ -9,27 +9,25 @@ we merge the config from all of the objects".
 
 from __future__ import annotations
 
-import json
 import re
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .clock import seconds_of
-from .documents import ALL, Document
+from .documents import ALL
 from .errors import BadField, BadQuery, FieldNotFound
 from .name_lists import listed
 from .operators import index_of
 from .patterns import full_matches
 
 __all__ = [
+    "PROJECTIONS",
     "Field",
     "FieldsOfRuns",
     "MetadataOfRuns",
     "check_metadata",
     "configuration_claim",
-    "derive_descriptor",
+    "configuration_value",
     "project",
     "select",
     "select_there",
@@ -335,7 +333,7 @@ def _projection(
     space: str, path: str, item: str, descriptors: Sequence[Mapping[str, Any]]
 ) -> Field:
     # Only configuration is checked: any key may be missing from a start or stop.
-    if space == "config" and not any(_config(d, path) is not None for d in descriptors):
+    if space == "config" and not any(configuration_value(d, path) is not None for d in descriptors):
         devices = sorted({device for d in descriptors for device in d.get("configuration", {})})
         device = path.partition(":")[0]
         raise FieldNotFound(
@@ -363,7 +361,7 @@ def project(
 ) -> Any:
     """Return the value of a projected field for one descriptor's events, or None if absent."""
     if field.role == "config":
-        found = _config(descriptor, field.key)
+        found = configuration_value(descriptor, field.key)
         return None if found is None else found[0]
     return _path(start if field.role == "start" else stop, field.key)
 
@@ -397,7 +395,9 @@ def _path(value: object, path: str, absent: object = None) -> Any:
     return value
 
 
-def _config(descriptor: Mapping[str, Any], path: str) -> tuple[Any, float | None] | None:
+def configuration_value(
+    descriptor: Mapping[str, Any], path: str
+) -> tuple[Any, float | None] | None:
     """Return value and timestamp of ``device:key``; the key may lack the device's prefix."""
     device, _, key = path.partition(":")
     configuration = descriptor.get("configuration", {}).get(device)
@@ -418,97 +418,3 @@ def configuration_claim(field: Field, descriptor: Mapping[str, Any]) -> Mapping[
         if isinstance(claims, Mapping) and isinstance(claims.get(name), Mapping):
             return dict(claims[name])
     return {}
-
-
-_DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
-
-
-def derive_descriptor(
-    descriptor: Mapping[str, Any],
-    fields: Sequence[Field],
-    start: Mapping[str, Any],
-    stop: Mapping[str, Any] | None,
-) -> tuple[Document, dict[str, Any], dict[str, float]]:
-    """Return the descriptor of a stream of which only some fields are kept.
-
-    Its uid is a function of the parent's uid and the selection, so it is always the same; the
-    parent is named under ``derived_from``. If nothing changes, it is the descriptor itself.
-
-    Parameters
-    ----------
-    descriptor
-        Descriptor of the whole stream.
-    fields
-        Fields to keep, see :func:`select`.
-    start, stop
-        Start and stop document of the run, for projections; stop is None while it goes on.
-
-    Returns
-    -------
-    descriptor : Document
-    data, timestamps : dict
-        Values and timestamps of the constant columns to add to each event.
-    """
-    chosen = [field.key for field in fields if field.role == "data"]
-    parts = [field for field in fields if field.role in PROJECTIONS]
-    kept = {key: value for key, value in descriptor["data_keys"].items() if key in set(chosen)}
-    # Nothing is left out or added, so descriptor and uid stay as they are.
-    if len(kept) == len(descriptor["data_keys"]) and not parts:
-        return Document(descriptor), {}, {}
-    data: dict[str, Any] = {}
-    stamps: dict[str, float] = {}
-    for field in parts:
-        value = project(field, start, stop, descriptor)
-        data[field.name] = value
-        stamps[field.name] = _stamp(field, start, stop, descriptor)
-        kept[field.name] = {
-            "source": field.name,
-            "dtype": "array" if isinstance(value, list) else _DTYPES.get(type(value), "string"),
-            "shape": [len(value)] if isinstance(value, list) else [],
-        }
-    selection = json.dumps([sorted(kept), [[f.role, f.key] for f in parts]])
-    derived = {
-        **descriptor,
-        "uid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"daskbroker:{descriptor['uid']}:{selection}")),
-        "data_keys": kept,
-        "derived_from": descriptor["uid"],
-    }
-    for key in ("object_keys", "hints"):
-        if isinstance(descriptor.get(key), Mapping):
-            derived[key] = _prune(descriptor[key], kept)
-    return Document(derived), data, stamps
-
-
-def _prune(objects: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``object_keys`` or ``hints`` with only the data keys that are kept."""
-    out: dict[str, Any] = {}
-    for device, value in objects.items():
-        if isinstance(value, list):
-            out[device] = _names_kept(value, kept)
-        elif isinstance(value, Mapping) and isinstance(value.get("fields"), list):
-            out[device] = {**value, "fields": _names_kept(value["fields"], kept)}
-        else:
-            out[device] = value
-    return out
-
-
-def _names_kept(names: Sequence[Any], kept: Mapping[str, Any]) -> list[str]:
-    # What is no text, and so no data key, may not even be hashable.
-    return [name for name in names if isinstance(name, str) and name in kept]
-
-
-def _stamp(
-    field: Field,
-    start: Mapping[str, Any],
-    stop: Mapping[str, Any] | None,
-    descriptor: Mapping[str, Any],
-) -> float:
-    # A run in progress has no stop yet.
-    if field.role == "stop" and stop is not None:
-        return seconds_of(stop, 0.0)
-    if field.role == "config":
-        found = _config(descriptor, field.key)
-        # Configuration without a time of its own was read when the descriptor was made.
-        stamp = None if found is None else found[1]
-        return seconds_of(descriptor, 0.0) if stamp is None else float(stamp)
-    return seconds_of(start, 0.0)

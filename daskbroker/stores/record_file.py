@@ -33,7 +33,7 @@ from ..core.errors import (
 )
 from ..core.forking import in_each_process
 from ..core.formats import check_format
-from .usable import check_writable
+from .usable import read_only_error
 
 __all__ = ["RecordFile", "RecordReader", "Span"]
 
@@ -145,7 +145,8 @@ class RecordFile(ABC):
         StoreFull
             If there is no room for an appended record.
         """
-        check_writable(str(self.path), read_only=self._read_only)
+        if self._read_only:
+            raise read_only_error(str(self.path))
         try:
             with self._lock, open(self.path, "r+b", buffering=0) as self._file:
                 fcntl.flock(self._file, fcntl.LOCK_EX)

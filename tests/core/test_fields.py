@@ -6,13 +6,13 @@ import re
 
 import pytest
 
+from daskbroker.core.derived_descriptors import derive_descriptor
 from daskbroker.core.documents import ALL
 from daskbroker.core.errors import FieldNotFound
 from daskbroker.core.fields import (
     Field,
     _path,
     data_keys_of,
-    derive_descriptor,
     project,
     select,
     shown_names,

@@ -28,7 +28,7 @@ from ...core.errors import (
 from ...core.forking import Origin, ProcessLock, in_each_process
 from ...core.interrupts import interruptible
 from ...core.settings import setting
-from ..usable import check_not_closed, check_writable
+from ..usable import closed_error, read_only_error
 from .creation import PAGE_BYTES, check_or_create
 from .fork_gate import gate
 from .log_sync import LogSync
@@ -376,11 +376,12 @@ class Database:
 
     def check_writable(self) -> None:
         """Raise StoreReadOnly if the store was opened to read only."""
-        check_writable(f"the store at {self.root}", read_only=self.read_only)
+        if self.read_only:
+            raise read_only_error(f"the store at {self.root}")
 
     def _check_open(self) -> None:
-        if self._closed:  # looked at by each read, so the message is made only then
-            check_not_closed(f"the store at {self.root}", closed=True)
+        if self._closed:
+            raise closed_error(f"the store at {self.root}")
 
     def errors(self) -> AbstractContextManager[None]:
         """Return a context that turns errors of SQLite and the file system into daskbroker's."""

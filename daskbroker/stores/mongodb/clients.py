@@ -16,7 +16,7 @@ from pymongo.errors import ConfigurationError, InvalidURI
 from ...core.errors import ConfigError
 from ...core.forking import in_each_process, leave_to_parent
 from ...core.redaction import label_of
-from ..usable import check_not_closed
+from ..usable import closed_error
 from .acknowledgement import client_options
 
 __all__ = ["Clients", "check_names_database"]
@@ -59,7 +59,8 @@ class Clients:
         ConfigError
             If the uri is not valid.
         """
-        check_not_closed(f"the store at {self._label}", closed=self.closed)
+        if self.closed:
+            raise closed_error(f"the store at {self._label}")
         with self._lock:
             if uri not in self._clients:
                 options: dict[str, Any] = {"appname": "daskbroker", "tz_aware": True}

@@ -31,7 +31,7 @@ from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of
 from ...core.settings import setting
-from ..usable import check_writable
+from ..usable import read_only_error
 from .acknowledgement import (
     insert_seconds,
     read_concern,
@@ -368,7 +368,8 @@ class Database:
 
     def check_writable(self) -> None:
         """Raise StoreReadOnly if the store was opened to read only."""
-        check_writable(f"the store at {self.label}", read_only=self.read_only)
+        if self.read_only:
+            raise read_only_error(f"the store at {self.label}")
 
     def prepare_writing(self) -> None:
         """Write daskbroker's note and make the indexes of a new store, before the first write.

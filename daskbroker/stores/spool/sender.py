@@ -24,7 +24,7 @@ from ...core.documents import pack, unpack
 from ...core.errors import BadDocument, DaskbrokerError, StoreError
 from ...core.forking import in_each_process
 from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
-from ..usable import check_not_closed
+from ..usable import closed_error
 from .file import SpoolFile, left_behind
 
 __all__ = ["Entry", "Sender", "flush_all", "joined_pages", "rows_of_entries"]
@@ -247,7 +247,8 @@ class Sender:
                     self._file.close(remove=not self._waiting)
 
     def _ready(self) -> None:
-        check_not_closed("the store", closed=self._closed)
+        if self._closed:
+            raise closed_error("the store")
         # Events of dead processes come first; a failed attempt is repeated by the next insert.
         if not self._recovered:
             self._recovered = True

@@ -27,14 +27,13 @@ from ...core.chunks import ChunkPlan, damaged
 from ...core.documents import ALL, Document, NamedDocument, frozen_document
 from ...core.errors import StoreDamaged
 from ...core.external import datum_keys, stream_keys
-from ...core.fields import Field, check_metadata, derive_descriptor, select, select_there
-from ...core.filled import FilledDocument, unfilled_form
-from ...core.frozen import FrozenDict, freeze
+from ...core.fields import check_metadata, select
 from ...core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
-from ...core.run_plan import RunPlan, resources_of, stream_of
+from ...core.run_plan import RunPlan, resources_of
 from ..missing import check_fill_names
 from ..row_order import later_of
 from ..view_options import ViewOptions
+from .field_changes import Change, changes_of
 from .filled_ahead import EventChunk, fill_chunks
 from .merging import by_time
 from .prefetch import Prefetcher
@@ -202,7 +201,9 @@ def _documents(
     tracks = [
         _track(source, index, change, _events(source, index, change, ahead), ahead)
         for source in sources
-        for index, change in sorted(_changes(source, start, stop, fields).items())
+        for index, change in sorted(
+            changes_of(source.plan.descriptors, start, stop, fields).items()
+        )
     ]
     return _given(sources, tracks, ahead)
 
@@ -279,7 +280,7 @@ def _look_for_datums(source: _Source) -> None:
 def _track(
     source: _Source,
     index: int,
-    change: _Change | None,
+    change: Change | None,
     coming: Iterator[Iterator[Document]],
     ahead: Prefetcher,
 ) -> _Track:
@@ -314,7 +315,7 @@ def _of_descriptor(doc: Document, descriptor: Document) -> Document:
 
 
 def _events(
-    source: _Source, index: int, change: _Change | None, ahead: Prefetcher
+    source: _Source, index: int, change: Change | None, ahead: Prefetcher
 ) -> Iterator[Iterator[Document]]:
     """Yield the events of a descriptor in batches, with the chosen external keys filled."""
     plan, parent = source.plan.events, source.plan.descriptors[index]
@@ -396,87 +397,3 @@ def _decoded(
             warn_of_bad(BadRun(owner["run_start"], str(problem)))
             continue
         yield index, table, rows
-
-
-def _changes(
-    source: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: object
-) -> dict[int, _Change | None]:
-    """Return the changes by a selection of fields, by position of the descriptor in the plan.
-
-    Descriptors of streams that have none of the fields are left out; None means no change.
-    """
-    descriptors = source.plan.descriptors
-    # All fields: no descriptor changes.
-    if fields is None:
-        return dict.fromkeys(range(len(descriptors)))
-    streams: dict[str, list[int]] = {}
-    for index, descriptor in enumerate(descriptors):
-        streams.setdefault(stream_of(descriptor), []).append(index)
-    changes: dict[int, _Change | None] = {}
-    for indices in streams.values():
-        same_stream = [descriptors[index] for index in indices]
-        there = select_there(fields, same_stream)
-        # A stream without any of the fields is left out.
-        if there is not None:
-            chosen = select(there, same_stream)
-            changes |= {
-                index: _Change.of(descriptors[index], chosen, start, stop) for index in indices
-            }
-    return changes
-
-
-@dataclass(frozen=True)
-class _Change:
-    """The change that a selection of fields makes to the events of one descriptor.
-
-    Attributes
-    ----------
-    descriptor
-        Derived descriptor.
-    kept
-        Data keys that stay.
-    data, timestamps
-        Values that are added to each event, such as projected metadata.
-    """
-
-    descriptor: Document
-    kept: frozenset[str]
-    data: FrozenDict
-    timestamps: FrozenDict
-
-    @classmethod
-    def of(
-        cls,
-        parent: Document,
-        chosen: Sequence[Field],
-        start: Mapping[str, Any],
-        stop: Mapping[str, Any] | None,
-    ) -> _Change | None:
-        descriptor, data, timestamps = derive_descriptor(parent, chosen, start, stop)
-        # The selection has everything that the descriptor has.
-        if descriptor["uid"] == parent["uid"]:
-            return None
-        kept = frozenset(field.key for field in chosen if field.role == "data")
-        return cls(descriptor, kept, freeze(data), freeze(timestamps))
-
-    def apply(self, event: Document) -> Document:
-        """Return the changed event; the unfilled form of a filled one is changed, too."""
-        changed = self._applied(event)
-        if not isinstance(event, FilledDocument):
-            return frozen_document(changed)
-        return FilledDocument.of(changed, frozen_document(self._applied(unfilled_form(event))))
-
-    def _applied(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        changed = {
-            **event,
-            "descriptor": self.descriptor["uid"],
-            "data": self._kept(event["data"], self.data),
-            "timestamps": self._kept(event["timestamps"], self.timestamps),
-        }
-        if isinstance(event.get("filled"), dict):
-            changed["filled"] = self._kept(event["filled"], {})
-        return changed
-
-    def _kept(self, values: Mapping[str, Any], more: dict[str, Any]) -> FrozenDict:
-        kept = {k: v for k, v in values.items() if k in self.kept}
-        return FrozenDict(kept | more if more else kept)

@@ -1,0 +1,45 @@
+"""The error for a stream that a run does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from .errors import StreamNotFound
+from .name_lists import listed
+
+__all__ = ["meant_fields", "no_stream"]
+
+
+def no_stream(
+    run: str, name: Any, there: Iterable[str], data_keys: Collection[str] = ()
+) -> StreamNotFound:
+    """Return the error for a stream that a run does not have.
+
+    Parameters
+    ----------
+    run
+        Uid of the run.
+    name
+        Stream that was requested.
+    there
+        Names of the streams of the run.
+    data_keys
+        Data keys of the run, to recognize a data key that was given as a stream.
+    """
+    return StreamNotFound(
+        f"run {run!r} has no stream {name!r:.200}; it has: {listed(sorted(there), name)}"
+        f"{meant_fields(name, data_keys)}"
+    )
+
+
+def meant_fields(name: Any, data_keys: Collection[str] = ()) -> str:
+    """Return a hint for the message about a missing stream that fields may have been meant.
+
+    It is empty if the name is a text, but not a data key.
+    """
+    if isinstance(name, str) and name not in data_keys:
+        return ""
+    fields = [name] if isinstance(name, str) else name
+    why = f"{name!r} is a data key" if isinstance(name, str) else "a stream is named by text"
+    return f". {why}: data keys are given as fields={fields!r:.200}"
