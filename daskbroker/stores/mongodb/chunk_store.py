@@ -37,6 +37,7 @@ from .bson_documents import MAX_DOCUMENT_BYTES
 from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
 
 __all__ = [
+    "DUPLICATE_KEY",
     "GONE",
     "KEPT",
     "WAITING",
@@ -46,11 +47,11 @@ __all__ = [
     "chunks_of",
     "confirmed_chunks",
     "discard",
-    "facts_of",
     "kinds_of",
     "publish",
     "read_uids",
     "sealed_end",
+    "statistics_of",
     "store_columns",
     "stored_columns",
 ]
@@ -62,6 +63,7 @@ PLAIN_BYTES = 32 * 2**10
 WAITING, KEPT, GONE = "waiting", "kept", "gone"
 """States of a chunk's rows in the journal."""
 DUPLICATE_KEY = 11000
+"""Error code of MongoDB for a violation of a unique index."""
 DOCUMENTS_AT_ONCE = 5000
 """Size of the batches of columns; without it, the server sends 101 of them first."""
 """Error code of MongoDB for a violation of a unique index."""
@@ -214,7 +216,7 @@ def chunk_key(manifest: Manifest) -> tuple[Any, ...]:
     return ("chunk", manifest["_id"], manifest["rows"], manifest["whole"])
 
 
-def facts_of(manifest: Manifest) -> Statistics:
+def statistics_of(manifest: Manifest) -> Statistics:
     """Return the statistics of a chunk."""
     return Statistics(**{name: manifest[name] for name in Statistics._fields})
 
