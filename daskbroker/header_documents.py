@@ -143,7 +143,7 @@ class HeaderDocuments(StoredRun):
         run = self.as_now()
         if isinstance(stream_name, AllStreams):
             return from_store(run.documents_of(run.plans(), options))
-        sources = [run._planned(stream_name, True)]
+        sources = [run._planned(stream_name, references=True)]
         return from_store(
             run._with_start_and_stop(
                 documents_view.stream_documents(

@@ -121,7 +121,7 @@ class HeaderViews(StoredRun):
             fill_value=fill_value,
         )
         runs = self.as_now()._runs
-        plan, files = self._planned(stream_name, options)
+        plan, files = self._planned(stream_name, references=options.runs_to_fill)
         if format == "dataset":
             return dataset_view.dataset(plan, stream_name, runs, options, files)
         return lazy_table.table(plan, stream_name, runs, options, files)
@@ -210,7 +210,7 @@ class HeaderViews(StoredRun):
             index=index,
         )
         runs = self.as_now()._runs
-        plan, files = self._planned(stream_name, options)
+        plan, files = self._planned(stream_name, references=options.runs_to_fill)
         return dataset_view.dataset(plan, stream_name, runs, options, files, chunks=chunks)
 
     def tree(
@@ -261,7 +261,7 @@ class HeaderViews(StoredRun):
         """
         options = ViewOptions()
         runs = self.as_now()._runs
-        plan, files = self._planned(stream_name, options)
+        plan, files = self._planned(stream_name, references=options.runs_to_fill)
         cuts = ("auto", None)
         blocks, whole = dataset_view.datasets(plan, stream_name, runs, options, files, cuts)
         stamped = replace(options, timestamps=True)
@@ -274,5 +274,5 @@ class HeaderViews(StoredRun):
         References are made from it; see :mod:`daskbroker.views.dataset.frame_locations`.
         """
         options = ViewOptions()
-        plan, files = self._planned(stream_name, options)
+        plan, files = self._planned(stream_name, references=options.runs_to_fill)
         return dataset_frames(plan, stream_name, self.as_now()._runs, options, files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from .assets.access import FileAccess
@@ -14,7 +15,6 @@ from .core.fields import data_keys_of
 from .core.name_lists import listed
 from .core.run_plan import RunPlan, stream_of
 from .event_source import EventSource
-from .views.view_options import ViewOptions
 
 if TYPE_CHECKING:
     from .broker import DataBroker
@@ -169,9 +169,13 @@ class StoredRun:
     def _runs(self) -> dict[str, tuple[Document, Document | None]]:
         return {self.uid: (self.start, self.known_stop)}
 
-    def _planned(self, stream_name: str, wanted: ViewOptions | bool) -> tuple[RunPlan, FileAccess]:
+    def _planned(
+        self,
+        stream_name: str,
+        *,
+        references: bool | Callable[[Sequence[Document]], Sequence[str]],
+    ) -> tuple[RunPlan, FileAccess]:
         """Return the plan of a stream, and the access to its detector files."""
-        references = wanted if isinstance(wanted, bool) else wanted.runs_to_fill
         for source in self._sources:
             plan = source.store.plan_runs([self.uid], stream_name, references=references)
             plan = plan.checked()

@@ -21,7 +21,7 @@ from .column_kinds import MISSING, ColumnKind, field_kind
 from .errors import StoreDamaged
 from .leaves import WIDE, common_leaf
 
-__all__ = ["ArrayForm", "array_block", "array_form", "blank", "rows_form", "with_gaps"]
+__all__ = ["OBJECT", "ArrayForm", "array_block", "array_form", "blank", "rows_form", "with_gaps"]
 
 OBJECT = np.dtype(object)
 

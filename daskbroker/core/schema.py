@@ -134,10 +134,13 @@ def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) 
 def constant_of(
     field: Field, descriptor: Mapping[str, Any], runs: Mapping[str, tuple[Any, Any]]
 ) -> Any:
-    """Return the value of a projected field for one descriptor's events, or None if absent.
+    """Return the value of a field that one descriptor's events share, or None if absent.
 
-    Configuration that was a structured array, or is declared as one, is one.
+    It is a projection, or the uid of the run or descriptor. Configuration that was a structured
+    array, or is declared as one, is one.
     """
+    if field.role in ("run", "descriptor"):
+        return descriptor["run_start" if field.role == "run" else "uid"]
     value = project(field, *runs[descriptor["run_start"]], descriptor)
     # A structured array of the start stays one; to others it is a list of rows.
     if type(value) is ArrayList and value.dtype.names:
@@ -359,7 +362,7 @@ def _ragged_rows(array: pa.Array) -> list[np.ndarray]:
     return np.split(flat[begin : offsets[-1]], offsets[1:-1] - begin) if len(array) else []
 
 
-UNITS = {("s", 1): 1.0, ("ms", 1): 1e3, ("us", 1): 1e6, ("ns", 1): 1e9}
+COUNTS_PER_SECOND = {("s", 1): 1.0, ("ms", 1): 1e3, ("us", 1): 1e6, ("ns", 1): 1e9}
 """Number of each unit of ``datetime64`` in a second."""
 
 NULLS = {"float64": np.nan, "int64": 0, "uint64": 0, "bool": False}
@@ -387,9 +390,9 @@ def datetime_to_posix(times: np.ndarray) -> np.ndarray:
     that :func:`posix_to_datetime` was given.
     """
     # Months, days and other units have no fixed number in a second, or are not in the table.
-    if np.datetime_data(times.dtype) not in UNITS:
+    if np.datetime_data(times.dtype) not in COUNTS_PER_SECOND:
         times = times.astype("datetime64[us]")
-    seconds = times.astype(np.int64) / UNITS[np.datetime_data(times.dtype)]
+    seconds = times.astype(np.int64) / COUNTS_PER_SECOND[np.datetime_data(times.dtype)]
     return np.where(np.isnat(times), np.nan, seconds)
 
 

@@ -23,7 +23,9 @@ from .text import METHODS, TextQuery
 from .timespan import timespan
 
 __all__ = [
+    "EVERY_RUN",
     "LEAST_PREFIX",
+    "OPEN",
     "RESERVED",
     "HasDataKey",
     "Search",

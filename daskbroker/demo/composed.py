@@ -46,9 +46,8 @@ def fly_scan() -> Documents:
     documents: Documents = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
     for first in range(0, FLY_ROWS, PAGE):
         rows = slice(first, first + PAGE)
-        documents.append(
-            ("event_page", _page(stream, "fly", first, times[rows], _cut(columns, rows)))
-        )
+        part = {key: values[rows] for key, values in columns.items()}
+        documents.append(("event_page", _page(stream, "fly", first, times[rows], part)))
     documents.append(("stop", run.compose_stop(uid=_uid("fly/stop"), time=float(times[-1]) + 0.5)))
     return documents
 
@@ -136,10 +135,6 @@ def _page(
         time=moments,
         validate=False,  # it takes a minute, and `insert` validates anyway
     )
-
-
-def _cut(columns: Mapping[str, np.ndarray], rows: slice) -> dict[str, np.ndarray]:
-    return {key: values[rows] for key, values in columns.items()}
 
 
 def _spectrum() -> dict[str, np.ndarray]:

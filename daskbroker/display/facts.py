@@ -12,11 +12,9 @@ from typing import Any
 
 from ..core.clock import seconds_of, show_time
 from ..core.run_plan import PRIMARY
-from ..core.search import is_derived
+from ..core.search import OPEN, is_derived
 
 __all__ = ["RunFacts", "motors_of", "points_of", "sample_of", "show_duration", "text_of"]
-
-OPEN = "open"
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ..core.bad_runs import BadRun
+from ..core.batches import batched
 from ..core.clock import EARLIEST_SECONDS, LATEST_SECONDS, seconds_of, zone_of
 from ..core.documents import is_unicode, plain
 from ..core.errors import BadQuery, FieldNotFound
@@ -51,19 +52,13 @@ def runs_frame(db: DataBroker, headers: Iterable[Header], fields: Any = None) ->
     columns: Columns = {name: [] for name in wanted}
     metadata = MetadataOfRuns()
     projected = [field for field in wanted.values() if field is not None]
-    for batch in _batches(headers):
+    for batch in batched(headers, BATCH):
         _add(db, batch, wanted, columns)
         for header in batch:
             metadata.look(projected, header.start, header.known_stop)
     metadata.check()
     _check_configuration(wanted, columns)
     return pd.DataFrame({name: _column(db, name, values) for name, values in columns.items()})
-
-
-def _batches(headers: Iterable[Header]) -> Iterator[Sequence[Header]]:
-    coming = iter(headers)
-    while batch := [header for _, header in zip(range(BATCH), coming)]:
-        yield batch
 
 
 def _wanted(fields: Any) -> dict[str, Field | None]:

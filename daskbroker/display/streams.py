@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Streams", "counted_rows"]
 
-FEW = 12
+MOST_UNFOLDED = 12
 """Maximum number of data keys of a stream that are shown unfolded, or as text."""
 MOST_KEYS = 500
 """Maximum number of data keys of a stream that are shown; those with a role come first."""
@@ -46,7 +46,8 @@ class Streams:
         found = []
         for name, descriptors in self.descriptors.items():
             found.append(f"{name}: {self.rows[name]:,} rows, {_count(descriptors)}")
-            for key, role, units, dtype, shape, _ in _keys(self._start, descriptors)[:FEW]:
+            keys = _keys(self._start, descriptors)
+            for key, role, units, dtype, shape, _ in keys[:MOST_UNFOLDED]:
                 if role:
                     unit = f" ({units})" if units else ""
                     found.append(f"  {role:<8} {key}{unit}  {dtype} {shape}".rstrip())
@@ -72,7 +73,7 @@ class Streams:
         title = joined(
             element("b", shortened(name)), f" {self.rows[name]:,} rows, {_count(descriptors)}"
         )
-        return folded(title, *shown, opened=opened and len(keys) <= FEW)
+        return folded(title, *shown, opened=opened and len(keys) <= MOST_UNFOLDED)
 
     def configuration(self) -> Markup:
         """Return the configuration of each device as a folded tree."""

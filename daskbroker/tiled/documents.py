@@ -9,6 +9,7 @@ from typing import Any
 from anyio.to_thread import run_sync
 from event_model import pack_datum_page
 
+from ..core.batches import batched
 from ..core.documents import Document, plain
 from ..core.json_text import to_json
 from .runs import Run
@@ -55,7 +56,7 @@ def _records(documents: Iterable[tuple[str, Document]]) -> Iterator[str]:
 
 def _datum_pages(datums: Iterable[Document]) -> Iterator[str]:
     for _, own in groupby(datums, key=lambda doc: (doc["resource"], tuple(doc["datum_kwargs"]))):
-        while some := list(islice(own, TOGETHER)):
+        for some in batched(own, TOGETHER):
             yield _record("datum_page", pack_datum_page(*some))
 
 

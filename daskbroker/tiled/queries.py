@@ -19,13 +19,12 @@ from tiled.utils import UnsupportedQueryType
 
 from ..core.errors import BadQuery
 from ..core.query import compile_query
-from ..core.search import Search, compile_search
+from ..core.search import EVERY_RUN, Search, compile_search
 from ..core.text import TextQuery
 
 __all__ = ["RUN_SPEC", "search_of"]
 
 RUN_SPEC = "BlueskyRun"
-EVERY_RUN = Search()
 NO_RUN = Search(queries=(compile_query({"uid": {"$in": []}}),))
 COMPARISONS = {"lt": "$lt", "le": "$lte", "gt": "$gt", "ge": "$gte"}
 LAST_CHARACTER = "\U0010ffff"

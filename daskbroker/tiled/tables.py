@@ -22,10 +22,9 @@ from ..core.errors import DaskbrokerError
 from ..core.json_text import to_json
 from .folders import refuse
 
-__all__ = ["MEDIA_TYPE", "TABLE_SPEC", "StreamTable", "export_rows"]
+__all__ = ["TABLE_SPEC", "StreamTable", "export_rows"]
 
 TABLE_SPEC = "DaskbrokerTable"
-MEDIA_TYPE = "application/json-seq"
 
 RESERVED = "_"
 """First character of the names of columns that are reserved for Tiled."""

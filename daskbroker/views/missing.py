@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ..assets.filling.common import common_cells
+from ..assets.filling.common_cells import common_cells
 from ..assets.filling.filling import Filling, Target
 from ..assets.filling.missing import MissingMode, Rule, filler, is_mode
 from ..assets.shapes import Declared, Mismatch

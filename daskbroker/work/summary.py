@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any
 
 from ..broker import DataBroker
+from ..core.batches import batched
 from ..core.chunks import ChunkPlan
 from ..core.run_plan import stream_of
 from ..header import Header
@@ -106,7 +106,7 @@ def count_runs(summary: StoreSummary, broker: DataBroker, headers: Iterable[Head
     """
     summary.open = summary.sealed = summary.waiting = 0
     summary.streams = {}
-    for batch in _batches(headers):
+    for batch in batched(headers, BATCH):
         summary.open += sum(header.known_stop is None for header in batch)
         having: set[tuple[str, str]] = set()
         for source in broker.event_sources:
@@ -114,12 +114,6 @@ def count_runs(summary: StoreSummary, broker: DataBroker, headers: Iterable[Head
             _add(summary, plan.without(plan.bad).events, having)
         for _, name in having:
             summary.streams[name].runs += 1
-
-
-def _batches(headers: Iterable[Header]) -> Iterator[list[Header]]:
-    coming = iter(headers)
-    while batch := list(islice(coming, BATCH)):
-        yield batch
 
 
 def _add(summary: StoreSummary, events: ChunkPlan, having: set[tuple[str, str]]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from ...core.batches import batched
 from ...core.documents import Document
 from ...core.errors import FillError
 from ...core.external import external_keys, is_stream_key
@@ -62,9 +62,8 @@ def fill_events(
     """
     targets = [Target.of(descriptor, key) for key in keys]
     count = events_in_block(filling, targets)
-    coming = iter(events)
     begin = 0
-    while block := list(islice(coming, count)):
+    for block in batched(events, count):
         own = None if later is None else later[begin : begin + len(block)]
         begin += len(block)
         yield from _filled_block(filling, targets, block, run_fraction, own)

@@ -18,7 +18,7 @@ from ...core.callers import warn
 from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
 from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
-from ..filling.common import common_cells
+from ..filling.common_cells import common_cells
 from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
 from ..filling.knowledge import Known, are_cells_noted, cells_noted, extra_text, known_of
@@ -106,7 +106,7 @@ def with_stored_peeks(
     filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek]
 ) -> Filling:
     """Return the filling with what is remembered of some targets; no file is looked into."""
-    opening = _Opening(filling, None, False, frozenset())
+    opening = _Opening(filling, memory=None, mode=False, dtypes=frozenset())
     peek_of_label = {(peek.descriptor, peek.key): peek for peek in peeks}
     for target in targets:
         peek = peek_of_label.get((target.descriptor, target.key))
@@ -147,7 +147,8 @@ def peek_all(
     """
     end = None if seconds is None else time.monotonic() + seconds
     groups = groups_of(plan)
-    wanted = _Opening(filling, None, True, frozenset()).recognize(groups, plan.peeks)
+    opening = _Opening(filling, memory=None, mode=True, dtypes=frozenset())
+    wanted = opening.recognize(groups, plan.peeks)
     sorts = sorts_of(plan, wanted, len(wanted))
     in_time = takewhile(lambda _: end is None or time.monotonic() < end, wanted)
     found, _ = look_into(in_time, filling, sorts, keep_open=keep_open)

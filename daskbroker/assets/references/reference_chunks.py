@@ -22,7 +22,7 @@ __all__ = ["DatumChunk", "datum_chunk", "documents", "positions_among", "referen
 
 MAX_CACHED = 64
 """Maximum number of chunks of references that stay in memory, as stored and as datums each."""
-FEW = 8
+MOST_ONE_BY_ONE = 8
 """Maximum number of texts that are searched one by one: the hash table of all known texts, which is
 made again each time, takes as long as 16 searches."""
 
@@ -54,7 +54,7 @@ def documents(
 
 def positions_among(asked: pa.Array, known: pa.Array) -> np.ndarray:
     """Return the first position of each text among known ones, as int64; -1 if it is not there."""
-    if len(asked) <= FEW:
+    if len(asked) <= MOST_ONE_BY_ONE:
         return np.array([pc.index(known, text).as_py() for text in asked], np.int64)
     return pc.index_in(asked, value_set=known).fill_null(-1).to_numpy()
 

@@ -284,7 +284,7 @@ class EmbeddedHeaderStore(HeaderStore):
             found = connection.execute(query, [*narrowed.parameters, numbers]).fetchall()
         where = f"({narrowed.where}) AND id NOT IN {these}"
         bad = [self._bad[number] for (number,) in found if number in self._bad]
-        return Narrowed(where, [*narrowed.parameters, numbers], True), bad
+        return Narrowed(where, [*narrowed.parameters, numbers], exact=True), bad
 
     def _look(self) -> None:
         """Verify the checksums of rows that are new to this process, and of known bad ones.

@@ -32,7 +32,7 @@ WAITING_SQL = (
 )
 
 
-FEW = 4
+MOST_PARAMETERS = 4
 """Maximum number of values that are parameters of their own, so that few statements differ."""
 
 
@@ -41,7 +41,7 @@ def among(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
 
     Many values become one parameter, a JSON text.
     """
-    if len(values) <= FEW:
+    if len(values) <= MOST_PARAMETERS:
         return f"IN ({','.join('?' * len(values))})", tuple(values)
     return "IN (SELECT value FROM json_each(?))", (json.dumps(list(values)),)
 

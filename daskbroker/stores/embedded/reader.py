@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...core.batches import batched
 from ...core.chunks import ChunkReader, damaged, from_ipc
 from ...core.errors import StoreDamaged, StoreError, StoreNotFound, seen_from
 from .chunk_files import read_file
@@ -165,8 +166,7 @@ def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[
         If the store lacks one of the chunks.
     """
     found: dict[int, Stored] = {}
-    for begin in range(0, len(numbers), 500):
-        some = numbers[begin : begin + 500]
+    for some in batched(numbers, 500):
         rows = connection.execute(
             "SELECT chunk.id, path, offset, length, body FROM chunk LEFT JOIN chunk_body "
             f"ON chunk_body.id = chunk.id WHERE chunk.id IN ({','.join('?' * len(some))})",

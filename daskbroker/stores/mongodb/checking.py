@@ -11,6 +11,7 @@ from typing import Any
 
 from pymongo import DESCENDING
 
+from ...core.batches import batched
 from ...core.damage import Damage
 from ...core.documents import Document
 from ...core.errors import BadDocument, StoreDamaged
@@ -178,9 +179,8 @@ def check_journal(
             shown = {"uid": 1, "resource_id": 1, "_daskbroker": 1}
             owners = database.collection(resource.kind).find(of_runs([storable(run)]), shown)
             uids = [storable(str(doc.get(resource.uid, doc["_id"]))) for doc in owners]
-        for begin in range(0, len(uids), BATCH):
-            some = {"$in": uids[begin : begin + BATCH]}
-            yield from _check_each(database, datum, {datum.owner: some})
+        for some in batched(uids, BATCH):
+            yield from _check_each(database, datum, {datum.owner: {"$in": some}})
 
 
 def _check_each(

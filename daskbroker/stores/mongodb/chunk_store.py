@@ -47,11 +47,11 @@ __all__ = [
     "chunks_of",
     "confirmed_chunks",
     "discard",
-    "facts_of",
     "kinds_of",
     "publish",
     "read_uids",
     "sealed_end",
+    "statistics_of",
     "store_columns",
     "stored_columns",
 ]
@@ -213,7 +213,7 @@ def chunk_key(manifest: Manifest) -> tuple[Any, ...]:
     return ("chunk", manifest["_id"], manifest["rows"], manifest["whole"])
 
 
-def facts_of(manifest: Manifest) -> Statistics:
+def statistics_of(manifest: Manifest) -> Statistics:
     """Return the statistics of a chunk."""
     return Statistics(**{name: manifest[name] for name in Statistics._fields})
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pymongo.errors import WriteError
 
 from ...core.bad_runs import BadRun
+from ...core.batches import batched
 from ...core.bounded_dict import BoundedDict
 from ...core.chunks import ChunkPlan, chunk_label, damage_of
 from ...core.clock import seconds_of
@@ -191,13 +192,11 @@ class MongoEventStore(JournalledEventStore):
         with self._database.errors():
             collection = self._database.collection("event_descriptor")
             warn_of_missing(collection, "run_start", self._database.label)
-            names = list(order)
             found = [
                 doc
-                for begin in range(0, len(names), RUNS_AT_A_TIME)
+                for some in batched(order, RUNS_AT_A_TIME)
                 for doc in collection.find(
-                    {"run_start": {"$in": names[begin : begin + RUNS_AT_A_TIME]}},
-                    batch_size=RUNS_AT_A_TIME + 1,
+                    {"run_start": {"$in": some}}, batch_size=RUNS_AT_A_TIME + 1
                 )
             ]
         found = [doc for doc in found if isinstance(doc["run_start"], str)]

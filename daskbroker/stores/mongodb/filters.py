@@ -103,7 +103,7 @@ def _logical(key: str, sources: Sequence[Mapping[str, Any]]) -> Filter:
 
 def _field(path: str, value: Any) -> Filter:
     if not _PATH.fullmatch(path):
-        return Filter({}, False)
+        return Filter({}, exact=False)
     operators = value if is_operators(value) else {"$eq": value}
     told = {
         operator: operand

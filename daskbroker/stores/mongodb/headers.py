@@ -45,7 +45,7 @@ WITH_STOP: dict[str, Any] = {
         "as": STOPS,
     }
 }
-FEW = 8
+FIRST_BATCH = 8
 """Maximum number of runs found with their stops by one query, and the size of a first batch."""
 BATCH = 200
 """Size of the second batch of runs, and of the cursor's batches if the runs are limited."""
@@ -260,10 +260,10 @@ class MongoHeaderStore(HeaderStore):
         """Yield runs, whose stops are looked up in batches that begin small and grow."""
         order = ASCENDING if oldest_first else DESCENDING
         # A list of a few runs, as most programs show, takes one query with the stops in it.
-        if limit is not None and limit <= FEW:
+        if limit is not None and limit <= FIRST_BATCH:
             yield from self._few(query, offset, limit, {"time": order, "_id": order})
             return
-        size = FEW if limit is None else min(limit, BATCH)
+        size = FIRST_BATCH if limit is None else min(limit, BATCH)
         with self._database.errors():
             starts = self._database.collection("run_start")
             warn_of_missing(starts, "time", self._database.label)
@@ -297,7 +297,7 @@ class MongoHeaderStore(HeaderStore):
             # More uids would make a query larger than the search that they narrow.
             if len(runs) <= MOST_STOPS:
                 both = [{"uid": {"$in": runs}}, *([narrowed.query] if narrowed.query else [])]
-                return Filter({"$and": both}, False)
+                return Filter({"$and": both}, exact=False)
         return narrowed
 
     def count(self, search: Search) -> int:

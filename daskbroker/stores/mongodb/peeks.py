@@ -7,6 +7,7 @@ from typing import Any
 
 from pymongo import ReplaceOne
 
+from ...core.batches import batched
 from ...core.peeks import Peek
 from ..stored_text import storable
 from .database import PEEK_COLLECTION, Database
@@ -20,13 +21,12 @@ RUNS_AT_A_TIME = 5000
 def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
     """Return the peeks of some runs."""
     names = {storable(uid): uid for uid in runs}
-    asked = list(names)
     with database.errors():
         collection = database.collection(PEEK_COLLECTION)
         found = [
             {**doc, "run": names[doc["run"]]}
-            for begin in range(0, len(asked), RUNS_AT_A_TIME)
-            for doc in collection.find({"run": {"$in": asked[begin : begin + RUNS_AT_A_TIME]}})
+            for some in batched(names, RUNS_AT_A_TIME)
+            for doc in collection.find({"run": {"$in": some}})
         ]
     return _peeks(found)
 

@@ -26,7 +26,7 @@ from ...core.rounds import Rounds
 from ...core.stored import encode_stored_rows
 from ..stored_text import storable
 from .bson_documents import ROWS_FIELD, SIDE_FIELD
-from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
+from .chunk_store import KEPT, WAITING, Manifest, chunk_key, kinds_of, sealed_end, statistics_of
 from .database import CHUNK_COLLECTION, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .journal import BATCH_ROWS, IN_TIME, event_columns, event_from_bson, unsealed, without_sealed
@@ -181,7 +181,7 @@ class EventPlanner:
                 chunk_key(chunk),
                 chunk["first"],
                 self._schemas[text],
-                facts_of(chunk),
+                statistics_of(chunk),
             )
 
     def _add_short(self, streams: Sequence[_Stream], session: ClientSession) -> None:

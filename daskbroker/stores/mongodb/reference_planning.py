@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from ...core.batches import batched
 from ...core.chunk_statistics import Statistics
 from ...core.chunks import ChunkPlan, ChunkReader
 from ...core.errors import StoreDamaged
@@ -142,8 +143,7 @@ class ReferencePlanner:
         """Return the resources or stream_resources that name their run."""
         if layout.kind not in self._owned:
             found: DocumentsOfRuns = {}
-            names = list(self._by_name)
-            for doc in self._find(layout, map(of_runs, _pieces(names))):
+            for doc in self._find(layout, map(of_runs, batched(self._by_name, AT_A_TIME))):
                 run = self._by_name.get(str(run_of_resource(doc)))
                 self._take(layout, found, () if run is None else (run,), doc)
             self._owned[layout.kind] = found
@@ -264,7 +264,3 @@ class ReferencePlanner:
             found_datums[run] = mine
             found_resources[run] = [resources[uid] for uid in used if uid in resources]
         return found_resources, found_datums
-
-
-def _pieces(items: Sequence[str]) -> Iterator[list[str]]:
-    return (list(items[n : n + AT_A_TIME]) for n in range(0, len(items), AT_A_TIME))

@@ -9,15 +9,15 @@ datums that events name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 from bson.objectid import ObjectId
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
+from ...core.batches import batched
 from ...core.chunks import present
 from ...core.documents import equal
 from ...core.errors import DuplicateUID, StoreDamaged
@@ -219,7 +219,7 @@ def has_orphans(database: Database) -> bool:
 def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the stored datums among some, by datum_id; malformed ones are left out."""
     found: dict[str, dict[str, Any]] = {}
-    for some in _pieces(datum_ids, UIDS_AT_ONCE):
+    for some in batched(datum_ids, UIDS_AT_ONCE):
         with database.errors():
             for doc in database.collection(DATUM.kind).find({"datum_id": {"$in": some}}):
                 with suppress(StoreDamaged):  # treated as missing
@@ -231,7 +231,7 @@ def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, dic
 def orphan_resources(database: Database, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the stored resources among some, by uid, or by ``_id`` if they have no uid."""
     found: dict[str, dict[str, Any]] = {}
-    for some in _pieces(uids, UIDS_AT_ONCE):
+    for some in batched(uids, UIDS_AT_ONCE):
         numbers = [ObjectId(uid) for uid in some if ObjectId.is_valid(uid)]
         query = {"$or": [{"uid": {"$in": some}}, {"_id": {"$in": numbers}}]}
         with database.errors():
@@ -240,9 +240,3 @@ def orphan_resources(database: Database, uids: Iterable[str]) -> dict[str, dict[
                     resource = with_uid(RESOURCE, doc)
                     found[resource["uid"]] = resource
     return found
-
-
-def _pieces(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some

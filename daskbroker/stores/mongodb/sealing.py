@@ -18,13 +18,13 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 from bson.objectid import ObjectId
 from pymongo.client_session import ClientSession
 
+from ...core.batches import batched
 from ...core.documents import Document
 from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows, event_metadata
 from ...core.page_parts import CHUNK_ROWS, page_parts
@@ -228,8 +228,7 @@ def _remove_rows(database: Database, manifest: Manifest) -> None:
     """
     uids = [storable(uid) for uid in read_uids(database, manifest)]
     with database.errors():
-        for begin in range(0, len(uids), UIDS_AT_ONCE):
-            some = uids[begin : begin + UIDS_AT_ONCE]
+        for some in batched(uids, UIDS_AT_ONCE):
             mark_sealed(database, manifest["owner"], some, manifest["_id"])
         chunks = database.collection(CHUNK_COLLECTION, sure=False)
         chunks.update_one({"_id": manifest["_id"]}, {"$set": {"journal": GONE}})
@@ -247,6 +246,6 @@ def sweep(database: Database) -> int:
         stored = columns.aggregate([{"$group": {"_id": "$chunk"}}])
         lost = (doc["_id"] for doc in stored if doc["_id"] not in known)
         old = (one for one in lost if ObjectId(one).generation_time.timestamp() < latest)
-        while some := list(islice(old, UIDS_AT_ONCE)):
+        for some in batched(old, UIDS_AT_ONCE):
             removed += columns.delete_many({"chunk": {"$in": some}}).deleted_count
     return removed

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...core.arrays import ArrayForm, array_block, blank, with_gaps
+from ...core.arrays import OBJECT, ArrayForm, array_block, blank, with_gaps
 from ...core.column_kinds import MISSING
 from ...core.errors import BadQuery, StoreError
 from ...core.layouts import as_one_chunk
@@ -20,8 +20,6 @@ from .column_sources import ColumnSource
 from .row_block import ChunkRows, RowBlock
 
 __all__ = ["Cast", "StoredArray", "StructuredField", "leaf_dtype", "leaf_paths"]
-
-OBJECT = np.dtype(object)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.batches import batched
 from ...core.chunks import ChunkPlan
 from ...core.settings import setting
 from .column_sources import ColumnSource, Constants, read_columns
@@ -94,8 +95,7 @@ def load(wanted: Sequence[Loading]) -> list[dict[str, np.ndarray]]:
         together.setdefault(loading.alike, []).append(number)
     found: dict[int, dict[str, np.ndarray]] = {}
     for numbers in together.values():
-        for begin in range(0, len(numbers), MOST_TOGETHER):
-            some = numbers[begin : begin + MOST_TOGETHER]
+        for some in batched(numbers, MOST_TOGETHER):
             found.update(zip(some, _load([wanted[number] for number in some])))
     return [found[number] for number in range(len(wanted))]
 

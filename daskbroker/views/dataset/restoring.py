@@ -71,7 +71,8 @@ class RestoredColumn(ColumnSource):
         parts = []
         for table, piece in zip(tables, block.pieces, strict=True):
             try:
-                parts.append(self._whole(table)[piece.rows])
+                chunk = self.cell.array(self._stored(table), table.num_rows)
+                parts.append(chunk[piece.rows])
             except (ValueError, TypeError, OverflowError) as error:
                 raise StoreDamaged(
                     f"{block.labels[piece.owner]}: the column {self.name!r} is not of the shape "
@@ -81,10 +82,6 @@ class RestoredColumn(ColumnSource):
         if not parts:
             return np.empty((0, *self.cell.shape), self.cell.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _whole(self, table: pa.Table) -> np.ndarray:
-        """Return the cells of a whole chunk."""
-        return self.cell.array(self._stored(table), table.num_rows)
 
     def _stored(self, table: pa.Table) -> np.ndarray:
         position = table.schema.get_field_index(self.name)

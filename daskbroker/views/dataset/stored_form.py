@@ -63,7 +63,7 @@ MAX_ITEM_BYTES = 2**16
 SECTIONS = ("event", "configuration", "time", "seq_num", "timestamps")
 VERSION = 1
 
-UNITS = {
+UNIT_NAMES = {
     "D": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds",
     "us": "microseconds", "ns": "nanoseconds",
 }  # fmt: skip
@@ -252,7 +252,7 @@ def time_units(dtype: np.dtype) -> str | None:
     found = _OF_UNIT.fullmatch(dtype.str)
     if found is None:
         return None
-    unit = UNITS[found[1]]
+    unit = UNIT_NAMES[found[1]]
     return f"{unit} since 1970-01-01T00:00:00Z" if dtype.kind == "M" else unit
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from xarray.core import indexing
 
-from ...assets.filling.common import common_cells
+from ...assets.filling.common_cells import common_cells
 from ...assets.filling.filling import Filling, Target
 from ...assets.shapes import Declared
+from ...core.arrays import OBJECT
 from ...core.chunks import ChunkPlan
 from ...core.dtypes import dtype_of
 from ...core.errors import BadQuery
@@ -34,8 +35,6 @@ __all__ = [
     "variable_attrs",
     "variable_sources",
 ]
-
-OBJECT = np.dtype(object)
 
 
 def coordinate_sources(plan: ChunkPlan, *, with_run: bool) -> dict[str, ColumnSource]:
@@ -80,7 +79,7 @@ def variable_sources(
     if chosen is None and column.field.role == "data":
         chosen = dtypes.get(column.field.key)
     if not column.physical:
-        constants = tuple(_constant(column.field, d, runs) for d in plan.descriptors)
+        constants = tuple(constant_of(column.field, d, runs) for d in plan.descriptors)
         source: ColumnSource = Constants(constants, _numpy_dtype(column.dtype))
     elif column.external and filling is not None:
         declared = _declared(plan, column, filling, chosen)
@@ -147,12 +146,6 @@ def _cast(name: str, source: ColumnSource, chosen: object) -> ColumnSource:
     if dtype == OBJECT and isinstance(source, StoredColumn):
         return StoredColumn(source.name, "object", OBJECT)
     return Cast(name, source, dtype)
-
-
-def _constant(field: Field, descriptor: Mapping[str, Any], runs: Runs) -> Any:
-    if field.role in ("run", "descriptor"):
-        return descriptor["run_start" if field.role == "run" else "uid"]
-    return constant_of(field, descriptor, runs)
 
 
 def _numpy_dtype(dtype: str) -> np.dtype:

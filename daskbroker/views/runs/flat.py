@@ -17,11 +17,11 @@ from ...core.numbered_names import free_name
 
 __all__ = ["FlatTable"]
 
-EPOCH = {"dtype": "number", "units": "seconds since 1970-01-01T00:00:00Z"}
-SECONDS = {"dtype": "number", "units": "s"}
-TEXT = {"dtype": "string"}
+EPOCH_CLAIM = {"dtype": "number", "units": "seconds since 1970-01-01T00:00:00Z"}
+SECONDS_CLAIM = {"dtype": "number", "units": "s"}
+TEXT_CLAIM = {"dtype": "string"}
 RESERVED = ("run", "uid", "descriptor", "seq_num")
-UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+COUNTS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """Counts per second of each pandas time unit."""
 ODD = frozenset({pd.Timestamp, pd.Timedelta, pd.Interval, pd.Period})
 """Types of cells in a column of objects that JSON has no form for."""
@@ -119,15 +119,15 @@ class FlatTable:
         # Text to read, and both ends as numbers or times to compute with.
         if isinstance(dtype, pd.IntervalDtype):
             ends = pd.arrays.IntervalArray(column)
-            yield self._told(name, TEXT, column.astype(object).map(str, na_action="ignore"))
+            yield self._told(name, TEXT_CLAIM, column.astype(object).map(str, na_action="ignore"))
             for side in ("left", "right"):
                 yield from self._plain(f"{name}_{side}", pd.Series(getattr(ends, side)))
         elif isinstance(dtype, pd.PeriodDtype):
-            yield self._told(name, TEXT, column.astype(object).map(str, na_action="ignore"))
+            yield self._told(name, TEXT_CLAIM, column.astype(object).map(str, na_action="ignore"))
         elif _is_instants(column):
-            yield self._told(name, EPOCH, _seconds(_instants(column).dt.tz_localize(None)))
+            yield self._told(name, EPOCH_CLAIM, _seconds(_instants(column).dt.tz_localize(None)))
         elif dtype.kind == "m":
-            yield self._told(name, SECONDS, _seconds(column))
+            yield self._told(name, SECONDS_CLAIM, _seconds(column))
         elif _has_odd_cells(column):
             yield self._told(name, {"dtype": "number"}, column.map(_cell))
         else:
@@ -265,7 +265,7 @@ def _instants(column: pd.Series) -> pd.Series:
 def _seconds(column: pd.Series) -> pd.Series:
     """Convert naive instants or durations to seconds as float64; NaT becomes NaN."""
     counts = column.to_numpy()
-    in_a_second = UNITS[np.datetime_data(counts.dtype)[0]]
+    in_a_second = COUNTS_PER_SECOND[np.datetime_data(counts.dtype)[0]]
     return pd.Series(np.where(np.isnat(counts), np.nan, counts.astype(np.int64) / in_a_second))
 
 

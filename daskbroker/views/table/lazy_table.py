@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ...assets.access import FileAccess
-from ...assets.filling.common import common_cells
+from ...assets.filling.common_cells import common_cells
 from ...assets.filling.filling import Filling, Target
 from ...core.chunks import ChunkPlan
 from ...core.fields import Field, select
@@ -187,16 +187,9 @@ class StreamPartitions(Partitions):
         """Values of the columns that are constant in a descriptor, by its position in the plan."""
         fields = [column.field for column in self._columns if not column.physical]
         return {
-            index: tuple(self._constant(field, d) for field in fields)
+            index: tuple(constant_of(field, d, self._runs) for field in fields)
             for index, d in enumerate(self._plan.descriptors)
         }
-
-    def _constant(self, field: Field, descriptor: Mapping[str, Any]) -> Any:
-        if field.role == "run":
-            return descriptor["run_start"]
-        if field.role == "descriptor":
-            return descriptor["uid"]
-        return constant_of(field, descriptor, self._runs)
 
     @cached_property
     def meta(self) -> pd.DataFrame:

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from math import prod
 
 import h5py
 import numpy as np
@@ -24,7 +23,7 @@ from ....core.regular import Identity, identity, open_regular
 from ...regions import Axis, as_axis, put_region, shape_of, take_region
 from ..cores import divide
 from .chunk_filters import Damaged, Filters
-from .chunk_index import MOST_CHUNKS, ChunkIndex, StoredChunk, grid_of
+from .chunk_index import ChunkIndex, StoredChunk, can_be_indexed
 
 __all__ = [
     "ChunkBytes",
@@ -89,7 +88,7 @@ class ChunkBytes:
         filters = Filters.of(dataset)
         if filters is None or not is_plain(dataset) or not is_coded_to_its_edge(dataset):
             return None
-        if not 0 < prod(grid_of(dataset)) <= MOST_CHUNKS:
+        if not can_be_indexed(dataset):
             return None
         if is_written_here(dataset):
             return None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-__all__ = ["MOST_CHUNKS", "ChunkIndex", "StoredChunk", "chunk_table", "grid_of"]
+__all__ = ["ChunkIndex", "StoredChunk", "can_be_indexed", "chunk_table", "grid_of"]
 
-MOST_CHUNKS = 2**17
+MOST_INDEXED = 2**17
 """Maximum number of chunks of a dataset that are looked up; for more it takes too long."""
-FEW = 16
+MOST_ONE_BY_ONE = 16
 """Maximum number of chunks that are looked up one by one."""
 
 ChunkPosition = tuple[int, ...]
@@ -49,7 +50,7 @@ class ChunkIndex:
         """Return the stored chunks at some positions in the grid of chunks."""
         if self._table is None:
             new = [position for position in positions if position not in self._known]
-            if len(self._known) + len(new) <= FEW:
+            if len(self._known) + len(new) <= MOST_ONE_BY_ONE:
                 for position in new:
                     self._known[position] = self._ask(position)
                 return [self._known[position] for position in positions]
@@ -66,6 +67,11 @@ class ChunkIndex:
 def grid_of(dataset: h5py.Dataset) -> tuple[int, ...]:
     """Return the number of chunks along each dimension."""
     return tuple(-(-size // side) for size, side in zip(dataset.shape, dataset.chunks))
+
+
+def can_be_indexed(dataset: h5py.Dataset) -> bool:
+    """Return whether a dataset of chunks has some, and not too many to be looked up."""
+    return 0 < prod(grid_of(dataset)) <= MOST_INDEXED
 
 
 def chunk_table(dataset: h5py.Dataset) -> np.ndarray:

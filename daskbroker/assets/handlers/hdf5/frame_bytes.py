@@ -20,7 +20,7 @@ from ....core.regular import Identity, identity
 from ...regions import Axis, shape_of
 from ..cores import divide
 from .chunk_bytes import is_plain, is_written_here, opened_unchanged
-from .chunk_index import MOST_CHUNKS, ChunkIndex, grid_of
+from .chunk_index import ChunkIndex, can_be_indexed
 
 __all__ = ["FrameBytes", "are_worth"]
 
@@ -80,7 +80,7 @@ class FrameBytes:
         if plist.get_layout() != h5d.CHUNKED or plist.get_nfilters():
             return None
         deep, *inner = dataset.chunks
-        if tuple(inner) != frame or not 0 < prod(grid_of(dataset)) <= MOST_CHUNKS:
+        if tuple(inner) != frame or not can_be_indexed(dataset):
             return None
         return cls(*about, deep=deep, index=ChunkIndex(dataset))
 

@@ -36,7 +36,7 @@ from .chunk_filters import (
     is_packing,
     undo,
 )
-from .chunk_index import MOST_CHUNKS, ChunkIndex, grid_of
+from .chunk_index import ChunkIndex, can_be_indexed, grid_of
 
 __all__ = ["ChunkGuard"]
 
@@ -75,7 +75,7 @@ class ChunkGuard:
         """Build for an open dataset; None if it has no filters, no chunks, or too many chunks."""
         if dataset.chunks is None or not dataset.id.get_create_plist().get_nfilters():
             return None
-        return cls(dataset) if 0 < prod(grid_of(dataset)) <= MOST_CHUNKS else None
+        return cls(dataset) if can_be_indexed(dataset) else None
 
     def check(self, rows: Axis, axes: Sequence[Axis]) -> None:
         """Check those chunks of a region of some rows that were not checked before.
