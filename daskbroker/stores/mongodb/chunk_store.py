@@ -62,6 +62,7 @@ PLAIN_BYTES = 32 * 2**10
 WAITING, KEPT, GONE = "waiting", "kept", "gone"
 """States of a chunk's rows in the journal."""
 DUPLICATE_KEY = 11000
+"""MongoDB's code for a violation of a unique index."""
 DOCUMENTS_AT_ONCE = 5000
 """Size of the batches of columns; without it, the server sends 101 of them first."""
 """Error code of MongoDB for a violation of a unique index."""
@@ -326,7 +327,7 @@ def _check_complete(
     if manifest is None:
         raise StoreDamaged(
             f"the chunk {chunk} no longer exists in {database.label}; "
-            "make the table or dataset anew"
+            "make the table or dataset again"
         )
     kinds = kinds_of(manifest["schema"])
     wanted = kinds if columns is None else [name for name in columns if name in kinds]

@@ -123,7 +123,7 @@ def refuse_labels(table: Expr, dependents: Mapping[str, Collection[weakref.ref[A
             if isinstance(user, LocUnknown) and user.frame._meta.index.name == INDEX:
                 raise BadQuery(
                     f"dask cannot tell which rows of this table have the labels "
-                    f"{user.operand('iindexer')!r}, as seq_num begins anew with each run; write "
+                    f"{user.operand('iindexer')!r}, as seq_num starts again with each run; write "
                     f"{INSTEAD} in place of table.loc[5:7]"
                 )
             seen.add(user._name)
