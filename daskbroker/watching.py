@@ -111,6 +111,7 @@ class _Looks:
         found = having_descriptors(by_documents, self._search, self._stores)
         matching = {one[0]["uid"] for one in found if isinstance(one, tuple)}
         search = self._search
+        # A start document never changes, so only by these can a run match later.
         grows = bool(search.stop or search.texts or search.descriptors)
         for header in headers:
             if grows and header.uid not in matching and header.known_stop is None:

@@ -97,7 +97,7 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("daskbroker: interrupted\n")
-        sys.exit(130)
+        sys.exit(130)  # as shells report a process that SIGINT has ended
 
 
 def _end(ended: SystemExit) -> None:
@@ -112,7 +112,7 @@ def _end(ended: SystemExit) -> None:
 
 
 def _end_unread() -> None:
-    """End without an error after a pipe was closed: whoever read our output has seen enough."""
+    """End without an error after a pipe was closed, as the reader of the output needs no more."""
     with suppress(OSError, ValueError):  # or the interpreter would try again to write at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
@@ -306,6 +306,7 @@ def search(
 def find_run(broker: DataBroker, text: str) -> Header:
     """Return the run of a uid, prefix, offset or scan_id; a number that is a uid means the uid."""
     digits = text.removeprefix("-")
+    # More digits do not fit into 64 bits, so they are (the beginning of) a uid.
     if digits.isascii() and digits.isdigit() and len(digits) < 19:
         try:
             return broker[int(text)]  # type: ignore[no-any-return]

@@ -113,6 +113,7 @@ def _intake_path() -> Any:
     folder = os.environ.get("INTAKE_CONF_DIR") or Path.home() / ".intake"
     try:
         content = _load(Path(folder, "conf.yaml"))
+    # A broken configuration of intake must not prevent the use of other folders.
     except ConfigError:
         return []
     listed = content.get("catalog_path") if isinstance(content, dict) else None
@@ -129,7 +130,7 @@ def list_configurations() -> list[Configuration]:
     for file in _files():
         try:
             found += _configurations_in(file)
-        except ConfigError:
+        except ConfigError:  # `unreadable_files` reports it
             continue
     return found
 
@@ -178,7 +179,7 @@ def _files() -> Iterator[Path]:
             continue
         try:
             inside = sorted(folder.iterdir())
-        except OSError:
+        except OSError:  # most of these folders do not exist
             continue
         yield from (f for f in inside if f.suffix in SUFFIXES and f.is_file() and f.stem != LEGACY)
 

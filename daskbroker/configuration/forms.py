@@ -152,7 +152,7 @@ def _store(content: Mapping[str, Any], half: str, where: str) -> str:
         raise ConfigError(
             f"{where}: {half} is of class {store.get('module')}.{store.get('class')}; only "
             f"MongoDB can be opened ({module}.{classes[0]}). Export such a store with databroker "
-            "and bring it in by 'daskbroker ingest'"
+            "and insert the documents by 'daskbroker ingest'"
         )
     config = _mapping(store, "config", f"{where}: {half}")
     # It would not be clear which counts.
@@ -206,8 +206,8 @@ def _layout(source: Mapping[str, Any], where: str) -> str:
         # A common mistake: recordings are not a store.
         if _is_recordings(driver):
             raise ConfigError(
-                f"{where}: {driver} is a folder of recorded documents; bring it in by "
-                "'daskbroker ingest FOLDER' and open the store that this makes"
+                f"{where}: {driver} is a folder of recorded documents, not a store; insert them "
+                "by 'daskbroker ingest FOLDER --db STORE' and open that store"
             )
     raise ConfigError(
         f"{where}: driver {drivers} is not a store that daskbroker can open; it can open "

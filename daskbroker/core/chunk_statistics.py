@@ -72,7 +72,7 @@ def of_frames(numbers: range) -> Statistics:
     """
     return Statistics(
         rows=len(numbers),
-        bytes=16 * len(numbers),
+        bytes=16 * len(numbers),  # seq_num and time
         seq_min=numbers.start,
         seq_max=numbers.stop - 1,
         distinct=len(numbers),

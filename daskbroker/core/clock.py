@@ -101,6 +101,7 @@ def _local_names() -> Iterator[str]:
         yield chosen.removeprefix(":").rpartition("zoneinfo/")[2] or "UTC"
         return
     yield os.path.realpath("/etc/localtime").rpartition("zoneinfo/")[2]
+    # If the former is a copy and no link, it has no name; Debian has the name in another file.
     try:
         yield Path("/etc/timezone").read_text(encoding="utf8").strip()
     except (OSError, ValueError):

@@ -17,7 +17,7 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
         "external_fetchers": "a function of your own, called with header.start and header.stop",
         "fill_event": "header.documents(fill=True)",
         "fill_events": "header.documents(fill=True)",
-        "force_reload": "nothing: each search looks anew",
+        "force_reload": "nothing: each search reads the store again",
         "fs": "db.register_handler and db.root_map",
         "get_documents": "header.documents(fill=False)",
         "get_events": "header.documents(fill=False), whose documents named 'event' these are",
@@ -58,7 +58,7 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
         "xarray_dask": "header.dataset()",
     },
     "Results": {
-        "force_reload": "nothing: each loop looks anew",
+        "force_reload": "nothing: each loop reads the store again",
         "items": "a loop over the results, whose headers have uid",
         "keys": "a loop over the results, whose headers have uid",
         "search": "a call, results(plan_name='scan') or results(start={...})",

@@ -16,6 +16,7 @@ from .plain_msgpack import Unpacker, packb, unpackb
 
 __all__ = ["ext_hook", "pack", "unpack"]
 
+# Codes of extension types in stored bytes: they must never change.
 _EXT_INTEGER = 1
 _EXT_ARRAY = 2
 _EXT_UUID = 3

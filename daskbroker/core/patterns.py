@@ -61,7 +61,7 @@ def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: st
     began = time.monotonic()
     found = []
     for text in texts:
-        # The limit is for all texts together.
+        # The limit is for all texts together. It stays positive, as a negative one means none.
         left = PATTERN_SECONDS - (time.monotonic() - began)
         try:
             if compiled.fullmatch(text, timeout=max(left, 1e-6)) is not None:

@@ -101,6 +101,7 @@ def _digest(name: str) -> str:
 def _machine() -> str:
     """Return what tells apart machines, their boots, and containers with processes of their own."""
     parts = [socket.gethostname()]
+    # Systems without /proc are told apart by their names alone.
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
         parts.append(os.readlink("/proc/self/ns/pid"))
@@ -117,6 +118,7 @@ def _start_of(process: int) -> int | None:
         return int(status.rpartition(b")")[2].split()[19])  # after the name, which may be anything
     except (OSError, IndexError, ValueError):
         pass
+    # Without /proc it is only known whether there is a process of this number.
     try:
         os.kill(process, 0)
     except ProcessLookupError:

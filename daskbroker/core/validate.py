@@ -170,6 +170,7 @@ def _list(value: object, where: str) -> None:
 def _stamps(value: Any, where: str) -> None:
     _mapping(value, where)
     for key, stamp in value.items():
+        # Types are compared, as a bool is an int to isinstance.
         if type(stamp) is not float and type(stamp) is not int and stamp is not None:
             raise BadDocument(f"{where}.{key}: must be a number, not {_shown(stamp)}")
 

@@ -101,7 +101,7 @@ class EventStore(EventChecks, ABC):
         """Seal the journal of a run that has stopped.
 
         When this has returned, the run survives a loss of power. The stop document is stored
-        afterwards, so whoever sees it finds all events.
+        afterwards, so a reader that sees it finds all events.
         """
         self.seal(uid)
 
@@ -374,6 +374,7 @@ class EventStore(EventChecks, ABC):
             self._check_run(name, doc, doc["run_start"])
             self.put_descriptor(doc)
         elif name in ("resource", "stream_resource"):
+            # Resources of older event-models do not name their run: they belong to the newest one.
             owner = doc.get("run_start") or run or self.current_run()
             self._check_run(name, doc, owner)
             self.put_asset(LAYOUTS[name], doc, str(owner))

@@ -63,8 +63,8 @@ class HeaderStore(ABC):
     def insert_with(self, name: str, doc: Mapping[str, Any], stores: Sequence[EventStore]) -> None:
         """Store a validated start or stop in the event stores of its run, then in this store.
 
-        In this order, whoever sees a stop finds all events of the run. A store that keeps headers
-        and events in one file may do both in one transaction.
+        In this order, a reader that sees a stop finds all events of the run. A store that keeps
+        headers and events in one file may do both in one transaction.
 
         Raises
         ------

@@ -49,8 +49,8 @@ class RecordFile(ABC):
     """An append-only file of records. Threads, processes and forked children may share it.
 
     A record has a note, which is a mapping that says what it is, and a body of any bytes. Each
-    process takes in the records one by one, whoever appended them; see :meth:`take`. The first
-    record holds the number of the format and the id of the store.
+    process takes in the records one by one, also those of other processes; see :meth:`take`. The
+    first record holds the number of the format and the id of the store.
 
     Parameters
     ----------
@@ -255,4 +255,4 @@ def _check_inode(path: str, inode: int, stat: os.stat_result) -> None:
     What replaces the file, even a copy of it, may have other records.
     """
     if stat.st_ino != inode:
-        raise StoreError(f"{path} was replaced since it was opened; open the store anew")
+        raise StoreError(f"{path} was replaced since it was opened; open the store again")

@@ -235,7 +235,7 @@ class _Tracer:
             return {"kind": kind, "path": path, "inode": 0, "offset": offset}
         if name in ("link", "linkat"):
             if self._is_ours(path):
-                raise SystemExit(f"a link is made of {path}: nobody has thought of that here")
+                raise SystemExit(f"a link to {path} was made, which this recorder does not support")
             return None
         kind = name.removesuffix("2").removesuffix("at")
         if kind == "unlink" and name == "unlinkat" and arguments[1] & AT_REMOVEDIR:

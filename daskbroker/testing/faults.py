@@ -288,10 +288,13 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m daskbroker.testing.faults", description=__doc__
     )
     names = [session.name for session in SESSIONS]
-    parser.add_argument("--most", type=int, help="so many faults of each kind of call, at most")
+    parser.add_argument("--most", type=int, help="maximum number of faults per kind of call")
     parser.add_argument("--each-error", action="store_true", help="every call with each error")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="so many at a time (all processors)"
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="number of sessions at a time (all processors)",
     )
     parser.add_argument("--errors", nargs="+", default=list(ERRORS), metavar="ERRNO")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)

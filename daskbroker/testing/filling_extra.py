@@ -73,7 +73,7 @@ CLAIMS = {"no axis": SHAPE, "an axis of 1": (1, *SHAPE)}
 
 
 class ExtraFrameConformance(Conformance):
-    """Where a file has frames that no event has, who looks into it is told, once a key.
+    """A file with frames that belong to no event gives one warning per key.
 
     A store that remembers no peeks sets :attr:`remembers_peeks` to False.
     """

@@ -58,7 +58,7 @@ class MissingConformance(Conformance):
 
     @pytest.mark.parametrize("other", ["without the key", "of old", "aborted"])
     def test_one_run_of_many(self, broker: Any, tmp_path: Path, other: str) -> None:
-        """Its cells are kept out of sight by others' files, or are as the others'."""
+        """One of three runs has no such key, an incomplete claim, or a gap."""
         uids, data = [], []
         for name in ("a", "b", "c"):
             (tmp_path / name).mkdir()
@@ -99,7 +99,7 @@ class MissingConformance(Conformance):
         assert sum(len(node["time"]) for node in tree.children.values()) >= len(whole)
 
     def test_a_run_of_old_whose_files_are_out_of_sight(self, broker: Any, tmp_path: Path) -> None:
-        """It says nothing of what the others have in common."""
+        """A run whose files are out of sight does not change the common shape and dtype."""
         docs, data = datum_run(tmp_path, 3)
         old, _ = datum_run(tmp_path, 2, shape=[], place={"root": "/nowhere"})
         headers = [header_of(broker, run) for run in (docs, _of_old(old))]
@@ -208,7 +208,7 @@ class MissingConformance(Conformance):
             failing.table(missing="nan").compute()
 
     def test_documents_that_went_on_without_a_frame(self, broker: Any, tmp_path: Path) -> None:
-        """Their reference is kept beside None."""
+        """The value is None, and ``filled`` has the reference."""
         docs, _ = short_run(tmp_path, "AD_HDF5")
         header = header_of(broker, docs)
         recorded = [doc for name, doc in docs if name == "event"]

@@ -1,4 +1,4 @@
-"""Conformance, repetition: each document is stored once, whoever inserts it, and however often.
+"""Conformance, repetition: each document is stored once, even if several processes insert it often.
 
 What is there may lie in several sealed chunks, and in the journal; others may insert it at the
 same time, from threads and from processes.

@@ -104,6 +104,7 @@ def _like(query: Any) -> Search:
     beginning = query.pattern.removesuffix("%")
     if query.pattern.endswith("%") and not set(beginning) & {"%", "_"}:
         return _on_document(query.key, {"$gte": beginning, "$lt": beginning + LAST_CHARACTER})
+    # "." does not match the end of a line, and the signs of SQL do.
     signs = {"%": "(?:.|\n)*", "_": "(?:.|\n)"}
     pattern = "".join(signs.get(sign, re.escape(sign)) for sign in query.pattern)
     return _on_document(query.key, {"$regex": rf"\A{pattern}\Z"})

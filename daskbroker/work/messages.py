@@ -172,7 +172,7 @@ class _Dtype:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self._order = state[1]
-        # A structured dtype has its fields in the state.
+        # A structured dtype has names, fields and bytes in the state.
         if state[3] is not None:
             self._fields = state[3], state[4], state[5]
 

@@ -351,6 +351,7 @@ def _versions(func: Callable[..., Any]) -> dict[str, str]:
     found = {"python": platform.python_version()}
     own = (getattr(func, "__module__", None) or "").partition(".")[0]
     for package in (*PACKAGES, own):
+        # ValueError: a function without a module has no package.
         with suppress(PackageNotFoundError, ValueError):
             found[package] = version(package)
     module = sys.modules.get(own)

@@ -38,6 +38,7 @@ def jpeg_shape(data: bytes) -> tuple[int, ...]:
         if data[at] != 0xFF:
             break
         if marker in STARTS_OF_FRAME:
+            # They come after two bytes of the marker and two of the segment's length.
             bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
             if bits == 8 and height and width:
                 return (height, width) if channels == 1 else (height, width, channels)

@@ -163,6 +163,7 @@ class StoredRows:
             flat = found.reshape(len(rows), 3)
             flat[:, 0] = self.offset + rows * self.row_bytes
             flat[:, 1] = count * self.row_bytes
+        # Chunks of several files have the number of their file; of one file it is 0.
         if found.shape[-1] == 4:
             return found
         return np.concatenate([found, np.zeros_like(found[..., :1])], axis=-1)

@@ -99,6 +99,7 @@ class BackgroundPeeker:
             with _barrier().lock():
                 try:
                     self._peek(run)
+                # Nobody waits for this look: opening the run looks again if it has to.
                 except Exception as error:
                     logger.debug(
                         "the detector files of run %r were not looked into after its stop: %s",

@@ -132,6 +132,7 @@ class References:
 
     def _from(self, run_fraction: float) -> list[Any]:
         keys = self.keys.get(DATUM.kind, ())
+        # Datums come in about the order of their events, so near chunks are tried first.
         center = run_fraction * len(keys) - 0.5
         return [keys[n] for n in sorted(range(len(keys)), key=lambda n: abs(n - center))]
 

@@ -201,7 +201,7 @@ class EmbeddedEventStore(SequenceStore):
             seal_sequence(self._database, self._journal, sequence)
             self._put_off.pop(sequence.number, None)
         except StoreError as error:
-            # A damaged store, or a log that cannot be synced, must reach whoever inserts.
+            # The insert must raise the error of a damaged store, or of a log that cannot be synced.
             if isinstance(error, StoreDamaged) or self._database.log.is_in_trouble:
                 raise
             logger.warning(

@@ -70,8 +70,8 @@ class ForkGate:
         me = threading.get_ident()
         if me in self._inside:
             return False
-        # Noted before looking at the gate, as whoever shuts it looks at the note afterwards: one
-        # of the two sees the other.
+        # Noted before looking at the gate, as the thread that shuts it looks at the note
+        # afterwards: one of the two sees the other.
         self._inside.add(me)
         if self._shut:
             self._inside.discard(me)

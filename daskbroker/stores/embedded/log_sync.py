@@ -379,6 +379,7 @@ class LogSync:
             ended = self._end.wait(wait)
             with self._lock:
                 idle = since is None and self._since is None
+                # A failed sync is not repeated: the next insert writes the log again first.
                 if ended or idle or self._trouble is not None:
                     self._thread = None
                     return

@@ -101,6 +101,7 @@ class OpenedFolder:
     def _look(self, state: os.stat_result, seen: tuple[int, int, int]) -> None:
         if (state.st_dev, state.st_ino) != self._identity:
             raise StoreError(self._told(self._folder, "another folder is there now"))
+        # SQLite removes its log with the last connection; only until then it has to stay.
         for name in (*self._lasting, *(self._log if self._log_holders else ())):
             path = os.path.join(self._folder, name)
             found = _identity(path)
@@ -117,7 +118,7 @@ class OpenedFolder:
     def _told(self, path: str, what: str) -> str:
         return (
             f"{path} was moved, deleted or replaced since this process opened the store ({what}); "
-            f"nothing more is read or written by what was opened. Open the store anew"
+            "nothing more is read or written through the opened files. Open the store again"
         )
 
 

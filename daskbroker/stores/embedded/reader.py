@@ -112,8 +112,8 @@ class EmbeddedReader(ChunkReader):
 
     def _replaced(self) -> StoreError:
         return StoreError(
-            f"the store at {self.root} was replaced by another one; open it anew, and make the "
-            "table or dataset anew"
+            f"the store at {self.root} was replaced by another one; open it again, and make the "
+            "table or dataset again"
         )
 
     def _look_up(self, numbers: Sequence[int]) -> list[Stored]:

@@ -76,5 +76,6 @@ class SqliteErrors:
             return True
         import resource
 
+        # A limit on the size of files has the same effect as a full disk.
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         return limit != resource.RLIM_INFINITY

@@ -11,8 +11,8 @@ from typing import Any
 __all__ = ["read_struct"]
 
 TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
-INTEGERS = (4, 5, 6)
-LONG_LIST = 15
+INTEGERS = (4, 5, 6)  # of 16, 32 and 64 bits, all written with as few bytes as they need
+LONG_LIST = 15  # the size of a list does not fit into its head, and follows
 
 
 def read_struct(data: bytes) -> dict[int, Any]:

@@ -17,6 +17,8 @@ __all__ = ["KEY_BITS", "uid_key", "uid_keys"]
 KEY_BITS = 38
 """Bits of a number that come from the uid; the rest of its 63 bits is the number of the run."""
 
+# Multiplying by 2**64 over the golden ratio spreads the bits of a word upwards, and folding the
+# upper bits back lets the next multiplication spread them again. Stored numbers depend on these.
 FACTOR = 0x9E37_79B9_7F4A_7C15
 WORD = 2**64 - 1
 FOLD = 29

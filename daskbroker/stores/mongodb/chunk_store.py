@@ -325,7 +325,7 @@ def _check_complete(
     if manifest is None:
         raise StoreDamaged(
             f"the chunk {chunk} no longer exists in {database.label}; "
-            "make the table or dataset anew"
+            "make the table or dataset again"
         )
     kinds = kinds_of(manifest["schema"])
     wanted = kinds if columns is None else [name for name in columns if name in kinds]

@@ -155,6 +155,7 @@ def row_batches(
     with database.errors():
         events = database.collection("event", settled=session is not None)
         shown = {"_id": 0, **(projection or {})}
+        # The server then sends batch after batch, which neither a mongos nor a limit allows.
         unasked = not limit and not events.database.client.is_mongos
         kind = CursorType.EXHAUST if unasked else CursorType.NON_TAILABLE
         cursor: Any = events.find_raw_batches(

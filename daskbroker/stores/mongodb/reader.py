@@ -173,7 +173,7 @@ def _merged_range(
         problem = StoreDamaged if len(docs) < rows else StoreError
         raise problem(
             f"run {run!r}, descriptor {descriptor!r}: {rows} events were found from "
-            f"{begin} to {end}, now there are {len(docs)}; make the table or dataset anew"
+            f"{begin} to {end}, now there are {len(docs)}; make the table or dataset again"
         )
     table = encode_stored_rows(EVENT, docs, metadata)
     if columns is None:

@@ -237,6 +237,7 @@ def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:
     for path in sorted(folder.glob(f"{store}-*.spool")):
         try:
             file = SpoolFile(path)
+        # Its process is alive, or this one cannot lock files.
         except (BlockingIOError, ConfigError):
             continue
         except StoreError as error:

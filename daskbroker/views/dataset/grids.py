@@ -229,6 +229,7 @@ def _agree(values: np.ndarray, planned: np.ndarray) -> bool:
     there = ~np.isnan(values)
     steps = np.abs(np.diff(planned))
     least = steps.min() if len(steps) else np.inf
+    # If two planned positions are the same, values have to equal them.
     return bool((np.abs(values - planned)[there] < max(least, 1e-12) / 2).all())
 
 

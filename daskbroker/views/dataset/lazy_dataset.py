@@ -142,8 +142,10 @@ def _arranged(
         given = (
             [options.fields] if isinstance(options.fields, (str, re.Pattern)) else options.fields
         )
+        # The grid is made from these, requested or not.
         options = replace(options, fields=[*given, *motors, *setpoints])
     filling = options.filling(plan, files, runs)
+    # A grid is cut along its own axes, after it was laid out.
     cut_first = None if options.grid else chunks
     made = assembly(plan, stream, runs, options, filling, chunks=cut_first)
     (loaded,) = load([made.loading])
@@ -193,6 +195,7 @@ def assembly(
                 if own is not None
                 else variable_sources(events, column, runs, filling, dtypes)
             )
+            # The field of a structured array may have the name of another key.
             fresh = {_free(n, name, columns, sources): source for n, source in found.items()}
             sources |= fresh
             columns |= dict.fromkeys(fresh, column)

@@ -123,4 +123,5 @@ def _text(values: np.ndarray) -> np.ndarray:
     if kinds != {str} or any(text.endswith("\0") for text in texts):  # NumPy would drop the end
         return values
     letters = max(1, *map(len, texts))
+    # NumPy takes four bytes for each letter of the longest text, in all cells.
     return values.astype(f"<U{letters}") if 4 * letters * len(texts) <= TEXT_BYTES else values

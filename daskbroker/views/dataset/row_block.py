@@ -156,7 +156,7 @@ def planned_block(
             plan.keys[index],
             number_of[int(descriptors[index])],
             rows,
-            (index + 0.5) / len(plan),
+            (index + 0.5) / len(plan),  # the middle of the chunk
             of_chunk[index][rows] if index in of_chunk else None,
         )
         for index, rows in pieces

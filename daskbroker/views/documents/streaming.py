@@ -123,7 +123,7 @@ def stream_documents(
         return _lazily(begin, skip_damaged=options.errors == "skip")
     try:
         return begin(ahead)
-    except Exception as error:  # raised to whoever asks for the first document, as if lazy
+    except Exception as error:  # raised with the first document, as if lazy
         return _failing(error)
 
 

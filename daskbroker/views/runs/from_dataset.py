@@ -318,6 +318,7 @@ class _Cube:
         dims = [dim for dim in form.dims if dim != self.dim]
         dtype, attrs = form.cell.dtype, form.attrs
         units = time_units(dtype)
+        # Documents have no times or durations: they are stored as integers, with their unit.
         stored = np.dtype(np.int64) if dtype.kind in "mM" else dtype
         more = {n: normalize(attrs[n], form.name) for n in ("units", "precision") if n in attrs}
         return {

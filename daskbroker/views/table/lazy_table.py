@@ -206,6 +206,7 @@ class StreamPartitions(Partitions):
     @cached_property
     def divisions(self) -> tuple[Any, ...]:
         """See :class:`Partitions`."""
+        # The index starts again with each run, so a table of several runs has no divisions.
         single_run = len({group.run for group in self._groups}) <= 1
         if not single_run or not self._groups:
             return (None,) * (len(self._ranges) + 1)
@@ -216,6 +217,7 @@ class StreamPartitions(Partitions):
     def lengths(self) -> tuple[int, ...] | None:
         """See :class:`Partitions`."""
         rows = [group.rows for group in self._groups]
+        # Which rows are left out is known only after reading.
         if None in rows or self._options.skip_damaged or self._drops:
             return None
         return tuple(sum(rows[begin:end]) for begin, end in self._ranges)  # type: ignore[arg-type]
@@ -227,6 +229,7 @@ class StreamPartitions(Partitions):
 
     def limits(self, column: str) -> Any:
         """See :class:`Partitions`."""
+        # Statistics are exact only if each of their rows is shown: none left out, none taken again.
         if (
             column != "time"
             or self._drops

@@ -51,6 +51,7 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
     def _loc(self, rows: object, columns: object) -> Any:
         if columns is None and isinstance(rows, slice) and rows == slice(None):
             return self.obj
+        # An index that starts again with each run has no divisions; other indexes are Dask's.
         ours = self.obj._meta.index.name == INDEX and not self.obj.known_divisions
         if not ours or not _are_labels(rows):
             return super()._loc(rows, columns)
@@ -68,7 +69,7 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
         if pd.api.types.is_list_like(rows):
             labels = list(rows)
             if not labels:
-                return index != index
+                return index != index  # true for no row
             # The range is redundant, but unlike isin it lets the optimizer prune partitions.
             return _between(index, slice(min(labels), max(labels))) & index.isin(labels)
         return index == rows
@@ -123,7 +124,7 @@ def refuse_labels(table: Expr, dependents: Mapping[str, Collection[weakref.ref[A
             if isinstance(user, LocUnknown) and user.frame._meta.index.name == INDEX:
                 raise BadQuery(
                     f"dask cannot tell which rows of this table have the labels "
-                    f"{user.operand('iindexer')!r}, as seq_num begins anew with each run; write "
+                    f"{user.operand('iindexer')!r}, as seq_num starts again with each run; write "
                     f"{INSTEAD} in place of table.loc[5:7]"
                 )
             seen.add(user._name)

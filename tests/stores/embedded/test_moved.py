@@ -128,7 +128,7 @@ def test_a_broker_is_opened_anew_and_goes_on(tmp_path):
     run = make_run(5)
     insert(old, run[:4])
     replaced_by_a_copy(place)
-    with pytest.raises(StoreError, match="Open the store anew"):
+    with pytest.raises(StoreError, match="Open the store again"):
         old.insert(*run[4])
     with daskbroker.connect(place) as db:
         insert(db, run)

@@ -201,6 +201,7 @@ def is_coded_to_its_edge(dataset: h5py.Dataset) -> bool:
     with h5py._objects.phil:
         try:
             ask = ctypes.CDLL(h5py.h5z.__file__).H5Pget_chunk_opts
+        # Without the function it is not known how the edge is stored, so HDF5 reads it.
         except (OSError, AttributeError):
             return False
         ask.argtypes = [ctypes.c_int64, ctypes.POINTER(ctypes.c_uint)]
@@ -231,6 +232,7 @@ def is_written(file: int) -> bool:
 
     A file without HDF5's signature at its beginning counts as written.
     """
+    # After the signature, byte 8 is the version of the superblock, and byte 11 its flags.
     head = os.pread(file, 12, 0)
     return not head.startswith(SIGNATURE) or (head[8] >= 3 and head[11] != 0)
 

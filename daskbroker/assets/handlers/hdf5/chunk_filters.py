@@ -153,6 +153,7 @@ def is_packing(code: int, values: tuple[int, ...]) -> bool:
 
 def _packing(values: tuple[int, ...]) -> int:
     """Return the code of bitshuffle's compression; 0 if it does not compress."""
+    # The parameters: two numbers of the version, bytes of an element, block size, compression.
     return values[4] if len(values) > 4 else 0
 
 
@@ -290,6 +291,7 @@ def _check_blocks(data: memoryview, size: int, block: int, rest: int) -> None:
     The decoder is not told where its data ends.
     """
     count = -(-size // block)
+    # The length of a block takes four bytes, and its data at least one.
     if 5 * count > len(data):
         raise Damaged(f"it is too short for {count} blocks")
     at = _HEADER

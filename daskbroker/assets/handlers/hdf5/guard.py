@@ -48,6 +48,8 @@ SUSPICIOUS = 512 * 2**20
 """Bytes to which a deflated chunk could unpack at most without being tried out: 1032 times its
 stored size."""
 HEAD = 18
+"""Bytes at the beginning of a chunk that tell its unpacked size: the longest header of a Zstandard
+frame."""
 
 
 class ChunkGuard:
@@ -174,6 +176,7 @@ def _unpacked(code: int, values: tuple[int, ...], data: bytes, most: int) -> int
     if code in (LZ4, BITSHUFFLE):  # the inner filter, which compresses
         return int.from_bytes(data[:8], "big")
     if code in (BLOSC, SZIP):
+        # The header of Blosc has four bytes before the size: versions, flags, bytes of an element.
         start = 4 if code == BLOSC else 0
         return int.from_bytes(data[start : start + 4], "little")
     if code in (NBIT, SCALE_OFFSET) and len(values) > 4:
@@ -213,7 +216,10 @@ def _of_zstd(head: bytes) -> int:
     """Return the content size in a Zstandard frame's header; 0 if it has none."""
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         return 0
+    # The byte after the magic number has the widths of the fields that follow: the window (absent
+    # from a frame of a single segment), the id of a dictionary, and the content size.
     single, code = head[4] >> 5 & 1, head[4] >> 6
     start = 5 + (0 if single else 1) + (0, 1, 2, 4)[head[4] & 3]
     length = (single, 2, 4, 8)[code]
+    # A size of two bytes is stored minus 256, as smaller ones fit into one byte.
     return int.from_bytes(head[start : start + length], "little") + (256 if length == 2 else 0)

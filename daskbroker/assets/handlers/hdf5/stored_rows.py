@@ -102,6 +102,8 @@ def _codec(dataset: h5py.Dataset, code: int, flags: int, values: Values, name: b
 
 def _blosc(values: Values) -> Codec | None:
     """Return numcodecs' configuration; for decoding, a chunk itself tells how it is packed."""
+    # Level, shuffle and compressor come after four numbers of HDF5's filter; absent ones have the
+    # defaults of that filter.
     level, shuffle, packing = (*values[4:7], *(5, 1, 0)[len(values[4:7]) :])
     if packing >= len(BLOSC_PACKING):
         return None
