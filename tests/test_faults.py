@@ -207,6 +207,54 @@ def test_the_log_is_used_again_once_the_disk_is_full(tmp_path, kind):
     assert int(stored) > 400  # without that hardly more than 200
 
 
+EXPORTED = """
+import os, shutil, sys
+import daskbroker
+from daskbroker.core.errors import StoreFull
+from daskbroker.testing import make_run
+folder, formats = sys.argv[1].split(":")
+keys = {"text": [os.urandom(200).hex() for _ in range(200)], "x": [0.5] * 200,
+        "a": [[0.5 + n] * 1000 for n in range(200)]}
+with daskbroker.temp() as db:
+    for pair in make_run(keys=keys):
+        db.insert(*pair)
+    options = {"csv": {"arrays": "drop"}, "references": {"arrays": "drop"}}
+    for format in formats.split(","):
+        target = os.path.join(folder, format)
+        for room in (0, 4, 16, 64, 90, 160, 256):
+            with open(os.path.join(folder, "ballast"), "wb") as file:
+                space = os.statvfs(folder)
+                file.truncate(0)
+                file.write(bytes(space.f_bavail * space.f_frsize - room * 1024))
+            try:
+                db[-1].export(target, format, **options.get(format, {}))
+            except StoreFull as error:
+                assert str(error).startswith(f"no space left for the export {target}/"), error
+                assert "make room on that disk, and try again" in str(error)
+                assert "store" not in str(error)
+                print(format, "full")
+            else:
+                print(format, "exported")
+                shutil.rmtree(target)
+            files = [name for _, _, names in os.walk(folder) for name in names]
+            assert files == ["ballast"], files
+            os.unlink(os.path.join(folder, "ballast"))
+print("ended")
+"""
+
+
+@pytest.mark.parametrize(
+    "formats", ["netcdf", "nexus", "jsonl,csv,parquet,zarr", "references,icechunk"]
+)
+def test_an_export_to_a_full_file_system(tmp_path, formats):
+    """HDF5 died of a segmentation fault when it could not write its metadata."""
+    with mounted(tmp_path, "3m"):
+        *printed, end = ran(EXPORTED, f"{tmp_path}:{formats}").splitlines()
+    assert end == "ended"
+    for name in formats.split(","):
+        assert printed.count(f"{name} full") >= 3
+
+
 def test_no_room_to_seal_is_no_failure_of_an_insert(tmp_path, monkeypatch, caplog):
     """What is in the journal is stored; sealing is tried again later."""
 

@@ -85,11 +85,14 @@ class StoreExists(StoreError, FileExistsError):
 
 
 class StoreReadOnly(StoreError, PermissionError):
-    """The store can be read but not written."""
+    """A store, spool, backup or export cannot be written, by this user or at all."""
 
 
 class StoreFull(StoreError, OSError):
-    """No space is left for the store; nothing of the refused document was kept."""
+    """No room is left for a store, spool, backup or export; the message names which.
+
+    Nothing of what was refused is kept, and what was there before is unchanged.
+    """
 
 
 class StoreUnavailable(StoreError, ConnectionError):
@@ -183,6 +186,31 @@ class ConfigError(DaskbrokerError, ValueError):
     """A broker configuration is missing or not valid."""
 
 
+MAKE_ROOM = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "free some of this user's quota",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+}
+"""What to do about each error of the file system that means that there is no room."""
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def no_room(where: str, number: int = errno.ENOSPC) -> StoreFull:
+    """Return the error for something that cannot be written, as there is no room for it.
+
+    Parameters
+    ----------
+    where
+        Name of what could not be written.
+    number
+        Key of :data:`MAKE_ROOM`.
+    """
+    return StoreFull(
+        f"no space left for {where}: nothing of this was kept, and what was there before is "
+        f"unchanged; {MAKE_ROOM[number]}, and try again"
+    )
+
+
 def file_error(error: OSError, where: str) -> StoreError:
     """Return daskbroker's error for an error of the file system.
 
@@ -198,13 +226,13 @@ def file_error(error: OSError, where: str) -> StoreError:
     StoreError
         A StoreFull or StoreReadOnly if the error means that, else a plain StoreError.
     """
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFull(
-            f"no space left for {where}; nothing of this document was kept, what was stored before "
-            f"is safe: {error}"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreReadOnly(f"{where} cannot be written: {error}")
+    if error.errno in MAKE_ROOM:
+        return StoreFull(f"{no_room(where, error.errno).args[0]}: {error}")
+    if error.errno in FORBIDDEN:
+        how = "the disk is mounted" if error.errno == errno.EROFS else "its permissions are set"
+        return StoreReadOnly(f"{where} cannot be written; change how {how}: {error}")
+    if error.errno == errno.EIO:
+        return StoreError(f"{where} cannot be read or written; check the disk: {error}")
     return StoreError(f"{where}: {error}")
 
 

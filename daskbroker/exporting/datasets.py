@@ -28,6 +28,7 @@ from ..views.dataset.trees import tree
 from ..workers import current_client
 from .export_options import Destination, ExportOptions, storing
 from .folder_exports import replacing_folder
+from .hdf5_file import hdf5_file
 from .reading_back import check_datasets
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def write_netcdf(
     for data in _data(header, options, client):
         target = destination.of_run(header, options)
         with storing(target), replacing(target) as temporary, _computing_here(client):
-            data.to_netcdf(temporary, engine="h5netcdf")
+            with hdf5_file(temporary) as file:
+                data.to_netcdf(file, engine="h5netcdf")
             if options.verify:
                 check_datasets(data, temporary, "h5netcdf", target)
         yield target

@@ -40,6 +40,7 @@ from ..views.dataset.attributes import plain_attr
 from ..views.dataset.savable import savable
 from .export_options import Destination, ExportOptions, storing
 from .frame_links import FrameLink, frame_links
+from .hdf5_file import hdf5_file
 from .verifying import WrittenParts, values_digest
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def write_nexus(header: Header, destination: Destination, options: ExportOptions
     target = destination.of_run(header, options)
     with storing(target), replacing(target) as temporary:
         written = WrittenParts(target)
-        with h5py.File(temporary, "w") as file:
+        with hdf5_file(temporary) as written_to, h5py.File(written_to, "w") as file:
             _Entry(header, file, options, written).write()
         if options.verify:
             written.check(_read_back(temporary, written), "the field")

@@ -7,8 +7,10 @@ changed later.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,11 +73,28 @@ def write_icechunk(
             # as well.
             warnings.filterwarnings("ignore", category=UserWarning)
             warnings.filterwarnings("ignore", message=".*[Zz]arr.*")
-            _write(header, streams, temporary, options)
+            with _errors(target):
+                _write(header, streams, temporary, options)
         write_states(temporary, streams, options.to)
         for stream in streams:
             stream.check_files()
     yield target
+
+
+@contextmanager
+def _errors(target: Path) -> Iterator[None]:
+    """Turn errors of icechunk into those of the system that they tell of, or into StoreErrors."""
+    import icechunk
+
+    try:
+        yield
+    except icechunk.IcechunkError as error:
+        text = str(error).strip()
+        found = re.search(r"\(os error (\d+)\)", text)
+        if found is None:
+            raise StoreError(f"the export {target} cannot be written: {text}") from error
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(target)) from error
 
 
 def _write(

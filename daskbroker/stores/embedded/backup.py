@@ -10,7 +10,6 @@ an interrupted backup cannot be mistaken for a complete one.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sqlite3
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...core.damage import Damage
-from ...core.errors import StoreError, StoreExists, StoreFull, StoreReadOnly
+from ...core.errors import StoreError, StoreExists, file_error, no_room
 from ...core.unfinished import unfinished
 from ..backing_up import BackupReport
 from .database import FILE_NAME, Database
@@ -34,8 +33,6 @@ COPIED_BYTES = 2**20
 """Bytes of a file that are copied at a time."""
 OF_TARGET = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 """Errors of SQLite that concern the target of a backup, and not the store."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +191,11 @@ def _target_errors(target: Path) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", None) or ""
         if isinstance(error, sqlite3.Error) and not name.startswith(OF_TARGET):
             raise  # of the store's own file
-        text = f"the backup at {target} cannot be written: {error}; the store is not concerned"
-        if name.startswith("SQLITE_FULL") or getattr(error, "errno", None) in FULL:
-            raise StoreFull(text) from error
-        forbidden = getattr(error, "errno", None) in FORBIDDEN
-        raise (StoreReadOnly if forbidden else StoreError)(text) from error
+        where = f"the backup at {target}"
+        if isinstance(error, OSError):
+            told = file_error(error, where)
+        elif name.startswith("SQLITE_FULL"):
+            told = no_room(where)
+        else:
+            told = StoreError(f"{where} cannot be written: {error} ({name})")
+        raise type(told)(f"{told.args[0]}; the store is not concerned") from error

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly, file_error
+from ...core.errors import StoreDamaged, StoreError, StoreReadOnly, file_error, no_room
 from .write_ahead import BUSY_SECONDS, log_of
 
 __all__ = ["SqliteErrors"]
@@ -43,10 +43,7 @@ class SqliteErrors:
         name = getattr(error, "sqlite_errorname", "") or ""
         text = str(error)
         if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and self._no_room()):
-            return StoreFull(
-                f"no space left for the store at {self._root}; nothing of this document was kept, "
-                "what was stored before is safe"
-            )
+            return no_room(f"the store at {self._root}")
         if name.startswith("SQLITE_CANTOPEN") and self._read_only and log_of(self._path).exists():
             return StoreReadOnly(
                 f"the store at {self._root} was not closed by its last writer, and this user may "
