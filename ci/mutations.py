@@ -120,7 +120,7 @@ TESTS = {
         "tests/stores/mongodb/test_suitcase_database.py",
     ],
     "stores/mongodb/planning": [
-        "tests/stores/mongodb/test_long_journal.py",
+        "tests/stores/mongodb/test_planning.py", "tests/stores/mongodb/test_long_journal.py",
         "tests/stores/mongodb/test_suitcase_database.py",
     ],
     "stores/mongodb/reader": [

@@ -225,6 +225,17 @@ def test_flush_and_close_sync_what_is_left(opened, syncs):
     assert syncs.count == 2
 
 
+def test_who_writes_nothing_syncs_nothing(opened, syncs):
+    insert_all(opened(60), make_run(3, uid="run"))
+    opened(60).close()
+    before = syncs.count
+    db = opened(60)
+    assert len(db["run"].table().compute()) == 3
+    db.flush()
+    db.close()
+    assert syncs.count == before
+
+
 # -- failures --------------------------------------------------------------------------------
 
 
