@@ -41,8 +41,8 @@ from daskbroker.testing.detector_runs import (
     squares_run,
     stream_run,
 )
-from daskbroker_codecs import decode_bitshuffle, decode_lz4
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5, write_npys, write_tiffs
+from daskbroker_codecs import decode_bitshuffle, decode_lz4
 
 EVENTS = 6
 DATA = frames(EVENTS, SHAPE)
