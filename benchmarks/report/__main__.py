@@ -1,6 +1,6 @@
 """Measure all in one run, and make docs/performance.md of it: ``python -m benchmarks.report``.
 
-It takes about twelve minutes on two cores with nothing else to do, and some more the first time,
+It takes about twenty minutes on two cores with nothing else to do, and some more the first time,
 when the environments of the peers are made. A case, a workload or a peer that fails is named on the
 page, and costs no other. ``--page`` makes page, pictures and what the README quotes anew from
 docs/performance.json and measures nothing.
@@ -41,11 +41,15 @@ REPEAT = 5
 PATIENCE = 4.0
 """Seconds for the samples of one case: of what takes long, there are fewer."""
 LATE = 400.0
-"""Seconds after which each case that is left has one sample, so that twelve minutes are enough."""
+"""Seconds after which each workload that is left has its ROUNDS, and no more."""
+ROUNDS = 45.0
+"""Seconds for which a workload has all its samples, however late it is. One sample each would
+compare a case with what happened to the machine while the other one ran: the sample of one thread
+once showed three times what it takes."""
 SIZES = replace(
     Sizes(), runs=2_000, single_events=5_000, compressed_frames=32, wide_events=1_000_000
 )  # fmt: skip
-"""Some smaller than those of ``python -m benchmarks``, so that all is done in twelve minutes."""
+"""Some smaller than those of ``python -m benchmarks``, so that all is done in twenty minutes."""
 Make = Callable[[Sizes, Path], Workload]
 ALONE: dict[str, Make] = {
     "wide": wide,
@@ -132,7 +136,8 @@ def _results(
             ready = time.monotonic()
             results = measure(
                 name, workload, repeat,
-                quick=sizes.quick, patience=PATIENCE, until=late, failures=failed,
+                quick=sizes.quick, patience=PATIENCE, until=max(late, ready + ROUNDS),
+                failures=failed,
             )  # fmt: skip
             workload.close()
         except Exception as error:
