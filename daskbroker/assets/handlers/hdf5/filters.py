@@ -268,14 +268,14 @@ def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) ->
             raise Damaged("a block is damaged")
         return
     rest = size % (GROUP * width)
-    begins, lengths = _find_blocks(data, size - rest, block, rest)
+    begins = _find_blocks(data, size - rest, block, rest)
     if packing == LZ4_INSIDE and (plugin := _plugin()) is not None:
         # The library trusts the lengths that precede the blocks, which were checked.
         begin = np.frombuffer(data, np.uint8).ctypes.data + _HEADER
         if plugin(begin, out.ctypes.data, size // width, width, block // width) < 0:
             raise Damaged("a block is damaged")
         return
-    _unpack_by_blosc(data, out, width, block, packing, begins, lengths)
+    _unpack_by_blosc(data, out, width, block, packing, begins)
 
 
 def _unshuffle_bits(data: memoryview, out: np.ndarray, width: int, block: int, rest: int) -> None:
@@ -293,18 +293,14 @@ _BLOSC_FLAGS = 0x4 | 0x10
 _BLOSC_CODES = {LZ4_INSIDE: 1 << 5, ZSTD_INSIDE: 4 << 5}
 """The flags of Blosc that tell the compression."""
 _NAMES = {LZ4_INSIDE: "lz4", ZSTD_INSIDE: "zstd"}
+_BLOSC_WIDTH = 255
+"""Maximum bytes of an element in Blosc."""
 _BLOSC_MOST = 2**30
 """Maximum bytes of a chunk that is given to Blosc, which counts them in 32 bits."""
 
 
 def _unpack_by_blosc(
-    data: memoryview,
-    out: np.ndarray,
-    width: int,
-    block: int,
-    packing: int,
-    begins: list[int],
-    lengths: list[int],
+    data: memoryview, out: np.ndarray, width: int, block: int, packing: int, begins: list[int]
 ) -> None:
     """Undo packed blocks by Blosc's decoder.
 
@@ -313,50 +309,49 @@ def _unpack_by_blosc(
     state of Zstd for all blocks: others make one for each, which takes as long as decoding.
     """
     whole = len(out) - len(out) % (GROUP * width)
-    packed, end = np.frombuffer(data, np.uint8), _end_of(begins, lengths)
+    packed, end = np.frombuffer(data, np.uint8), begins[-1]
     # Elements that do not fill a group are stored as they are.
     out[whole:] = packed[end : end + len(out) - whole]
     if not whole:
         return
+    edges = np.array(begins, np.int64)
+    starts, lengths = edges[:-1], np.diff(edges) - 4
+    if not lengths.all():  # Blosc would take it for a block of zeros
+        raise Damaged("a block has no bytes")
     last = whole - block * (len(lengths) - 1)
     # What is as long packed as unpacked would be taken for unpacked.
-    if block in lengths[:-1] or lengths[-1] == last or width > 255 or len(out) > _BLOSC_MOST:
+    alike = (lengths[:-1] == block).any() or lengths[-1] == last
+    large = width > _BLOSC_WIDTH or len(out) > _BLOSC_MOST
+    if alike or large or not imagecodecs.BLOSC2.available:
         out[:] = decode_bitshuffle(data, width, _NAMES[packing])
         return
-    starts, head = np.array(begins, np.int64), 16 + 4 * len(begins)
+    head = 16 + 4 * len(starts)
     starts += head - _HEADER
     chunk = np.empty(head + end - _HEADER, np.uint8)
     flags = _BLOSC_FLAGS | _BLOSC_CODES[packing]
     _BLOSC_HEADER(chunk.data, 0, 2, 1, flags, width, whole, min(block, whole), len(chunk))
     chunk[16:head].view("<i4")[:] = starts
     chunk[head:] = packed[_HEADER:end]
-    chunk[starts[:, None] + np.arange(4)] = np.array(lengths, "<u4").view("u1").reshape(-1, 4)
+    chunk[starts[:, None] + np.arange(4)] = lengths.astype("<u4").view("u1").reshape(-1, 4)
     _expect(len(imagecodecs.blosc2_decode(chunk, out=out[:whole], numthreads=1)), whole)
 
 
-def _find_blocks(data: memoryview, size: int, block: int, rest: int) -> tuple[list[int], list[int]]:
-    """Return where each block begins, with its length before it, and how long it is.
+def _find_blocks(data: memoryview, size: int, block: int, rest: int) -> list[int]:
+    """Return where each block begins, with its length before it, and where the last one ends.
 
-    The data must have all of them, and the rest after the last one.
+    The data must have all of them, and the rest after them.
     """
     count = -(-size // block)
     if 5 * count > len(data):
         raise Damaged(f"it is too short for {count} blocks")
-    at, begins, lengths = _HEADER, [], []
-    for _ in range(count):
-        (length,) = _LENGTH(data, at)
+    at = _HEADER
+    begins = [at]
+    for _ in range(count):  # it has the GIL, so it does nothing else
+        at += 4 + _LENGTH(data, at)[0]
         begins.append(at)
-        lengths.append(length)
-        at += 4 + length
     if at + rest > len(data):
         raise Damaged("its last block is cut off")
-    if 0 in lengths:
-        raise Damaged("a block of it has no bytes")
-    return begins, lengths
-
-
-def _end_of(begins: list[int], lengths: list[int]) -> int:
-    return begins[-1] + 4 + lengths[-1] if begins else _HEADER
+    return begins
 
 
 @lru_cache(1)
