@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dask
 import h5py
@@ -14,6 +17,7 @@ import numpy as np
 import daskbroker
 from benchmarks.data import insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
+from daskbroker.assets.handlers.hdf5 import filters
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import AD_DATASET
 
@@ -28,14 +32,35 @@ FILTERS: dict[str, dict[str, Any]] = {
     "gzip": {"compression": "gzip", "compression_opts": 1, "shuffle": True},
 }
 
+EIGER = "bitshuffle-LZ4"
+"""The filter that the extra ``eiger`` is for."""
+
 
 def compressed(sizes: Sizes, folder: Path) -> Workload:
-    """64 frames of 1,024 x 1,024 uint32, mostly dark, in one file for each filter."""
+    """64 frames of 1,024 x 1,024 uint32, mostly dark, in one file for each filter.
+
+    If dectris-compression is installed, bitshuffle-LZ4 is decoded with it and without it.
+    """
     broker = daskbroker.connect(folder / "store")
     cases: list[Case] = []
     for name, options in FILTERS.items():
-        cases += _cases(_Views(broker, folder, name, options, sizes), name)
+        views = _Views(broker, folder, name, options, sizes)
+        if name == EIGER and find_spec("dectris"):
+            cases += _cases(views, f"{name} with [eiger]")
+            cases += [_without_dectris(case) for case in _cases(views, name)]
+        else:
+            cases += _cases(views, name)
     return Workload(cases, broker.close)
+
+
+def _without_dectris(case: Case) -> Case:
+    """The case where bitshuffle is decoded as if dectris-compression was not installed."""
+
+    def run() -> Any:
+        with patch.object(filters, "_dectris", lambda: None):
+            return case.run()
+
+    return replace(case, run=run)
 
 
 def write_run(
@@ -99,7 +124,7 @@ class _Views:
 
 
 def _cases(views: _Views, name: str) -> list[Case]:
-    fast = name == "bitshuffle-LZ4"
+    fast = name.startswith(EIGER)
     plain, plain_mean = f"{name}: h5py", f"{name}: mean by h5py and numpy"
     lazy, blocks = lambda: views.image(None).to_numpy(), lambda: views.image("auto").to_numpy()
     values = Against(plain, times_faster=2.5 if fast else 1.7)

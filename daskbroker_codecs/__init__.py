@@ -64,7 +64,7 @@ def decode_lz4(data: Any) -> np.ndarray:
         if len(packed) == len(part):  # a block that LZ4 cannot make smaller is stored as it is
             part[:] = np.frombuffer(packed, np.uint8)
         else:
-            imagecodecs.lz4_decode(packed, out=part)
+            _expect(len(imagecodecs.lz4_decode(packed, out=part)), len(part))
     return out
 
 
@@ -128,7 +128,7 @@ def decode_bitshuffle(data: Any, elementsize: int, packing: str) -> np.ndarray:
         planes = np.empty(
             len(part), np.uint8
         )  # passed as a buffer: of an array, imagecodecs would use the dtype
-        unpack(packed, out=planes)
+        _expect(len(unpack(packed, out=planes)), len(part))
         imagecodecs.bitshuffle_decode(
             planes.data, itemsize=elementsize, blocksize=len(part) // elementsize, out=part
         )
@@ -152,6 +152,11 @@ def _begin(data: Any) -> tuple[memoryview, int, int, int]:
 def _check_ratio(size: int, stored: int) -> None:
     if size > MOST_RATIO * max(stored, 2**12):
         raise ValueError(f"a chunk of {stored:,} bytes claims to be {size:,}")
+
+
+def _expect(found: int, size: int) -> None:
+    if found != size:
+        raise ValueError(f"a block has {found:,} bytes, not {size:,}")
 
 
 def _next(view: memoryview, at: int) -> tuple[memoryview, int]:

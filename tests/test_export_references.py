@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from threading import Thread
 import h5py
 import hdf5plugin
 import icechunk
+import imagecodecs
 import numcodecs
 import numpy as np
 import pytest
@@ -40,6 +42,7 @@ from daskbroker.testing.detector_runs import (
     stream_run,
 )
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5, write_npys, write_tiffs
+from daskbroker_codecs import decode_bitshuffle, decode_lz4
 
 EVENTS = 6
 DATA = frames(EVENTS, SHAPE)
@@ -384,6 +387,19 @@ def test_no_frame_is_in_the_references(runs):
         places = [value for key, value in chunks.items() if "/." not in key]
         assert places, name
         assert all(url.startswith("file:///") for url, _, _ in places), name
+
+
+@pytest.mark.parametrize("packing", ["lz4", "zstd"])
+def test_codecs_refuse_blocks_that_are_too_short(packing):
+    """What a damaged block does not fill is memory that was never set."""
+    pack = {"lz4": imagecodecs.lz4_encode, "zstd": imagecodecs.zstd_encode}[packing]
+    block = pack(bytes(504))
+    data = struct.pack(">QII", 512, 512, len(block)) + block
+    with pytest.raises(ValueError, match="a block has 504 bytes, not 512"):
+        decode_bitshuffle(data, 1, packing)
+    if packing == "lz4":
+        with pytest.raises(ValueError, match="a block has 504 bytes, not 512"):
+            decode_lz4(data)
 
 
 # -- names of files --------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Measure all workloads in one run, and write docs/performance.md: ``python -m benchmarks.report``.
 
-It takes about twelve minutes on two idle cores, and some more the first time, when the environments
+It takes about twenty minutes on two idle cores, and some more the first time, when the environments
 of the peers are made. If a case, a workload or a peer fails, the page names it, and the others go
 on. ``--page`` measures nothing: it writes the page, the pictures and the quoted figures of the
 README again, from docs/performance.json.
@@ -41,11 +41,15 @@ REPEAT = 5
 PATIENCE = 4.0
 """Seconds for the samples of one case; a long case gets fewer samples."""
 LATE = 400.0
-"""Seconds after which each remaining case gets one sample, so that twelve minutes are enough."""
+"""Seconds after which each remaining workload gets the samples of ``ROUNDS``, and no more."""
+ROUNDS = 45.0
+"""Seconds for which a workload gets all its samples, however late it is. With one sample each, a
+case would be compared with what the machine did during another one: such a sample of one thread
+was three times too long."""
 SIZES = replace(
     Sizes(), runs=2_000, single_events=5_000, compressed_frames=32, wide_events=1_000_000
 )  # fmt: skip
-"""Sizes, some smaller than those of ``python -m benchmarks``, to finish in twelve minutes."""
+"""Sizes, some smaller than those of ``python -m benchmarks``, to finish in twenty minutes."""
 Make = Callable[[Sizes, Path], Workload]
 ALONE: dict[str, Make] = {
     "wide": wide,
@@ -132,7 +136,8 @@ def _results(
             ready = time.monotonic()
             results = measure(
                 name, workload, repeat,
-                quick=sizes.quick, patience=PATIENCE, until=late, failures=failed,
+                quick=sizes.quick, patience=PATIENCE, until=max(late, ready + ROUNDS),
+                failures=failed,
             )  # fmt: skip
             workload.close()
         except Exception as error:

@@ -21,6 +21,8 @@ import hdf5plugin
 import imagecodecs
 import numpy as np
 
+from daskbroker_codecs import decode_bitshuffle
+
 __all__ = [
     "BITSHUFFLE", "BLOSC", "BZIP2", "CHECKSUM", "DEFLATE", "FLETCHER32", "LZ4", "SHUFFLE", "ZSTD",
     "Damaged", "Filters", "is_packing", "undo",
@@ -129,10 +131,7 @@ def undo(code: int, values: tuple[int, ...], data: memoryview, out: np.ndarray) 
 
 def _is_known(code: int, values: tuple[int, ...]) -> bool:
     if code == BITSHUFFLE:
-        if len(values) < 3 or not values[2] or _packing(values) not in (0, LZ4_INSIDE, ZSTD_INSIDE):
-            return False
-        packing = _packing(values)
-        return not packing or _dectris() is not None or _bitshuffle(packing) is not None
+        return len(values) > 2 and values[2] > 0 and _packing(values) in (0, *_NAMES)
     if code == SHUFFLE:
         return len(values) >= 1 and values[0] > 0
     return code in _DECODERS or code == FLETCHER32
@@ -263,19 +262,21 @@ def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) ->
     _expect(size, len(out))
     if not block or block % (GROUP * width) or block > max(size, 2**16):
         raise Damaged(f"its header declares blocks of {block} bytes")
-    fast, stored = _dectris(), np.frombuffer(data, np.uint8)
-    if fast is not None:
-        algorithm, address = _DECTRIS_CODES[packing], stored.ctypes.data
-        if fast(algorithm, out.ctypes.data, len(out), address, len(stored), width) != len(out):
+    if packing == LZ4_INSIDE and (dectris := _dectris()) is not None:
+        stored = np.frombuffer(data, np.uint8)
+        into, source = out.ctypes.data, stored.ctypes.data
+        if dectris(_DECTRIS_BSLZ4, into, len(out), source, len(stored), width) != len(out):
             raise Damaged("a block is damaged")
         return
-    # The library trusts the lengths that precede the blocks.
-    _check_blocks(data, size - size % (GROUP * width), block, size % (GROUP * width))
-    undo = _bitshuffle(packing)
-    assert undo is not None
-    start = stored.ctypes.data + _HEADER
-    if undo(start, out.ctypes.data, size // width, width, block // width) < 0:
-        raise Damaged("a block is damaged")
+    rest = size % (GROUP * width)
+    begins = _find_blocks(data, size - rest, block, rest)
+    if packing == LZ4_INSIDE and (plugin := _plugin()) is not None:
+        # The library trusts the lengths that precede the blocks, which were checked.
+        begin = np.frombuffer(data, np.uint8).ctypes.data + _HEADER
+        if plugin(begin, out.ctypes.data, size // width, width, block // width) < 0:
+            raise Damaged("a block is damaged")
+        return
+    _unpack_by_blosc(data, out, width, block, packing, begins)
 
 
 def _unshuffle_bits(data: memoryview, out: np.ndarray, width: int, block: int, rest: int) -> None:
@@ -285,30 +286,85 @@ def _unshuffle_bits(data: memoryview, out: np.ndarray, width: int, block: int, r
     imagecodecs.bitshuffle_decode(stored, itemsize=width, blocksize=block, out=whole)
 
 
-def _check_blocks(data: memoryview, size: int, block: int, rest: int) -> None:
-    """Check that the data has all blocks, each preceded by its length, and the rest after them.
+_BLOSC_HEADER = struct.Struct("<BBBBIII").pack_into
+"""Versions of Blosc and of the compression, flags, and bytes: of an element, of the whole, of a
+block, of the chunk."""
+_BLOSC_FLAGS = 0x4 | 0x10
+"""Bits are shuffled, and blocks are not split by the bytes of elements."""
+_BLOSC_CODES = {LZ4_INSIDE: 1 << 5, ZSTD_INSIDE: 4 << 5}
+"""The flags of Blosc that tell the compression."""
+_NAMES = {LZ4_INSIDE: "lz4", ZSTD_INSIDE: "zstd"}
+_BLOSC_WIDTH = 255
+"""Maximum bytes of an element in Blosc."""
+_BLOSC_MOST = 2**30
+"""Maximum bytes of a chunk that is given to Blosc, which counts them in 32 bits."""
 
-    The decoder is not told where its data ends.
+
+def _unpack_by_blosc(
+    data: memoryview, out: np.ndarray, width: int, block: int, packing: int, begins: list[int]
+) -> None:
+    """Undo packed blocks by Blosc's decoder.
+
+    Blosc 1 has the same blocks: with their lengths in the other byte order, and with a table of
+    where they begin, they are a chunk of it. The decoder of Blosc 2 is given it, which uses one
+    state of Zstd for all blocks: others make one for each, which takes as long as decoding.
+    """
+    whole = len(out) - len(out) % (GROUP * width)
+    packed, end = np.frombuffer(data, np.uint8), begins[-1]
+    # Elements that do not fill a group are stored as they are.
+    out[whole:] = packed[end : end + len(out) - whole]
+    if not whole:
+        return
+    edges = np.array(begins, np.int64)
+    starts, lengths = edges[:-1], np.diff(edges) - 4
+    if not lengths.all():  # Blosc would take it for a block of zeros
+        raise Damaged("a block has no bytes")
+    last = whole - block * (len(lengths) - 1)
+    # What is as long packed as unpacked would be taken for unpacked.
+    alike = (lengths[:-1] == block).any() or lengths[-1] == last
+    large = width > _BLOSC_WIDTH or len(out) > _BLOSC_MOST
+    if alike or large or not imagecodecs.BLOSC2.available:
+        out[:] = decode_bitshuffle(data, width, _NAMES[packing])
+        return
+    head = 16 + 4 * len(starts)
+    starts += head - _HEADER
+    chunk = np.empty(head + end - _HEADER, np.uint8)
+    flags = _BLOSC_FLAGS | _BLOSC_CODES[packing]
+    _BLOSC_HEADER(chunk.data, 0, 2, 1, flags, width, whole, min(block, whole), len(chunk))
+    chunk[16:head].view("<i4")[:] = starts
+    chunk[head:] = packed[_HEADER:end]
+    chunk[starts[:, None] + np.arange(4)] = lengths.astype("<u4").view("u1").reshape(-1, 4)
+    _expect(len(imagecodecs.blosc2_decode(chunk, out=out[:whole], numthreads=1)), whole)
+
+
+def _find_blocks(data: memoryview, size: int, block: int, rest: int) -> list[int]:
+    """Return where each block begins, with its length before it, and where the last one ends.
+
+    The data must have all of them, and the rest after them.
     """
     count = -(-size // block)
     # The length of a block takes four bytes, and its data at least one.
     if 5 * count > len(data):
         raise Damaged(f"it is too short for {count} blocks")
     at = _HEADER
-    for _ in range(count):
+    begins = [at]
+    for _ in range(count):  # it has the GIL, so it does nothing else
         at += 4 + _LENGTH(data, at)[0]
+        begins.append(at)
     if at + rest > len(data):
         raise Damaged("its last block is cut off")
+    return begins
 
 
-@lru_cache(4)
-def _bitshuffle(packing: int) -> Callable[..., int] | None:
-    """Return the decoder of hdf5plugin's library, for use without HDF5; None if not exported."""
+@lru_cache(1)
+def _plugin() -> Callable[..., int] | None:
+    """Return the decoder of LZ4 in hdf5plugin's library, a tenth faster than Blosc's.
+
+    It is used without HDF5. None if it is not exported.
+    """
     try:
         library = ctypes.CDLL(hdf5plugin.get_config().registered_filters["bshuf"])
-        undo = (
-            library.bshuf_decompress_lz4 if packing == LZ4_INSIDE else library.bshuf_decompress_zstd
-        )
+        undo = library.bshuf_decompress_lz4
     except (KeyError, OSError, AttributeError):
         return None
     undo.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
@@ -316,13 +372,13 @@ def _bitshuffle(packing: int) -> Callable[..., int] | None:
     return undo
 
 
-_DECTRIS_CODES = {LZ4_INSIDE: 0, ZSTD_INSIDE: 2}
-"""Numbers of ``COMPRESSION_BSLZ4`` and ``COMPRESSION_BSZSTD`` in dectris-compression's header."""
+_DECTRIS_BSLZ4 = 0
+"""Number of ``COMPRESSION_BSLZ4`` in dectris-compression's header."""
 
 
 @lru_cache(1)
 def _dectris() -> Callable[..., int] | None:
-    """Return the C function of dectris-compression, which takes 2/3 of the time.
+    """Return the C function of dectris-compression, which takes 1/3 of the time for LZ4.
 
     None if it is not installed or does not export the function. Its Python function returns new
     bytes, which would have to be copied; that of C decodes into a buffer, and is told where both

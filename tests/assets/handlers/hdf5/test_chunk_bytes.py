@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from importlib.util import find_spec
 
 import h5py
 import hdf5plugin
+import imagecodecs
 import numpy as np
 import pytest
 from dask import config
@@ -46,23 +48,25 @@ FILTERS = {
 }
 
 
-PACKED_WAYS = ["hdf5plugin", *(["dectris"] if find_spec("dectris") else [])]
-"""The second needs a compiler to be installed; ``ci/long.sh eiger`` tests it."""
+LZ4_WAYS = ["hdf5plugin", "blosc", *(["dectris"] if find_spec("dectris") else [])]
+"""The last one needs a compiler to be installed; ``ci/long.sh eiger`` tests it."""
 WAYS = [
     (name, way)
     for name in FILTERS
-    for way in (PACKED_WAYS if name.startswith("bitshuffle,") else ["hdf5plugin"])
+    for way in (LZ4_WAYS if name.startswith("bitshuffle, LZ4") else ["hdf5plugin"])
 ]
 
 
 @pytest.fixture(params=WAYS, ids=", by ".join)
 def name(request, monkeypatch):
-    """Of a filter; bitshuffle is undone in two ways, as dectris-compression may not be there."""
+    """Of a filter; bitshuffle with LZ4 is undone in three ways, as two may not be there."""
     name, way = request.param
-    if way == "hdf5plugin":
-        monkeypatch.setattr(chunk_filters, "_dectris", lambda: None)
-    else:
+    if way == "dectris":
         assert chunk_filters._dectris() is not None
+    else:
+        monkeypatch.setattr(chunk_filters, "_dectris", lambda: None)
+    if way == "blosc":
+        monkeypatch.setattr(chunk_filters, "_plugin", lambda: None)
     return name
 
 
@@ -123,6 +127,50 @@ def test_large_chunks(tmp_path, name, random):
         with config.set({"daskbroker.decode-threads": 3}):
             got = read_rows(file["d"], np.arange(6), (range(301), range(201)), chunks)
     np.testing.assert_array_equal(got, values)
+
+
+@pytest.mark.parametrize("packing", ["lz4", "zstd"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_block_as_long_packed_as_unpacked(tmp_path, monkeypatch, packing, last):
+    """Blosc would take it for one that is not packed."""
+    monkeypatch.setattr(chunk_filters, "_dectris", lambda: None)
+    monkeypatch.setattr(chunk_filters, "_plugin", lambda: None)
+    side = 512
+    pack = {"lz4": imagecodecs.lz4_encode, "zstd": imagecodecs.zstd_encode}[packing]
+    planes, packed = _as_long_packed(side, packing)
+    blocks = [packed, pack(bytes(side))] if not last else [pack(bytes(side)), packed]
+    data = struct.pack(">QI", 2 * side, side)
+    data += b"".join(struct.pack(">I", len(block)) + block for block in blocks)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        options = hdf5plugin.Bitshuffle(nelems=side, cname=packing)
+        dataset = file.create_dataset("d", (1, 2, side), "u1", chunks=(1, 2, side), **options)
+        dataset.id.write_direct_chunk((0, 0, 0), data)
+    with h5py.File(tmp_path / "f.h5") as file:
+        axes = (range(2), range(side))
+        got = read_rows(file["d"], np.arange(1), axes, ChunkBytes.of(file["d"]))
+        np.testing.assert_array_equal(got, file["d"][...])
+    expected = np.zeros((1, 2, side), "u1")
+    expected[0, int(last)] = np.frombuffer(
+        imagecodecs.bitshuffle_decode(planes, itemsize=1, blocksize=side), "u1"
+    )
+    np.testing.assert_array_equal(got, expected)
+
+
+def _as_long_packed(size, packing):
+    """Bytes that are as long when they are packed, and what they are then."""
+    if packing == "zstd":  # which passes over frames of another kind
+        packed = imagecodecs.zstd_encode(bytes(range(8)) * (size // 8))
+        more = size - len(packed) - 8
+        return bytes(range(8)) * (size // 8), packed + struct.pack("<II", 0x184D2A50, more) + bytes(
+            more
+        )
+    noise = np.random.default_rng(0).integers(0, 256, size, "u1")
+    for zeros in range(size):
+        noise[:zeros] = 0
+        packed = imagecodecs.lz4_encode(noise)
+        if len(packed) == size:
+            return noise.tobytes(), packed
+    raise AssertionError("no such values were found")
 
 
 def test_chunks_that_were_never_written(tmp_path):

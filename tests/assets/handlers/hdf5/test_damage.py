@@ -90,8 +90,10 @@ def write(path, options):
 
 def read_all(name, way, folder):
     """Return the numbers of chunks that gave an error, and that gave pixels."""
-    if way == "hdf5plugin":
+    if way != "dectris":
         chunk_filters._dectris = lambda: None
+    if way == "blosc":
+        chunk_filters._plugin = lambda: None
     path = Path(folder) / f"{name}.h5"
     pixels = write(path, FILTERS[name])
     axes = tuple(map(range, SHAPE))
@@ -120,8 +122,10 @@ def read_all(name, way, folder):
 @pytest.mark.parametrize("name", FILTERS)
 def test_damaged_chunks(tmp_path, name):
     ways = ["hdf5plugin"]
-    if name.startswith("bitshuffle-") and find_spec("dectris"):  # see ci/long.sh eiger
-        ways.append("dectris")
+    if name == "bitshuffle-lz4":
+        ways.append("blosc")
+        if find_spec("dectris"):  # see ci/long.sh eiger
+            ways.append("dectris")
     for way in ways:
         script = (
             f"import json, sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); "
