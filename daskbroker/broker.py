@@ -21,6 +21,7 @@ from .core.arguments import (
     MAPPING,
     NAME,
     PATHS,
+    ROOTS,
     SECONDS,
     TIMEOUT,
     accepts,
@@ -102,7 +103,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles, BrokerUpkeep):
         uri=NAME.or_none(),
         key=NAME.or_none(),
         handlers=MAPPING.or_none(),
-        root_map=MAPPING.or_none(),
+        root_map=ROOTS.or_none(),
         readable_roots=PATHS.or_none(),
     )
     def __init__(
@@ -115,7 +116,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles, BrokerUpkeep):
         uri: str | None = None,
         key: str | None = None,
         handlers: Mapping[str, Any] | None = None,
-        root_map: Mapping[str, str | PathLike[str]] | None = None,
+        root_map: Mapping[str | PathLike[str], str | PathLike[str]] | None = None,
         readable_roots: Collection[str | PathLike[str]] | None = None,
     ) -> None:
         super().__init__(clock.resolved_zone(timezone))

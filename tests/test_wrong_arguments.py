@@ -57,6 +57,21 @@ def test_every_wrong_argument_is_named(db, tmp_path):
         (daskbroker.verify_references, (), {"references": (5, None, [])}),
         (make_broker, (), {"header_source": (5, None)}),
         (daskbroker.DataBroker, (db.header_source,), {"event_sources": (5, [5], "zz", None)}),
+        (
+            lambda **given: daskbroker.DataBroker(db.header_source, db.event_sources, **given),
+            (),
+            {
+                "root_map": (
+                    5,
+                    ["/a"],
+                    {"/a": 5},
+                    {"/a": None},
+                    {5: "/a"},
+                    {"/a": ""},
+                    {b"/a": "/b"},
+                )
+            },
+        ),
         (daskbroker.DataBroker.named, (), {"name": (5, "", None, [])}),
         (daskbroker.DataBroker.from_config, (), {"config": (5, "zz", None)}),
         (db.insert, ("start", start), {"run": (5, [], b"x")}),

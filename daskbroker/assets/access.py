@@ -47,11 +47,13 @@ class FileAccess:
     def __init__(
         self,
         handlers: Mapping[str, HandlerType] | None = None,
-        root_map: Mapping[str, str | PathLike[str]] | None = None,
+        root_map: Mapping[str | PathLike[str], str | PathLike[str]] | None = None,
         readable_roots: Iterable[str | PathLike[str]] | None = None,
     ) -> None:
         self.registry = HandlerRegistry(handlers)
-        self.root_map: dict[str, str] = {k: fspath(v) for k, v in (root_map or {}).items()}
+        self.root_map: dict[str, str] = {
+            fspath(root): fspath(folder) for root, folder in (root_map or {}).items()
+        }
         self.readable_roots = (
             None if readable_roots is None else [fspath(root) for root in readable_roots]
         )

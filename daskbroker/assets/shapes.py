@@ -363,7 +363,11 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
         raise Mismatch(_other_dtype(block, dtype)) from error
     same = np.array_equal(back, block, equal_nan=block.dtype.kind in "fc")
     if not same or _overflows(block, changed):
-        raise Mismatch(f"{_other_dtype(block, dtype)}, with values that would change")
+        said = f"{_other_dtype(block, dtype)}, with values that would change"
+        # Integers may only be meant to be floats because NaN stands for missing cells.
+        if block.dtype.kind in "iu" and dtype.kind == "f":
+            said += "; if it is for missing cells, missing='drop' or fill_value= keeps integers"
+        raise Mismatch(said)
     return changed
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "PATH",
     "PATHS",
     "POSITION",
+    "ROOTS",
     "SECONDS",
     "TEXT",
     "TIMEOUT",
@@ -122,6 +123,14 @@ PATH = Accepted(
 PATHS = Accepted(
     "several paths, such as a list, each as text or pathlib.Path",
     lambda v: isinstance(v, Collection) and not isinstance(v, str) and all(map(_is_text_path, v)),
+)
+ROOTS = Accepted(
+    "a mapping of roots to folders, such as {'/old': '/new'}, each as text or pathlib.Path",
+    lambda v: (
+        isinstance(v, Mapping)
+        and all(map(_is_text_path, v))
+        and all(_is_text_path(folder) and folder != "" for folder in v.values())
+    ),
 )
 MAPPING = Accepted("a mapping, such as a dict", lambda v: isinstance(v, Mapping))
 ITERABLE = Accepted("an iterable, such as a list", lambda v: isinstance(v, Iterable))

@@ -12,6 +12,7 @@ from ..assets.peek.peeking import PeekMode, peeked
 from ..core.arguments import FLAG, MAPPING, NAME, instance
 from ..core.clock import utc_only
 from ..core.documents import AllStreams
+from ..core.dtypes import dtype_of
 from ..core.errors import BadQuery
 from ..core.external import external_keys
 from ..core.fields import check_metadata, select
@@ -60,7 +61,8 @@ class ViewOptions:
     BadQuery
         If `timezone` is not UTC (a table can have another one only once it is computed), if
         `errors` or `peek` is not known, if `missing` or `fill_value` is not valid, if `dtypes` or
-        `roi` is no mapping, or if `grid` and `index` are both given.
+        `roi` is no mapping, if a dtype is none of NumPy's, or if `grid` and `index` are both
+        given.
     """
 
     fields: Any = None
@@ -103,6 +105,11 @@ class ViewOptions:
                     f"{name} must be a mapping by variable, such as {{'img': {example}}}, "
                     f"not {asked!r:.100}"
                 )
+        for name, dtype in (self.dtypes or {}).items():
+            try:
+                dtype_of(dtype)
+            except ValueError as error:
+                raise BadQuery(f"dtypes={{{name!r}: ...}}: {error}") from None
         if self.grid and self.index is not None:
             raise BadQuery("grid=True and index= exclude each other; give one of them")
 

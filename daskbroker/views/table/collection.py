@@ -105,10 +105,12 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
             **kwargs,
         )  # fmt: skip
         if unread and type(result.expr) is SetIndexBlockwise:
-            return _with_divisions(SortedBlocks(*result.expr.operands))
+            return _with_divisions(IndexBlocks(*result.expr.operands))
         expr = result.expr
-        if type(expr) is SetIndex and _is_ours(expr):
-            expr = OrderedIndex(*expr.operands)
+        if type(expr) is SetIndex:
+            expr = (OrderedIndex if _is_ours(expr) else ColumnsIndex)(*expr.operands)
+        elif type(expr) is SetIndexBlockwise:
+            expr = IndexBlocks(*expr.operands)
         return DataFrame(expr)
 
     def resample(self, rule: Any, **kwargs: Any) -> Resampler:
@@ -229,7 +231,25 @@ for _class, _names in ((DataFrame, (*_KEPT, *_KEPT_OF_TABLES)), (Series, (*_KEPT
         setattr(_class, _name, _keeping(getattr(_class.__base__, _name)))
 
 
-class OrderedIndex(SetIndex):  # type: ignore[misc]
+class ColumnsIndex(SetIndex):  # type: ignore[misc]
+    """A ``SetIndex`` of which columns can be selected, also if the index is given as a series."""
+
+    def _simplify_up(self, parent: ex.Expr, dependents: Any) -> ex.Expr | None:
+        if not (isinstance(parent, ex.Projection) and isinstance(self._other, ex.Expr)):
+            narrowed: ex.Expr | None = super()._simplify_up(parent, dependents)
+            return narrowed
+        # Dask compares the series with the names of the columns, which fails.
+        wanted = parent.operand("columns")
+        names = wanted if isinstance(wanted, list) else [wanted]
+        columns = [column for column in self.frame.columns if column in names]
+        if columns == list(self.frame.columns):
+            return None
+        return type(parent)(
+            type(self)(self.frame[columns], *self.operands[1:]), *parent.operands[1:]
+        )
+
+
+class OrderedIndex(ColumnsIndex):
     """A ``SetIndex`` on times, or into one partition."""
 
     def _divisions(self) -> tuple[Any, ...]:
@@ -279,7 +299,7 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
             frame, in_place = RepartitionToFewer(frame, 1), True
         if in_place:
             known = None if divisions[0] is None else list(divisions)
-            blocks = SetIndexBlockwise(frame, self._other, self.drop, known, self.append)
+            blocks = IndexBlocks(frame, self._other, self.drop, known, self.append)
             return SortIndexBlockwise(blocks)
         return SetPartition(
             frame, self._other, self.drop, None, self.ascending, self.upsample, divisions,
@@ -287,7 +307,7 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
         )  # fmt: skip
 
 
-class SortedBlocks(SetIndexBlockwise):  # type: ignore[misc]
+class IndexBlocks(SetIndexBlockwise):  # type: ignore[misc]
     """A ``SetIndexBlockwise`` whose index can be found without reading other columns."""
 
     def _simplify_up(self, parent: ex.Expr, dependents: Any) -> ex.Expr | None:
@@ -313,7 +333,7 @@ class ResolvedOverlaps(ex.ResolveOverlappingDivisions):  # type: ignore[misc]
         return narrowed
 
 
-def _with_divisions(blocks: SortedBlocks) -> DataFrame:
+def _with_divisions(blocks: IndexBlocks) -> DataFrame:
     """Return the table of blocks that are sorted, with its divisions."""
     lows, highs = _from_statistics(SetIndex(blocks.frame, blocks.other)) or ((), ())
     rows: Sequence[int] = (1,) * len(lows)

@@ -197,3 +197,16 @@ def test_bins_that_are_wider_than_partitions(small_chunks, column):
         found.attrs = {}
         assert found.to_numpy().tolist() == expected.to_numpy().tolist()
         assert found.index.tolist() == expected.index.tolist()
+
+
+@pytest.mark.parametrize("sort", [True, False])
+@pytest.mark.parametrize("name", ["time", "n"])
+def test_columns_of_a_table_indexed_by_a_series(table, name, sort):
+    """Dask compares the series with names of columns, and fails with an unclear error."""
+    for series in (table[name], table[table.columns[0]] if name == "time" else table[name] + 1):
+        expected = table.compute().set_index(series.compute())
+        indexed = table.set_index(series, sort=sort)
+        for columns in ("n", ["n", "time"]):
+            found, wanted = indexed[columns].compute(), expected[columns]
+            assert found.sort_index(kind="stable").equals(wanted.sort_index(kind="stable"))
+        assert indexed["n"].sum().compute() == expected["n"].sum()

@@ -1,8 +1,9 @@
-"""Read virtual datasets that concatenate other datasets directly from these sources.
+"""Read virtual datasets from their sources if they concatenate these, and miss no file of them.
 
 HDF5 would read them under its lock, one chunk after another. If a virtual dataset is nothing but a
 concatenation, and its sources have the shape and dtype that it maps, they are read as datasets of
-their own.
+their own. HDF5 gives fill values for a source whose file is not there; here that is an error, as
+for any other file of a detector.
 """
 
 from __future__ import annotations
@@ -17,30 +18,26 @@ from ..frame_rows import Located
 from .row_source import RowSource
 from .virtual import VirtualRows
 
-__all__ = ["ConcatenatedRows"]
+__all__ = ["MappedRows"]
 
 
-class ConcatenatedRows:
-    """A virtual dataset read from its sources, or by HDF5 if these are not as it maps them.
+class MappedRows:
+    """A virtual dataset read from its sources if it concatenates them, else by HDF5.
 
-    A missing source therefore reads as fill values, as it does in HDF5.
+    HDF5 also reads it if the sources are not as it maps them.
 
     Parameters
     ----------
-    whole
+    dataset
         The dataset as HDF5 reads it.
-    parts
+    rows
         The same dataset, read from its sources.
     """
 
     def __init__(self, dataset: RowSource, rows: VirtualRows) -> None:
         self._dataset, self._rows = dataset, rows
+        self._concatenates = rows.is_concatenation()
         self.name, self.dtype = dataset.name, dataset.dtype
-
-    @classmethod
-    def of(cls, dataset: RowSource, rows: VirtualRows) -> ConcatenatedRows | None:
-        """Return the dataset, or None if it is not a concatenation."""
-        return cls(dataset, rows) if rows.is_concatenation() else None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,9 +64,17 @@ class ConcatenatedRows:
         return self._dataset.stored(rows)
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.row_source.read_rows`."""
-        source = self._rows if self._rows.is_as_mapped(rows) else self._dataset
-        return source.read(rows, axes)
+        """Read a region of some rows; see :func:`~.row_source.read_rows`.
+
+        Raises
+        ------
+        FrameMissing, FileNotFoundError
+            If the file of a source of these rows is not there.
+        """
+        if self._concatenates and self._rows.is_as_mapped(rows):
+            return self._rows.read(rows, axes)
+        self._rows.check_files(rows)
+        return self._dataset.read(rows, axes)
 
     def locate(self, rows: np.ndarray) -> Located:
         """Return where some rows lie in the sources."""

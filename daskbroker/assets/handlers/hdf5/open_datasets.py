@@ -12,7 +12,7 @@ from h5py import h5d, h5p
 from ....core.errors import FillError
 from ....core.regular import Identity, identity
 from ...files.readable import ANYWHERE, ReadableRoots
-from .concatenation import ConcatenatedRows
+from .concatenation import MappedRows
 from .hdf5_files import open_dataset, open_file
 from .links import LinkedFile, LinkedFiles
 from .row_source import RowSource
@@ -20,7 +20,7 @@ from .virtual import VirtualRows
 
 __all__ = ["HDF5Rows", "OpenDatasets"]
 
-HDF5Rows: TypeAlias = "RowSource | VirtualRows | ConcatenatedRows"
+HDF5Rows: TypeAlias = "RowSource | VirtualRows | MappedRows"
 """A dataset, which tells by ``maximum`` how far each dimension may grow; None: without limit."""
 
 MAX_VIRTUAL_DEPTH = 8
@@ -116,7 +116,7 @@ def _open_rows(path: str, name: str, *, swmr: bool, readable: ReadableRoots) -> 
 
 
 def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF5Rows:
-    """Open a dataset that HDF5 finds; a concatenation is read from its sources."""
+    """Open a dataset that HDF5 finds; no source of a virtual one may be missing."""
     dataset = open_dataset(file, name)
     plist = dataset.id.get_create_plist()
     whole = _rows_of(dataset, plist)
@@ -130,7 +130,8 @@ def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF
         )
     except FillError:  # a mapping that only HDF5 can read
         return whole
-    return ConcatenatedRows.of(whole, parts) or whole
+    # While mappings grow, files that are not there yet are no lack.
+    return whole if parts.grows else MappedRows(whole, parts)
 
 
 def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth: int) -> HDF5Rows:

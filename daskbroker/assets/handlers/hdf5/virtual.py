@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from h5py import h5s
 
-from ....core.errors import FillError
+from ....core.errors import FillError, FrameMissing
 from ....core.regular import Identity, identity
 from ...regions import Axis, as_axis, put_region, shape_of
 from ..frame_rows import Located, Rows
@@ -160,11 +160,18 @@ class VirtualRows:
         """Return whether the sources of some rows exist and fit the target.
 
         They fit if they have its shape of frames and its dtype, and as many rows as are mapped.
+
+        Raises
+        ------
+        FrameMissing, FileNotFoundError
+            If the file of a source is not there.
         """
         for mapping in self._touched(rows):
             try:
                 source = self._source(mapping.file, mapping.dataset)
-            # It is missing, or not readable here.
+            except (FrameMissing, FileNotFoundError):
+                raise
+            # It has no such dataset, or is not readable here.
             except (FillError, OSError):
                 return False
             needed = mapping.source[0][-1] + 1 if mapping.source else len(mapping.target[0])
@@ -174,6 +181,22 @@ class VirtualRows:
             if source.shape[0] < needed or (not mapping.source and source.shape[0] != needed):
                 return False
         return True
+
+    def check_files(self, rows: np.ndarray) -> None:
+        """Check that the files of the sources of some rows are there.
+
+        Raises
+        ------
+        FrameMissing, FileNotFoundError
+            If one is not.
+        """
+        for mapping in self._touched(rows):
+            try:
+                self._source(mapping.file, mapping.dataset)
+            except (FrameMissing, FileNotFoundError):
+                raise
+            except (FillError, OSError):  # as HDF5 has it
+                continue
 
     def is_concatenation(self) -> bool:
         """Return whether the dataset consists of runs of whole source rows that do not overlap."""
@@ -202,7 +225,11 @@ class VirtualRows:
         label = f"the virtual dataset {self.name!r} of {self._file.path!r}"
         if not self.is_concatenation():
             raise NoReference(f"{label} is not a concatenation of datasets")
-        if not self.is_as_mapped(rows):
+        try:
+            fits = self.is_as_mapped(rows)
+        except (FrameMissing, FileNotFoundError):
+            fits = False
+        if not fits:
             raise NoReference(f"{label} has sources that are missing or of another shape or dtype")
         stored: list[StoredRows] = []
         numbers, inside = np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.int64)

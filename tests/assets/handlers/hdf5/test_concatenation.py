@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from daskbroker.core.errors import FillError
+from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
 COUNTS = (4, 4, 3)
@@ -98,7 +98,38 @@ def with_gaps(folder):
     return master(folder, step=2)
 
 
-@pytest.mark.parametrize("case", [missing, other_dtype, other_frames, with_gaps])
+def tiled(folder):
+    """Two sources side by side."""
+    height, width = DATA.shape[1:]
+    layout = h5py.VirtualLayout((4, height, 2 * width), DATA.dtype)
+    for number, half in enumerate((slice(None, width), slice(width, None))):
+        part = write_hdf5(folder / f"half_{number}.h5", DATA[:4])
+        layout[..., half] = h5py.VirtualSource(part.name, AD_DATASET, (4, height, width))
+    with h5py.File(folder / "tiled.h5", "w") as file:
+        file.create_virtual_dataset(AD_DATASET, layout, fillvalue=9)
+    return folder / "tiled.h5"
+
+
+def missing_tile(folder):
+    path = tiled(folder)
+    (folder / "half_1.h5").unlink()
+    return path
+
+
+@pytest.mark.parametrize("case", [missing, missing_tile])
+def test_a_source_that_is_missing_is_a_missing_frame(tmp_path, reader, case):
+    """HDF5 gives fill values, which look like data."""
+    path = case(sources(tmp_path))
+    name = "series_data_000002.h5" if case is missing else "half_1.h5"
+    for roi in ((), (0, slice(2, 4), 3)):
+        with pytest.raises(FrameMissing, match=name):
+            reader.resource("AD_HDF5", path, points(0, 3 if case is missing_tile else 5), roi)
+    if case is missing:  # other parts are there
+        got = reader.resource("AD_HDF5", path, points(0, 3, 8))
+        np.testing.assert_array_equal(got[:, 0], DATA[[0, 3, 8]])
+
+
+@pytest.mark.parametrize("case", [tiled, other_dtype, other_frames, with_gaps])
 def test_what_is_no_concatenation_is_as_hdf5_has_it(tmp_path, reader, case):
     path = case(sources(tmp_path))
     with h5py.File(path) as file:
