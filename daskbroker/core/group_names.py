@@ -3,7 +3,7 @@ r"""Names of variables and streams as files have them, where ``/`` divides group
 =============================== =====================================================
 of a name                       in files
 =============================== =====================================================
-``/``, ``\\``, null character    ``%2F``, ``%5C``, ``%00``
+``/``, ``\``, null character     ``%2F``, ``%5C``, ``%00``
 ``.`` of a name that means a    ``%2E``
 place in a path, or that Zarr
 gives to files of its own
