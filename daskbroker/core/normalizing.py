@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -153,7 +153,8 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
 _ADVICE_TABLE = "write table.to_dict('list'), or insert it as a run by table_to_stream"
 _ADVICE: tuple[tuple[Any, str], ...] = (
     (PurePath, "write str(path), or "),
-    (date, "write its isoformat(), or "),  # a datetime is one
+    (datetime, "write its isoformat(), or timestamp() where seconds are needed, or "),
+    (date, "write its isoformat(), or "),
     (timedelta, "write its total_seconds(), or "),
     ((set, frozenset), "write sorted(…), or "),
 )
