@@ -307,7 +307,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles, BrokerUpkeep):
             Uid, or a prefix of it of five characters or more, if a str. Offset from the newest run
             if a negative int; other ints are a scan_id, which finds the newest raw run that has
             it, or the newest derived one if there is no raw one. Slices count from the newest run.
-            A list, tuple or set of keys gives a list of runs.
+            A list, tuple, set or array of keys gives a list of runs.
 
         Returns
         -------

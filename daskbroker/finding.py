@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["at_offset", "find", "is_found"]
 
+SEVERAL = (list, tuple, set)
+"""Types of keys that mean several runs."""
+
 
 def find(db: DataBroker, key: Any) -> Any:
     """Return the run or runs of ``db[key]``; see :meth:`daskbroker.DataBroker.__getitem__`."""
@@ -23,8 +26,11 @@ def find(db: DataBroker, key: Any) -> Any:
         return Header(db, *db.header_source[key])
     if isinstance(key, slice):
         return _slice(db, key)
-    if isinstance(key, (list, tuple, set)):
-        return HeaderList(find(db, item) for item in key)
+    # Arrays of NumPy and pandas, such as `table["run"].unique()`.
+    if getattr(key, "ndim", 0) == 1 and hasattr(key, "tolist"):
+        key = key.tolist()
+    if isinstance(key, SEVERAL):
+        return HeaderList([find(db, _one(item, "a list of runs")) for item in key])
     if is_integer(key) and key < 0:
         return at_offset(db(), int(key))
     return Header(db, *db.header_source[key])
@@ -42,15 +48,16 @@ def is_found(db: DataBroker, key: object) -> bool:
     """
     start = getattr(key, "start", key)
     try:
-        find(db, start["uid"] if isinstance(start, Mapping) and "uid" in start else _one(key))
+        is_document = isinstance(start, Mapping) and "uid" in start
+        find(db, start["uid"] if is_document else _one(key, "`in`"))
     except (RunNotFound, OffsetOutOfRange):
         return False
     return True
 
 
-def _one(key: object) -> Any:
-    if isinstance(key, (slice, list, tuple, set)):
-        raise TypeError(f"`in` needs the uid, scan_id or offset of a run, not {key!r:.200}")
+def _one(key: object, what: str) -> Any:
+    if isinstance(key, (slice, *SEVERAL)) or getattr(key, "ndim", 0):
+        raise TypeError(f"{what} needs the uid, scan_id or offset of a run, not {key!r:.200}")
     return key
 
 

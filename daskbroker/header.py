@@ -203,6 +203,9 @@ class Header(HeaderViews, HeaderDocuments):
             raise KeyError(key)
         return getattr(self, key)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.keys())
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import datetime
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import daskbroker
 from daskbroker.core.errors import BadDocument, DaskbrokerError
-from daskbroker.testing import RunBuilder, assert_documents_equal, external_run
+from daskbroker.testing import RunBuilder, assert_documents_equal, external_run, make_run
 
 ODD_ARRAYS = [
     np.ma.array([1, 2, 3], mask=[0, 1, 0]),
@@ -180,6 +183,28 @@ def test_a_value_that_contains_itself(db):
     value.append(value)
     with pytest.raises(BadDocument, match="deeper than 50"):
         db.insert("start", {"uid": "endless", "time": 1.0, "note": value})
+    assert len(db) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (Path("/data"), r"write str\(path\)"),
+        (datetime.datetime(2026, 1, 1), r"write its isoformat\(\)"),
+        (datetime.date(2026, 1, 1), r"write its isoformat\(\)"),
+        (datetime.timedelta(1), r"write its total_seconds\(\)"),
+        ({"a", "b"}, "write sorted"),
+        (pd.DataFrame({"a": [1]}), r"write table\.to_dict\('list'\)"),
+        (pd.DataFrame({"a": [1]}).rename_axis(columns="x"), "a DataFrame is no JSON-like value"),
+        (pa.table({"a": [1]}), "a Table is no JSON-like value"),
+    ],
+)
+def test_what_people_put_into_metadata_is_refused_with_advice(db, value, advice):
+    """The array of a DataFrame had neither the names of its columns nor its index."""
+    run = make_run(1)
+    start = {**run[0][1], "sample": {"deep": [value]}}
+    with pytest.raises(BadDocument, match=rf"start .*sample\.deep.*: .*{advice}"):
+        db.insert("start", start)
     assert len(db) == 0
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import daskbroker
-from daskbroker import savable
+from daskbroker import dataset_to_stream, savable
 from daskbroker.cli import app
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
@@ -253,7 +253,8 @@ def test_methods_of_datasets_with_odd_cells_keep_that_they_can_be_written(db, tm
 ALIKE = {
     "a/b": [1.0, 2.0], "a%2Fb": [3.0, 4.0], "a%252Fb": [5.0, 6.0], "..": [7.0, 8.0], ".": [9, 1],
     "%2E": [2, 3], "v": [[1.0], [2.0, 3.0]], "v_length": [4.0, 5.0], "v_dim_0": [6.0, 7.0],
-    "w/": [["a"], ["b", "c"]],
+    "w/": [["a"], ["b", "c"]], "": [1, 2], "%": [3, 4], "%25": [5, 6], "a\\b": [7, 8],
+    "a\0b": [9, 1], "%5C": [2, 3], ".zgroup": [4, 5], ".zarray": [6, 7], "zarr.json": [8, 9],
 }  # fmt: skip
 
 
@@ -292,6 +293,21 @@ def test_names_that_files_would_not_tell_apart(db, tmp_path, format):
     found = db[uid].dataset().compute()
     for name, cells in ALIKE.items():
         assert [np.asarray(c).tolist() for c in found[name].values] == cells, name
+
+    tree = header.tree()
+    for number, pairs in enumerate([None, dataset_to_stream(tree)]):
+        if pairs is None:  # what is exported is the tree of all streams
+            (path,) = header.export(tmp_path / f"run-{number}.{format}")
+            (uid,) = ingest(db, [path]).runs
+        else:
+            pairs = list(pairs)
+            insert_all(db, pairs)
+            uid = pairs[0][1]["uid"]
+        assert db[uid].fields() == set(ALIKE)
+        found = db[uid].dataset().compute()
+        for name, cells in ALIKE.items():
+            assert [np.asarray(c).tolist() for c in found[name].values] == cells, name
+        assert "names" not in found.attrs
 
     assert len(named.tree().children) == len(streams)
     (path,) = named.export(tmp_path / f"tree.{format}")

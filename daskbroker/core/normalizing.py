@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
 from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -46,8 +48,8 @@ def normalize(
     Raises
     ------
     BadDocument
-        If a value has no JSON-like form (sets, datetimes, complex numbers, objects), an integer
-        has more than 2048 bits, a key is not valid text, or there are more than
+        If a value has no JSON-like form (sets, datetimes, tables, complex numbers, objects), an
+        integer has more than 2048 bits, a key is not valid text, or there are more than
         `MAX_DOCUMENT_DEPTH` levels. The message names the path to it.
     """
     try:
@@ -141,10 +143,22 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
     if callable(getattr(value, "numpy_table", None)):
         table = _structured_table(value)
         return _normalize(lists_of(table) if arrays == _NONE else table, arrays, levels)
+    advice = next((advice for kind, advice in _ADVICE if isinstance(value, kind)), "")
     raise _NoSuchForm(
-        f"a {type(value).__module__}.{type(value).__qualname__} is no JSON-like value; "
+        f"a {type(value).__module__}.{type(value).__qualname__} is no JSON-like value; {advice}"
         "use numbers, text, booleans, None, bytes, UUIDs, lists, arrays and mappings of these"
     )
+
+
+_ADVICE_TABLE = "write table.to_dict('list'), or insert it as a run by table_to_stream"
+_ADVICE: tuple[tuple[Any, str], ...] = (
+    (PurePath, "write str(path), or "),
+    (datetime, "write its isoformat(), or timestamp() where seconds are needed, or "),
+    (date, "write its isoformat(), or "),
+    (timedelta, "write its total_seconds(), or "),
+    ((set, frozenset), "write sorted(…), or "),
+)
+"""What to write in place of common values that have no JSON-like form, by type."""
 
 
 def _checked_integer(value: int) -> int:
@@ -183,6 +197,9 @@ def _named(error: Exception) -> str:
 
 
 def _normalize_array(value: object, arrays: int, levels: int) -> Any:
+    # The array of a table has neither the names of its columns nor its index.
+    if not isinstance(value, (np.ndarray, np.generic)) and hasattr(value, "columns"):
+        raise _NoSuchForm(f"a {type(value).__name__} is no JSON-like value; {_ADVICE_TABLE}")
     try:
         array = np.asarray(value)
     except MemoryError:

@@ -88,6 +88,14 @@ class NounConformance(Conformance):
         assert _uids(broker[[uids[4], -1]]) == [uids[4], uids[0]]
         with pytest.raises(IndexError, match="only 10 runs"):
             broker[-11]
+        chosen = broker(scan_id=3).table().compute()["run"]
+        assert chosen.tolist() == [uids[6], uids[6], uids[1], uids[1]]
+        for several in (chosen.unique(), chosen.drop_duplicates(), np.array([uids[6], uids[1]])):
+            assert _uids(broker[several]) == [uids[6], uids[1]]
+        assert _uids(broker[np.array([-1, 3])]) == [uids[0], uids[1]]
+        for nested in ([-1, [-2]], [slice(-2, None)], [np.array([-1])]):
+            with pytest.raises(TypeError, match="a list of runs needs the uid, scan_id or offset"):
+                broker[nested]
 
     def test_uids_prefixes_and_scan_ids(self, broker: Any) -> None:
         """Rows 17 and 30."""

@@ -81,3 +81,8 @@ def test_the_replacements_are_there(objects):
         for part in told.split(prefix)[1:]:
             name = part.replace("(", " ").replace(")", " ").replace(",", " ").replace(".", " ")
             assert hasattr(owner, name.split()[0]), part
+
+
+def test_keys_of_a_run_are_completed(objects):
+    header = objects["Header"]
+    assert header._ipython_key_completions_() == ["start", "stop", "descriptors"]

@@ -17,8 +17,8 @@ anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
 mappings, mixed types, integers
 beyond 2**53 that are objects,
 text with lone surrogates)
-names with ``/``                ``%2F`` in its place: files have groups by it; see
-                                :mod:`daskbroker.core.group_names`. Attribute ``names`` of the
+names that files cannot have,   escaped, see :mod:`daskbroker.core.group_names`: a ``/`` is
+such as those with ``/``        ``%2F``, as files have groups by it. Attribute ``names`` of the
                                 Dataset: ``"escaped"``.
 =============================== ==================================================================
 """
@@ -40,8 +40,8 @@ from ...core.leaves import EXACT_INTEGER
 from ...core.numbered_names import free_name
 
 __all__ = [
-    "cells_restored", "check_is_dataset", "named_as_in_files", "needs_form", "savable",
-    "text_encoding",
+    "cells_restored", "check_is_dataset", "named_as_in_documents", "named_as_in_files",
+    "needs_form", "savable", "text_encoding",
 ]  # fmt: skip
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
@@ -94,7 +94,7 @@ def savable(dataset: Any) -> Any:
 
 
 def named_as_in_files(dataset: xr.Dataset) -> xr.Dataset:
-    """Rename variables and dimensions whose names have ``/`` to the names that files have."""
+    """Rename variables and dimensions to the names that files have, such as those with ``/``."""
     if NAMES in dataset.attrs:  # which a Dataset has that is in this form already
         return dataset
     return _renamed(dataset, group_name)
@@ -228,7 +228,11 @@ def _padded(
 
 
 def cells_restored(dataset: xr.Dataset) -> xr.Dataset:
-    """Restore the objects for which :func:`savable` wrote another form."""
+    """Restore the objects for which :func:`savable` wrote another form.
+
+    Names stay as files have them, as nodes of trees cannot have others: see
+    :func:`named_as_in_documents`.
+    """
     for name, variable in list(dataset.variables.items()):
         if variable.attrs.get(FORM) == JSON:
             dataset = _replaced(dataset, name, _of_json(variable.values), variable.dims)
@@ -238,9 +242,15 @@ def cells_restored(dataset: xr.Dataset) -> xr.Dataset:
                 cells = _unpadded(variable.values, counts.values)
                 dataset = _replaced(dataset, name, cells, counts.dims)
                 dataset = dataset.drop_vars(variable.attrs[RAGGED])
-    if dataset.attrs.get(NAMES) == ESCAPED:
-        return _renamed(dataset, of_group_name)
-    return _renamed(dataset, lambda name: name.replace("%2F", "/"))  # of an earlier version
+    # An earlier version did not note that names are as files have them.
+    if NAMES not in dataset.attrs and any("%2F" in str(name) for name in dataset.variables):
+        dataset = dataset.assign_attrs({NAMES: ESCAPED})
+    return dataset
+
+
+def named_as_in_documents(dataset: xr.Dataset) -> xr.Dataset:
+    """Restore names of variables and dimensions that are as files have them."""
+    return _renamed(dataset, of_group_name) if dataset.attrs.get(NAMES) == ESCAPED else dataset
 
 
 def _replaced(dataset: xr.Dataset, name: Any, values: np.ndarray, dims: Any) -> xr.Dataset:

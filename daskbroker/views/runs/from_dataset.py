@@ -18,7 +18,7 @@ from ...core.group_names import of_group_name
 from ...core.name_lists import listed
 from ...core.schema import datetime_to_posix, posix_to_datetime
 from ..dataset.attributes import DOCUMENTED, attrs
-from ..dataset.savable import check_is_dataset
+from ..dataset.savable import check_is_dataset, named_as_in_documents
 from ..dataset.stored_form import (
     DEVICE,
     FORM_KEY,
@@ -144,6 +144,8 @@ def _holds(node: xr.DataTree) -> bool:
 
 def _stream(run: NewRun, dataset: xr.Dataset, scheduler: str | None) -> Pairs:
     """Yield the descriptor and the event_pages of one stream."""
+    # Nodes of a tree, and what files held, have names as files have them.
+    dataset = named_as_in_documents(dataset)
     cube = _Cube(run, _without_multi_indexes(dataset), dataset, scheduler)
     yield "descriptor", cube.declare()
     yield from cube.pages()
