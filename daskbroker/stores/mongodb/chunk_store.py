@@ -37,7 +37,6 @@ from .bson_documents import MAX_DOCUMENT_BYTES
 from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
 
 __all__ = [
-    "DUPLICATE_KEY",
     "GONE",
     "KEPT",
     "WAITING",
@@ -63,7 +62,6 @@ PLAIN_BYTES = 32 * 2**10
 WAITING, KEPT, GONE = "waiting", "kept", "gone"
 """States of a chunk's rows in the journal."""
 DUPLICATE_KEY = 11000
-"""Error code of MongoDB for a violation of a unique index."""
 DOCUMENTS_AT_ONCE = 5000
 """Size of the batches of columns; without it, the server sends 101 of them first."""
 """Error code of MongoDB for a violation of a unique index."""

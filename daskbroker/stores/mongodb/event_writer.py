@@ -25,7 +25,6 @@ from ...core.rounds import Rounds
 from ..stored_text import storable
 from .bson_documents import MAX_DOCUMENT_BYTES, from_bson, sparse_bson, to_bson
 from .chunk_store import (
-    DUPLICATE_KEY,
     GONE,
     Manifest,
     chunk_key,
@@ -44,6 +43,8 @@ __all__ = ["EventWriter"]
 
 MOST_DESCRIPTORS = 200
 """Maximum number of descriptors whose states are kept."""
+DUPLICATE_KEY = 11000
+"""Error code of MongoDB for a violation of a unique index."""
 
 
 @dataclass

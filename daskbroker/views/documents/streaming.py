@@ -25,7 +25,7 @@ from ...assets.filling.filling import Filling
 from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkPlan, damaged
 from ...core.clock import seconds_of
-from ...core.documents import ALL, Document, NamedDocument, frozen_document
+from ...core.documents import ALL, Document, frozen_document
 from ...core.errors import StoreDamaged
 from ...core.external import datum_keys, stream_keys
 from ...core.fields import check_metadata, select
@@ -40,6 +40,7 @@ from .prefetch import Prefetcher
 
 __all__ = ["Uses", "new_documents", "stream_documents"]
 
+NamedDocument = tuple[str, Document]
 _Track = Iterator[tuple[float, str, Document]]
 """Documents of one descriptor: ``(time in POSIX seconds, name, document)``."""
 FIRST_SEQ = "seq_nums:start"
