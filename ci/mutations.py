@@ -103,7 +103,7 @@ TESTS = {
         "-k", "test_database or users or threads or wait or given_up",
     ],
     "stores/mongodb/events": [
-        "tests/stores/mongodb/test_sealing.py", "tests/stores/mongodb/test_long_journal.py",
+        "tests/stores/mongodb/test_events.py", "tests/stores/mongodb/test_sealing.py",
         "tests/stores/mongodb/test_suitcase_database.py",
     ],
     "stores/mongodb/foreign_pages": ["tests/stores/mongodb/test_foreign_pages.py"],
