@@ -36,7 +36,6 @@ ROOT = Path(__file__).resolve().parents[1]
 KNOWN = ROOT / "ci" / "known_survivors.txt"
 COPIED = ("daskbroker", "tests", "examples", "benchmarks", "docs", "pyproject.toml", "README.md")
 
-EMBEDDED = "tests/stores/test_embedded_conformance.py"
 MONGO = "tests/stores/test_mongo_conformance.py"
 TESTS = {
     "core/operators": ["tests/core/test_query.py"],
@@ -55,10 +54,7 @@ TESTS = {
     "assets/regions": ["tests/assets/test_regions.py", "tests/assets/test_shapes.py"],
     "assets/shapes": ["tests/assets/test_shapes.py"],
     "assets/transfer": ["tests/assets/test_transfer.py"],
-    "views/rows": [
-        "tests/views/dataset/test_cutting.py", "tests/test_many_runs.py", EMBEDDED,
-        "-k", "cutting or many_runs or rewound or gaps",
-    ],
+    "views/rows": ["tests/views/test_rows.py", "tests/views/dataset/test_cutting.py"],
     "views/documents/prefetch": [
         "tests/views/documents/test_prefetch.py", "tests/cluster/test_documents.py",
     ],
