@@ -43,8 +43,6 @@ __all__ = ["EventWriter"]
 
 MOST_DESCRIPTORS = 200
 """Maximum number of descriptors whose states are kept."""
-DUPLICATE_KEY = 11000
-"""Error code of MongoDB for a violation of a unique index."""
 
 
 @dataclass
