@@ -314,8 +314,24 @@ class _Entry:
 
 
 def _is_plottable(file: h5py.File, path: str) -> bool:
-    field = file.get(path)  # None if it is a link to a file that does not exist here
-    return field is not None and field.ndim > 0 and field.dtype.kind in "iuf"
+    found = _form(file, path)
+    return found is not None and len(found[0]) > 0 and found[1].kind in "iuf"
+
+
+def _form(file: h5py.File, path: str) -> tuple[tuple[int, ...], np.dtype] | None:
+    """Return shape and dtype of a field; None if it is a link to a file that is not here.
+
+    Links to files are followed here. HDF5 would open the other file by the object of Python that
+    the first one is written by.
+    """
+    link = file.get(path, getlink=True)
+    if not isinstance(link, h5py.ExternalLink):
+        return file[path].shape, file[path].dtype
+    try:
+        with h5py.File(link.filename, "r") as other:
+            return other[link.path].shape, other[link.path].dtype
+    except (OSError, KeyError):
+        return None
 
 
 def _names_of(key: str, fields: Mapping[str, str], known: Collection[str]) -> list[str]:
@@ -333,9 +349,9 @@ def _most(file: h5py.File, names: Sequence[str], fields: Mapping[str, str]) -> s
     """Return the field with the most dimensions, which for a detector is its image."""
 
     def rank(name: str) -> int:
-        found = file.get(fields[name])
+        found = _form(file, fields[name])
         # A link to a file that does not exist here should be one to a stack of images.
-        return 3 if found is None else found.ndim
+        return 3 if found is None else len(found[0])
 
     return max(names, key=rank)
 
@@ -346,13 +362,14 @@ def _note_axes(group: h5py.Group, axes: Sequence[str], signal: str, *, is_map: b
     The axes of scattered points all belong to the first dimension. Nothing is set if the signal is
     a link to a file that does not exist here.
     """
-    target = group.get(signal)
+    found = _form(group.file, f"{group.name}/{signal}")
     # The signal is a link to a file that does not exist here.
-    if target is None:
+    if found is None:
         return
-    along = [axis for axis in axes if is_map or group[axis].shape[:1] == target.shape[:1]]
+    shape = found[0]
+    along = [axis for axis in axes if is_map or group[axis].shape[:1] == shape[:1]]
     shown = along if is_map else along[:1]
-    group.attrs["axes"] = [*shown, *["."] * (target.ndim - len(shown))]
+    group.attrs["axes"] = [*shown, *["."] * (len(shape) - len(shown))]
     for position, axis in enumerate(along):
         group.attrs[f"{axis}_indices"] = position if is_map else 0
 
