@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ..core.errors import FillError
+from ..core.errors import ClaimWarning, FillError
 from .base import Conformance, insert_all
 from .claim_checks import warned
 from .claim_runs import LEGACY
@@ -91,6 +92,35 @@ class FillSequenceConformance(Conformance):
         np.testing.assert_array_equal(image.values.reshape(4, *SHAPE), np.stack(parts))
         region = image[..., 1:3, 2].values
         np.testing.assert_array_equal(region.reshape(4, 2), np.stack(parts)[:, 1:3, 2])
+
+    @pytest.mark.parametrize("middle", [False, True])
+    @pytest.mark.parametrize("keywords", [{}, {"point_number": "x"}, {"point_number": -1}])
+    def test_datums_that_make_no_sense(
+        self, broker: Any, tmp_path: Path, keywords: dict[str, Any], middle: bool
+    ) -> None:
+        """They are an error of their column, and runs can be opened."""
+        write_hdf5(tmp_path / "a.h5", frames(9, SHAPE))
+        run = RunBuilder()
+        claim = image_claim([1, *SHAPE])
+        del claim["dtype_numpy"]
+        descriptor = run.descriptor({"img": claim, "x": 0.5})
+        resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path="a.h5")
+        for number in range(3):
+            good = middle and number != 1
+            datum = run.datum(resource, **({"point_number": number} if good else keywords))
+            run.event(descriptor, {"img": datum, "x": number}, filled={"img": False})
+        docs = run.stop()
+        insert_all(broker, docs)
+        header = broker[docs[0][1]["uid"]]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ClaimWarning)
+            dataset, table = header.dataset(), header.table()
+            assert dataset["x"].values.tolist() == table["x"].compute().tolist() == [0, 1, 2]
+            for fill in (dataset["img"].compute, table.compute, lambda: filled_cells(header)):
+                with pytest.raises(FillError, match="point_number") as caught:
+                    fill()
+                for word in (header.uid, "primary", "'img'", "AD_HDF5", "a.h5"):
+                    assert word in str(caught.value)
 
     def test_frames_of_one_event_that_differ(self, broker: Any, tmp_path: Path) -> None:
         parts = [*frames(4, SHAPE)]

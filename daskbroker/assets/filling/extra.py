@@ -62,7 +62,10 @@ def extra_frames(
         return None
     # Only that column: datums may have others, such as the channel of a spectrum.
     column = {name: cells for name, cells in datums.columns.items() if name == frames.name}
-    position = int(np.max(Datums(column, datums.count).integers(frames.name)))
+    try:
+        position = int(np.max(Datums(column, datums.count).integers(frames.name)))
+    except FillError:  # an error when these cells are read, not when runs are opened
+        return None
     if frames.frames > frames.up_to(position):
         position = max(position, _last_frame(target, references, resource, frames.name))
     told = frames.up_to(position)
