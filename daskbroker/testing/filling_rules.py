@@ -207,8 +207,10 @@ class FillRuleConformance(Conformance):
         np.testing.assert_array_equal(filled["data"]["img"].reshape(SHAPE), data[2].reshape(SHAPE))
         assert filled["uid"] == event["uid"]
         assert event["data"].get("img", "") == "" or isinstance(event["data"]["img"], str)
-        for fields in (["x"], "x", "img of another", iter(["x"])):
+        for fields in (["x"], "x", iter(["x"])):
             assert source.fill_event(event, fields=fields) == event
+        with pytest.raises(FieldNotFound, match=r"no data key 'img of another' to fill.*img"):
+            source.fill_event(event, fields="img of another")
         changeable = event.to_dict()
         assert source.fill_event(changeable, in_place=True) is changeable
         assert changeable["data"]["img"].shape == (1, *SHAPE)
