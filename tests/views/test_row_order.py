@@ -11,7 +11,7 @@ from daskbroker.core.chunk_statistics import of_events
 from daskbroker.core.chunks import CHUNK_RECORD, ChunkPlan
 from daskbroker.core.documents import Document
 from daskbroker.core.errors import BadQuery
-from daskbroker.views.rows import group_rows
+from daskbroker.views.row_order import group_rows
 
 
 def plan_of(*chunks, runs=("a",)):
