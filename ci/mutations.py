@@ -57,7 +57,8 @@ TESTS = {
     "views/row_order": ["tests/views/test_row_order.py", "tests/views/dataset/test_cutting.py"],
     "views/documents/prefetch": [
         "tests/views/documents/test_prefetch.py", "tests/cluster/test_documents.py",
-        "-k", "test_prefetch or cancels or client_is_closed",
+        "tests/test_forking.py",
+        "-k", "test_prefetch or cancels or client_is_closed or client_of_the_parent",
     ],
     "views/table/expression": [
         "tests/views/table/test_expression.py",

@@ -146,11 +146,13 @@ with daskbroker.connect(sys.argv[1]) as db, Client(
         for name, doc in documents[begin:end]:
             db.insert(name, doc)
         db.seal()
-    reading = db[-1].documents()
+    reading, closing = db[-1].documents(), db[-1].documents()
     next(reading)
+    ahead = [next(closing) for _ in range(3)]  # the next chunk is read ahead meanwhile
     child = os.fork()
     if child == 0:
         signal.alarm(60)
+        closing.close()
         assert len(list(reading)) == 42
         assert len(list(db[-1].documents())) == 43
         try:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import daskbroker
+from daskbroker.core.chunks import to_ipc
 from daskbroker.core.errors import DuplicateUID
+from daskbroker.core.layouts import EVENT, encode_rows
+from daskbroker.core.packed import pack
 from daskbroker.stores.embedded import document_keys
 from daskbroker.stores.embedded.database import Database
 from daskbroker.stores.embedded.events import EmbeddedEventStore
+from daskbroker.stores.embedded.journal import encoded
 from daskbroker.testing import RunBuilder, assert_documents_equal, expand_documents
 
 ROWS = 60
@@ -257,3 +262,62 @@ def test_pages_of_arrays_and_of_lists_give_the_same(db, run, descriptor):
     table = db[-1].table().compute()
     assert table["x"].tolist() == first["data"]["x"] * 2
     assert table["label"].tolist() == first["data"]["label"] * 2
+
+
+# -- tables of what waits ----------------------------------------------------------------------
+
+
+def sizes(entries, **limits):
+    """Position and rows of the tables that entries of the journal become."""
+    sequence = SimpleNamespace(number=0, layout=EVENT, metadata={})
+    return [(place, table.num_rows) for place, table in encoded(entries, sequence, **limits)]
+
+
+def entries_of(*counts):
+    """Entries of the journal: a page of so many rows, or a single row where it is None."""
+    place, entries = 0, []
+    for count in counts:
+        rows = [
+            {"uid": f"e{place + n}", "descriptor": "d", "seq_num": place + n + 1,
+             "time": 1.0 * place + n, "data": {"x": n}, "timestamps": {"x": 1.0}}
+            for n in range(count or 1)
+        ]  # fmt: skip
+        body = pack(rows[0]) if count is None else to_ipc(encode_rows(EVENT, rows, {}))
+        entries.append((place, count, body))
+        place += len(rows)
+    return entries
+
+
+def test_single_rows_are_tables_together_and_each_page_is_one():
+    assert sizes(entries_of(None, None, 4, None, 3, 2, None)) == [
+        (0, 2), (2, 4), (6, 1), (7, 3), (10, 2), (12, 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("counts", "most_rows", "expected"),
+    [
+        ([None] * 5, 3, [(0, 3)]),
+        ([None] * 3, 3, [(0, 3)]),
+        ([2, None, 2, None], 5, [(0, 2), (2, 1), (3, 2)]),
+        ([50, None], 10, [(0, 50)]),  # the first is taken however large it is
+        ([None, 50], 10, [(0, 1)]),
+        ([10, None], 10, [(0, 10)]),
+        ([None, None], 0, [(0, 1)]),
+    ],
+)
+def test_no_more_rows_are_taken_than_a_chunk_holds(counts, most_rows, expected):
+    assert sizes(entries_of(*counts), most_rows=most_rows) == expected
+
+
+def test_no_more_bytes_are_taken_than_a_chunk_holds():
+    entries = entries_of(None, None, 40)
+    first, second, page = (len(body) for _, _, body in entries)
+    for most, expected in [
+        (1, [(0, 1)]),
+        (first + second - 1, [(0, 1)]),
+        (first + second, [(0, 2)]),
+        (first + second + page, [(0, 2), (2, 40)]),
+    ]:
+        assert sizes(entries, most_bytes=most) == expected
+    assert sizes(entries_of(40, None), most_bytes=1) == [(0, 40)]
