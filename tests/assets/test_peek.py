@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 
 import daskbroker
+from daskbroker.assets.filling import knowledge
 from daskbroker.assets.filling.knowledge import UnforeseenCells, cells_noted, known_of
 from daskbroker.assets.peek import background
 from daskbroker.assets.peek.background import BackgroundPeeker
+from daskbroker.assets.references.locating import References
+from daskbroker.core.bounded_dict import BoundedDict
 from daskbroker.core.errors import BadQuery
 from daskbroker.core.peeks import Cell, ExtraFrames, Peek, claim_sort
 from daskbroker.testing import make_run
@@ -82,8 +86,6 @@ def test_sorts():
 def test_an_error_notes_what_was_found_wherever_it_is_unpickled():
     place, cell = ("store", "descriptor", os.urandom(4).hex()), Cell((2, 3), U2)
     sent = pickle.dumps(UnforeseenCells("message", place, cell))
-    from daskbroker.assets.filling import knowledge
-
     knowledge._noted.pop(place)
     assert cells_noted(place) == ()
     error = pickle.loads(sent)
@@ -154,6 +156,24 @@ def test_two_clients_give_tasks_the_same_names(place, tmp_path):
                 insert_all(db, docs)
             names.add((db[-1].table()._name, db[-1].dataset()["img"].data.name))
     assert len(names) == 1
+
+
+def test_opening_runs_makes_the_references_of_none(db, tmp_path, monkeypatch):
+    """Thousands of them would take a third of the time, and start the garbage collector."""
+    monkeypatch.setattr(knowledge, "_noted", BoundedDict())  # other tests leave what they found
+    for name in "abc":
+        folder = tmp_path / name
+        folder.mkdir()
+        insert_all(db, claim_run(folder, [1, *SHAPE])[0])
+    db.peek(db[-1])
+
+    def references():
+        return {id(one) for one in gc.get_objects() if type(one) is References}
+
+    before = references()
+    table = db().table()
+    assert references() <= before
+    assert len(table.compute()) == 12
 
 
 def test_a_mode_that_makes_no_sense(db, tmp_path):

@@ -68,12 +68,13 @@ def groups_of(
     owners = plan.events.records["descriptor"]
     order = np.argsort(owners, kind="stable")
     descriptors, begins = np.unique(owners[order], return_index=True)
+    bounds = [*begins.tolist(), len(order)]
     groups = []
-    for number, chunks in zip(descriptors.tolist(), np.split(order, begins[1:])):
+    for number, begin, end in zip(descriptors.tolist(), bounds, bounds[1:]):
         descriptor = plan.descriptors[number]
         for key, claim in descriptor["data_keys"].items():
             if claim.get("external") and wanted(key, claim):
-                groups.append(Group(Target.of(descriptor, key), plan.events, chunks))
+                groups.append(Group(Target.of(descriptor, key), plan.events, order[begin:end]))
     return groups
 
 

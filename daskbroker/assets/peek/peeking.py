@@ -21,7 +21,13 @@ from ...core.run_plan import RunPlan
 from ..filling.common_cells import common_cells
 from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
-from ..filling.knowledge import Known, are_cells_noted, cells_noted, extra_text, known_of
+from ..filling.knowledge import (
+    Known,
+    are_cells_noted,
+    cells_noted,
+    extra_text,
+    known_of,
+)
 from ..shapes import Declared, is_open
 from .groups import Group, group_id, groups_of, looks_of, peek_of
 from .looks import Look, look
@@ -244,6 +250,9 @@ class _Opening:
         )
 
     def _noted(self, group: Group) -> tuple[Cell, ...]:
+        # Nearly always; the identity of a group makes the references of its run.
+        if not are_cells_noted():
+            return ()
         known = group_id(group, self.filling)
         return () if known is None else cells_noted(known)
 
