@@ -17,7 +17,7 @@ import numpy as np
 import daskbroker
 from benchmarks.data import insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
-from daskbroker.assets.handlers.hdf5 import filters
+from daskbroker.assets.handlers.hdf5 import chunk_filters
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import AD_DATASET
 
@@ -57,7 +57,7 @@ def _without_dectris(case: Case) -> Case:
     """The case where bitshuffle is decoded as if dectris-compression was not installed."""
 
     def run() -> Any:
-        with patch.object(filters, "_dectris", lambda: None):
+        with patch.object(chunk_filters, "_dectris", lambda: None):
             return case.run()
 
     return replace(case, run=run)

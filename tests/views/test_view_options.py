@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from daskbroker.views.options import ViewOptions
 
 from daskbroker.core.errors import BadQuery
+from daskbroker.views.view_options import ViewOptions
 
 
 @pytest.mark.parametrize("bad", ["foo", 5, "(2, i4", [("x", "<f8"), ("x", "<f8")], object()])
