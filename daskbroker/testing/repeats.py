@@ -18,7 +18,7 @@ import pytest
 from ..core.errors import DuplicateUID
 from .base import Conformance, check_run, events_of, insert_all
 from .processes import PROCESSES
-from .runs import Documents, RunBuilder, make_run, page_of
+from .runs import Documents, RunBuilder, make_run, page_of, stream_datum_run
 
 __all__ = ["RepeatConformance"]
 
@@ -70,6 +70,9 @@ def insert_from_processes(db: Any, parts: Sequence[Sequence[Any]], seal_after: i
         for future in inserting:
             future.result(120)
 
+
+OWN_UIDS = {"start", "descriptor", "stop"}
+"""Documents whose uids are never those of another run."""
 
 _together: Any = None
 
@@ -197,3 +200,19 @@ class RepeatConformance(Conformance):
         for docs in own:
             check_run(broker[docs[0][1]["uid"]], docs)
         self.check_events(broker[shared[0][1]["uid"]], shared[2:])
+
+    def test_several_runs_have_the_same_uids_of_references(self, broker: Any) -> None:
+        """Recorded documents of tests and simulations repeat them; descriptors tell runs apart."""
+        first = stream_datum_run()
+        uids = {doc["uid"]: doc["uid"] + "-again" for name, doc in first if name in OWN_UIDS}
+        second = copy.deepcopy(first)
+        for _, doc in second:
+            for key in ("uid", "run_start", "descriptor"):
+                doc[key] = uids.get(doc.get(key), doc.get(key))
+                if doc[key] is None:
+                    del doc[key]
+        for docs in (first, second):
+            insert_all(broker, docs)
+        for docs in (first, second):
+            insert_all(broker, copy.deepcopy(docs))  # which are there already
+            check_run(broker[docs[0][1]["uid"]], docs)

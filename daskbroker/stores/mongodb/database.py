@@ -39,7 +39,13 @@ from .acknowledgement import (
 )
 from .bson_documents import CODEC
 from .clients import Clients, check_names_database
-from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
+from .indexes import (
+    ASSET_INDEXES,
+    FORMER_INDEXES,
+    METADATA_INDEXES,
+    OWN_INDEXES,
+    missing_indexes,
+)
 from .server_errors import store_error
 
 __all__ = ["Database"]
@@ -426,6 +432,9 @@ class Database:
             if missing:
                 collection.create_indexes(missing)
                 made += [f"{name}.{model.document['name']}" for model in missing]
+            if name in FORMER_INDEXES:
+                for former in set(FORMER_INDEXES[name]) & set(collection.index_information()):
+                    collection.drop_index(former)
         return made
 
     # -- errors ------------------------------------------------------------------------------

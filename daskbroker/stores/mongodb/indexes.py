@@ -10,6 +10,7 @@ from pymongo.collection import Collection
 
 __all__ = [
     "ASSET_INDEXES",
+    "FORMER_INDEXES",
     "METADATA_INDEXES",
     "OWN_INDEXES",
     "missing_indexes",
@@ -61,7 +62,11 @@ ASSET_INDEXES: dict[str, list[IndexModel]] = {
         IndexModel("_daskbroker.run", sparse=True),
     ],
     "stream_datum": [
-        IndexModel([("uid", ASCENDING), ("stream_resource", ASCENDING)], unique=True),
+        # With the descriptor, as several runs may have the same uids of references.
+        IndexModel(
+            [("uid", ASCENDING), ("stream_resource", ASCENDING), ("descriptor", ASCENDING)],
+            unique=True,
+        ),
         IndexModel("stream_resource"),
     ],
 }
@@ -76,6 +81,8 @@ OWN_INDEXES: dict[str, list[IndexModel]] = {
     "event_chunk": [IndexModel([("owner", ASCENDING), ("first", ASCENDING)], unique=True)],
     "event_chunk_column": [IndexModel([("chunk", ASCENDING), ("column", ASCENDING)], unique=True)],
 }
+FORMER_INDEXES = {"stream_datum": ["uid_1_stream_resource_1"]}
+"""Names of unique indexes of earlier versions that refuse what is valid now."""
 
 _log = logging.getLogger("daskbroker")
 _warned: set[tuple[str, str]] = set()

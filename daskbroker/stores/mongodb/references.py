@@ -26,7 +26,7 @@ from ...core.stored import encode_stored_rows
 from ..stored_text import storable
 from .bson_documents import SIDE_FIELD, check_size, from_bson, sparse_bson, to_bson
 from .database import Database
-from .indexes import warn_of_missing
+from .indexes import FORMER_INDEXES, warn_of_missing
 from .server_errors import DUPLICATE_KEY, REFUSED
 
 __all__ = [
@@ -87,6 +87,12 @@ def _store_one(
         collection.insert_one(encoded)
     except DuplicateKeyError:  # another process may have stored the same document just now
         if not _is_stored(database, layout, doc, run):
+            if layout.kind in FORMER_INDEXES:
+                raise DuplicateUID(
+                    f"{layout.kind} {doc[layout.uid]!r}: another run has one of this uid, which an "
+                    f"index of an earlier version refuses; replace the index by "
+                    f"`daskbroker index {database.label}`"
+                ) from None
             raise
     except WriteError as error:
         if error.code not in REFUSED:
@@ -115,8 +121,9 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
         If a different document is stored under its uid.
     """
     query: dict[str, Any] = {layout.uid: storable(doc[layout.uid])}
-    if layout.kind == "stream_datum":
-        query["stream_resource"] = storable(doc["stream_resource"])
+    if layout.kind == "stream_datum":  # several runs may have one of this uid
+        for key in ("stream_resource", "descriptor"):
+            query[key] = storable(doc[key])
     with database.errors():
         collection = database.collection(layout.kind)
         warn_of_missing(collection, layout.uid, database.label)

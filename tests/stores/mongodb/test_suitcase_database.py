@@ -13,7 +13,7 @@ from bson.raw_bson import RawBSONDocument
 from suitcase.mongo_normalized import Serializer
 
 import daskbroker
-from daskbroker.core.errors import ClaimWarning
+from daskbroker.core.errors import ClaimWarning, DuplicateUID
 from daskbroker.core.layouts import DATUM
 from daskbroker.stores.mongodb import indexes, journal_ranges, planning, reference_planning
 from daskbroker.testing import (
@@ -23,7 +23,9 @@ from daskbroker.testing import (
     external_run,
     make_run,
     rewound_run,
+    stream_datum_run,
 )
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.claim_runs import LEGACY, claim_run
 
 
@@ -269,6 +271,29 @@ def test_missing_indexes_are_told_of_and_made(raw, mongo_database, caplog):
         assert "event.uid_1" in made
         assert db.header_source.store.create_indexes() == []
     assert "descriptor_-1_time_1" in raw.event.index_information()
+
+
+def test_an_index_of_an_earlier_version_is_told_of_and_replaced(raw, mongo_database):
+    """It had no descriptor, so it refuses references of a run that repeats another's uids."""
+    first, second = stream_datum_run(), stream_datum_run()
+    assert [name for name, _ in first[2:4]] == ["stream_resource", "stream_datum"]
+    resource = first[2][1]["uid"]
+    second[2][1]["uid"] = resource
+    for _, doc in second[3:-1]:
+        doc["stream_resource"] = resource
+    second[3][1]["uid"] = first[3][1]["uid"]
+    with daskbroker.connect(mongo_database) as db:
+        insert_all(db, first)
+        raw.stream_datum.drop_indexes()
+        raw.stream_datum.create_index([("uid", 1), ("stream_resource", 1)], unique=True)
+        with pytest.raises(DuplicateUID, match="replace the index by `daskbroker index"):
+            insert_all(db, second)
+        assert "stream_datum.uid_1_stream_resource_1_descriptor_1" in (
+            db.header_source.store.create_indexes()
+        )
+        insert_all(db, second)
+        for docs in (first, second):
+            check_same(db[docs[0][1]["uid"]], docs)
 
 
 def test_what_is_journalled_is_what_suitcase_would_have_written(suitcase, raw, mongod_uri, mongo):
