@@ -232,7 +232,10 @@ def _shape(claim: Mapping[str, Any]) -> Shape | None:
 def _dtype(claim: Mapping[str, Any]) -> np.dtype:
     dtype = _numpy_dtype(claim)
     # What a claim says by its JSON type only: numbers are read as float64.
-    return np.dtype(_BY_NAME.get(str(claim.get("dtype")), "float64")) if dtype is None else dtype
+    if dtype is None:
+        return np.dtype(_BY_NAME.get(str(claim.get("dtype")), "float64"))
+    # As if the file was looked into: a look in the background must not change the dtype.
+    return dtype.newbyteorder("=")
 
 
 def _numpy_dtype(claim: Mapping[str, Any]) -> np.dtype | None:

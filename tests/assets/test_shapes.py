@@ -243,3 +243,11 @@ def test_what_a_claim_can_mean_is_converted(values, dtype):
     changed = cast(values, np.dtype(dtype))
     assert changed.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(changed.astype(values.dtype), values)
+
+
+@pytest.mark.parametrize("name", ["dtype_numpy", "dtype_str"])
+def test_claims_are_in_the_byte_order_of_the_machine(name):
+    """As cells of files are, so that looking into the file changes nothing."""
+    declared = Declared.of([claim([4, 5], **{name: ">u2"})])
+    assert declared.dtype == np.uint16
+    assert declared.dtype.isnative
