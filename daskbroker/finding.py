@@ -48,15 +48,17 @@ def is_found(db: DataBroker, key: object) -> bool:
     """
     start = getattr(key, "start", key)
     try:
-        is_document = isinstance(start, Mapping) and "uid" in start
-        find(db, start["uid"] if is_document else _one(key, "`in`"))
+        if isinstance(start, Mapping) and "uid" in start:
+            find(db, start["uid"])
+        else:
+            find(db, _one(key, "`in`"))
     except (RunNotFound, OffsetOutOfRange):
         return False
     return True
 
 
-def _one(key: object, what: str) -> Any:
-    if isinstance(key, (slice, *SEVERAL)) or getattr(key, "ndim", 0):
+def _one(key: Any, what: str) -> Any:
+    if isinstance(key, (slice, *SEVERAL)) or getattr(key, "ndim", 0) > 0:
         raise TypeError(f"{what} needs the uid, scan_id or offset of a run, not {key!r:.200}")
     return key
 
