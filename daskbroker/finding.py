@@ -57,7 +57,7 @@ def is_found(db: DataBroker, key: object) -> bool:
     return True
 
 
-def _one(key: object, what: str) -> Any:
+def _one(key: Any, what: str) -> Any:
     if isinstance(key, (slice, *SEVERAL)) or getattr(key, "ndim", 0) > 0:
         raise TypeError(f"{what} needs the uid, scan_id or offset of a run, not {key!r:.200}")
     return key
