@@ -132,8 +132,9 @@ def decode_bitshuffle(data: Any, elementsize: int, packing: str) -> np.ndarray:
         imagecodecs.bitshuffle_decode(
             planes.data, itemsize=elementsize, blocksize=len(part) // elementsize, out=part
         )
-    rest = np.frombuffer(view[at : at + size - whole], np.uint8)
-    out[whole:] = rest
+    if at + size - whole > len(view):  # NumPy would repeat a single byte
+        raise ValueError("the chunk is cut off after its blocks")
+    out[whole:] = np.frombuffer(view[at : at + size - whole], np.uint8)
     return out
 
 

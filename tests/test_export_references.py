@@ -402,6 +402,16 @@ def test_codecs_refuse_blocks_that_are_too_short(packing):
             decode_lz4(data)
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_codecs_refuse_bitshuffle_whose_last_elements_are_cut_off(cut):
+    """Fewer than eight elements follow the blocks as they are."""
+    block = imagecodecs.lz4_encode(bytes(16))
+    data = struct.pack(">QII", 20, 128, len(block)) + block + bytes([1, 2, 3, 4])
+    assert decode_bitshuffle(data, 2, "lz4")[16:].tolist() == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="the chunk is cut off after its blocks"):
+        decode_bitshuffle(data[:-cut], 2, "lz4")
+
+
 # -- names of files --------------------------------------------------------------------------
 
 
