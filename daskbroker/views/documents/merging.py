@@ -12,13 +12,17 @@ __all__ = ["by_time"]
 
 _Timed = tuple[float, str, Document]
 """``(time in POSIX seconds, name, document)``."""
+MOST_WAITING = 1000
+"""Maximum number of stream_datums of a track that wait for the document that tells their time."""
 
 
 def by_time(tracks: Sequence[Iterator[NamedDocument]]) -> Iterator[NamedDocument]:
     """Yield the documents of all tracks by time; each track keeps its order.
 
-    A stream_datum has the time of the document after it. Of equal times, that of the earlier track
-    comes first. One document of each track is taken ahead.
+    A stream_datum has the time of the next descriptor or event of its track if that is at most
+    `MOST_WAITING` stream_datums later, else of the one before it. Of equal times, that of the
+    earlier track comes first. One document of each track is taken ahead, with the stream_datums
+    before it.
 
     Parameters
     ----------
@@ -37,16 +41,24 @@ def _timed(track: Iterator[NamedDocument]) -> Iterator[_Timed]:
     for name, doc in track:
         if name == "stream_datum":
             waiting.append(doc)
+            # Streams of files alone have no events, and any number of stream_datums.
+            if len(waiting) == MOST_WAITING:
+                yield from _stream_datums(waiting, latest)
             continue
         time = doc["time"] if name == "event" else seconds_of(doc)
         # A clock that was set back must not change the order within a descriptor.
         if time > latest:
             latest = time
-        while waiting:
-            yield latest, "stream_datum", waiting.pop(0)
+        yield from _stream_datums(waiting, latest)
         yield latest, name, doc
+    yield from _stream_datums(waiting, latest)
+
+
+def _stream_datums(waiting: list[Document], time: float) -> Iterator[_Timed]:
+    """Yield stream_datums with their time, and empty the list of them."""
     for doc in waiting:
-        yield latest, "stream_datum", doc
+        yield time, "stream_datum", doc
+    waiting.clear()
 
 
 def _merged(tracks: Sequence[Iterator[_Timed]]) -> Iterator[NamedDocument]:

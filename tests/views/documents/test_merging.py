@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskbroker.core.documents import Document
-from daskbroker.views.documents.merging import by_time
+from daskbroker.views.documents.merging import MOST_WAITING, by_time
 
 Named = tuple[str, Document]
 
@@ -64,6 +64,24 @@ def test_one_document_of_each_track_is_taken_ahead() -> None:
     given_so_far = [next(merged)[1]["uid"] for _ in range(4)]
     assert given_so_far == ["a", "b", "a0", "b0"]
     assert taken == ["a", "b", "a0", "b0", "a1"]
+
+
+def test_stream_datums_without_events_are_not_kept_in_memory() -> None:
+    """They are merged at the time of the document before them."""
+    taken = 0
+
+    def files() -> Any:
+        nonlocal taken
+        yield "descriptor", Document(uid="b", time=2.0)
+        for number in range(10 * MOST_WAITING):
+            taken += 1
+            yield "stream_datum", Document(uid=f"b{number}")
+
+    merged = by_time([iter(track_of("a", [1.0, 3.0])), files()])
+    assert [next(merged)[1]["uid"] for _ in range(4)] == ["a", "a0", "b", "b0"]
+    assert taken <= MOST_WAITING
+    rest = [doc["uid"] for _, doc in merged]
+    assert rest == [*(f"b{number}" for number in range(1, 10 * MOST_WAITING)), "a1"]
 
 
 def test_an_error_comes_after_the_documents_before_it() -> None:
