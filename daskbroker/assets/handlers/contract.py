@@ -170,6 +170,10 @@ class CellsDiffer(FillError):
         super().__init__(
             f"{name!r} holds an array of {shape}, where other files of these cells hold {expected}"
         )
+        self._given = name, shape, expected
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given
 
 
 class BlockHandler(ABC):

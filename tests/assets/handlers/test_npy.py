@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from ophyd.sim import NumpySeqHandler
 
+from daskbroker.assets.handlers import CellsDiffer, Datums
+from daskbroker.assets.handlers.npy import SequenceNPY
 from daskbroker.core.errors import FillError
 from daskbroker.testing.files import frames, write_npys
 
@@ -80,3 +84,14 @@ def test_missing_and_truncated(tmp_path, reader):
     for roi in ((), (slice(1, 2),)):
         with pytest.raises(FillError, match=r"declares an array of .*, 96 bytes, and has only 89"):
             reader.resource("NPY_SEQ", stem, [{"index": 1}], roi)
+
+
+def test_the_error_of_cells_that_differ_reaches_other_processes(tmp_path):
+    stem = write_npys(tmp_path / "f", frames(2, (6, 8)))
+    np.save(f"{stem}_1.npy", frames(1, (7, 8))[0])
+    handler = SequenceNPY(str(stem))
+    with pytest.raises(CellsDiffer, match=r"f_1\.npy' holds an array of \(7, 8\)") as caught:
+        handler.read(Datums.of([{"index": 0}, {"index": 1}]), (slice(2),))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is CellsDiffer
+    assert str(again) == str(caught.value)
