@@ -41,9 +41,9 @@ from .bson_documents import CODEC
 from .clients import Clients, check_names_database
 from .indexes import (
     ASSET_INDEXES,
-    FORMER_INDEXES,
     METADATA_INDEXES,
     OWN_INDEXES,
+    drop_former_indexes,
     missing_indexes,
 )
 from .server_errors import store_error
@@ -405,6 +405,8 @@ class Database:
     def create_indexes(self, names: list[str] | None = None) -> list[str]:
         """Make the missing indexes of suitcase-mongo and daskbroker and return their names.
 
+        Indexes of earlier versions that refuse what is valid now are dropped.
+
         Parameters
         ----------
         names
@@ -432,9 +434,7 @@ class Database:
             if missing:
                 collection.create_indexes(missing)
                 made += [f"{name}.{model.document['name']}" for model in missing]
-            if name in FORMER_INDEXES:
-                for former in set(FORMER_INDEXES[name]) & set(collection.index_information()):
-                    collection.drop_index(former)
+            drop_former_indexes(collection)
         return made
 
     # -- errors ------------------------------------------------------------------------------

@@ -7,12 +7,16 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 from pymongo.collection import Collection
+from pymongo.errors import OperationFailure
+
+from .server_errors import INDEX_NOT_FOUND
 
 __all__ = [
     "ASSET_INDEXES",
     "FORMER_INDEXES",
     "METADATA_INDEXES",
     "OWN_INDEXES",
+    "drop_former_indexes",
     "missing_indexes",
     "warn_of_missing",
 ]
@@ -93,6 +97,18 @@ def missing_indexes(collection: Collection[Any]) -> list[IndexModel]:
     wanted = {**METADATA_INDEXES, **ASSET_INDEXES, **OWN_INDEXES}[collection.name]
     there = [_keys(one["key"]) for one in collection.list_indexes()]
     return [model for model in wanted if _keys(model.document["key"]) not in there]
+
+
+def drop_former_indexes(collection: Collection[Any]) -> None:
+    """Drop the indexes of :data:`FORMER_INDEXES` that a collection has."""
+    former = FORMER_INDEXES.get(collection.name)
+    for name in set(former) & set(collection.index_information()) if former else ():
+        try:
+            collection.drop_index(name)
+        except OperationFailure as error:
+            # Another process has just dropped it.
+            if error.code != INDEX_NOT_FOUND:
+                raise
 
 
 def _keys(keys: Any) -> list[tuple[str, Any]]:

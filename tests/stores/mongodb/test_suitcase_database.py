@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import bson
 import pymongo
@@ -16,6 +19,7 @@ import daskbroker
 from daskbroker.core.errors import ClaimWarning, DuplicateUID
 from daskbroker.core.layouts import DATUM
 from daskbroker.stores.mongodb import indexes, journal_ranges, planning, reference_planning
+from daskbroker.stores.mongodb.database import Database
 from daskbroker.testing import (
     RunBuilder,
     assert_documents_equal,
@@ -294,6 +298,21 @@ def test_an_index_of_an_earlier_version_is_told_of_and_replaced(raw, mongo_datab
         insert_all(db, second)
         for docs in (first, second):
             check_same(db[docs[0][1]["uid"]], docs)
+
+
+def test_an_index_that_another_process_has_just_dropped(raw, mongo_database):
+    """Each of several processes that replace it at once finds it, and one of them drops it."""
+    ready = threading.Barrier(4)
+
+    def replace(database):
+        ready.wait()
+        database.create_indexes(["stream_datum"])
+
+    with closing(Database(mongo_database)) as database, ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            raw.stream_datum.create_index([("uid", 1), ("stream_resource", 1)], unique=True)
+            list(pool.map(replace, [database] * 4))
+            assert "uid_1_stream_resource_1" not in raw.stream_datum.index_information()
 
 
 def test_what_is_journalled_is_what_suitcase_would_have_written(suitcase, raw, mongod_uri, mongo):
