@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import ctypes
 import struct
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -297,11 +298,11 @@ _NAMES = {LZ4_INSIDE: "lz4", ZSTD_INSIDE: "zstd"}
 _BLOSC_WIDTH = 255
 """Maximum bytes of an element in Blosc."""
 _BLOSC_MOST = 2**30
-"""Maximum bytes of a chunk that is given to Blosc, which counts them in 32 bits."""
+"""Maximum bytes, packed or not, that are given to Blosc, which counts them in 32 bits."""
 
 
 def _unpack_by_blosc(
-    data: memoryview, out: np.ndarray, width: int, block: int, packing: int, begins: list[int]
+    data: memoryview, out: np.ndarray, width: int, block: int, packing: int, begins: array[int]
 ) -> None:
     """Undo packed blocks by Blosc's decoder.
 
@@ -322,7 +323,7 @@ def _unpack_by_blosc(
     last = whole - block * (len(lengths) - 1)
     # What is as long packed as unpacked would be taken for unpacked.
     alike = (lengths[:-1] == block).any() or lengths[-1] == last
-    large = width > _BLOSC_WIDTH or len(out) > _BLOSC_MOST
+    large = width > _BLOSC_WIDTH or max(len(out), end) > _BLOSC_MOST
     if alike or large or not imagecodecs.BLOSC2.available:
         out[:] = decode_bitshuffle(data, width, _NAMES[packing])
         return
@@ -333,21 +334,23 @@ def _unpack_by_blosc(
     _BLOSC_HEADER(chunk.data, 0, 2, 1, flags, width, whole, min(block, whole), len(chunk))
     chunk[16:head].view("<i4")[:] = starts
     chunk[head:] = packed[_HEADER:end]
-    chunk[starts[:, None] + np.arange(4)] = lengths.astype("<u4").view("u1").reshape(-1, 4)
+    for number, octets in enumerate(lengths.astype("<u4").view("u1").reshape(-1, 4).T):
+        chunk[starts + number] = octets
     _expect(len(imagecodecs.blosc2_decode(chunk, out=out[:whole], numthreads=1)), whole)
 
 
-def _find_blocks(data: memoryview, size: int, block: int, rest: int) -> list[int]:
+def _find_blocks(data: memoryview, size: int, block: int, rest: int) -> array[int]:
     """Return where each block begins, with its length before it, and where the last one ends.
 
-    The data must have all of them, and the rest after them.
+    The data must have all of them, and the rest after them. A damaged header may declare millions
+    of blocks, which as a list would take several times the memory of the chunk.
     """
     count = -(-size // block)
     # The length of a block takes four bytes, and its data at least one.
     if 5 * count > len(data):
         raise Damaged(f"it is too short for {count} blocks")
     at = _HEADER
-    begins = [at]
+    begins = array("q", (at,))
     for _ in range(count):  # it has the GIL, so it does nothing else
         at += 4 + _LENGTH(data, at)[0]
         begins.append(at)
