@@ -54,7 +54,7 @@ def compressed(sizes: Sizes, folder: Path) -> Workload:
 
 
 def _without_dectris(case: Case) -> Case:
-    """The case where bitshuffle is decoded as if dectris-compression was not installed."""
+    """Return a case that decodes bitshuffle as if dectris-compression was not installed."""
 
     def run() -> Any:
         with patch.object(chunk_filters, "_dectris", lambda: None):

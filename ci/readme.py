@@ -102,7 +102,7 @@ def alike(one: Path, other: Path) -> bool:
 
 
 def differences(folder: Path) -> list[str]:
-    """Yield the differences of README and its picture from those that a demo makes."""
+    """Return the differences of README and its picture from those that a demo makes."""
     text = README.read_text(encoding="utf8")
     now, then = comparable(made(text, folder)), comparable(text)
     found = list(difflib.unified_diff(then, now, "README.md", "the demo", lineterm=""))
@@ -123,7 +123,7 @@ def main() -> None:
             run_demo(folder)
         if given.check:
             found = differences(folder)
-            sys.exit("\n".join([*found, "to make it anew: make -C docs readme"]) if found else 0)
+            sys.exit("\n".join([*found, "to make it again: make -C docs readme"]) if found else 0)
         README.write_text(made(README.read_text(encoding="utf8"), folder), encoding="utf8")
         shutil.copyfile(folder / "daskbroker-demo/demo.png", PICTURE)
 

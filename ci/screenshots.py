@@ -84,7 +84,7 @@ def make_runs(db: daskbroker.DataBroker, folder: Path) -> None:
 
 
 def smaller(file: Path) -> None:
-    """Return a picture with a palette, which is enough for the colours of pages and plots."""
+    """Save a picture with a palette, which is enough for the colours of pages and plots."""
     with Image.open(file) as shown:
         shown.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.name}: {file.stat().st_size // 1024} KiB")

@@ -37,7 +37,7 @@ PACKAGES = (
 KINDS = ("absent", "internals", "open")
 STORES = ("embedded", "mongodb")
 MODULES = {"v1": ["test_v1.py"], "v2": ["test_v2.py"]}
-"""Stores for the faces that are one of databroker's versions; other faces are run on all."""
+"""Modules of tests for the faces that are one of databroker's versions; other faces run all."""
 
 
 def main() -> None:

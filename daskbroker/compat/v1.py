@@ -397,7 +397,7 @@ class Broker:
             func(name, doc)
 
     def fill_event(self, *args: Any, **kwargs: Any) -> Any:
-        """Not supported, as in databroker 1; see :func:`daskbroker.assets.fill_stream`."""
+        """Not supported, as in databroker 1; see :meth:`Broker.restream`."""
         raise NotImplementedError("documents are filled by fill=True")
 
     fill_events = fill_event

@@ -32,7 +32,7 @@ def derive_descriptor(
     descriptor
         Descriptor of the whole stream.
     fields
-        Fields to keep, see :func:`select`.
+        Fields to keep, see :func:`~.fields.select`.
     start, stop
         Start and stop document of the run, for projections; stop is None while it goes on.
 

@@ -21,8 +21,8 @@ __all__ = ["hdf5_file"]
 TOLD_BYTES = 2**16
 """Minimum bytes of a write of which HDF5 is told that it failed.
 
-These are data, and whoever writes them stops. Smaller ones may be metadata on their way out of
-HDF5's cache, after whose failure HDF5 is in no state to go on."""
+These are data, and the program that writes them stops. Smaller ones may be metadata that HDF5
+writes from its cache, and if these fail, HDF5 cannot continue."""
 
 
 @contextmanager

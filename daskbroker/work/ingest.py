@@ -88,7 +88,7 @@ def ingest(
         Paths of files, or of folders that are searched for recordings; one or several.
     define
         Values of the placeholders in templates; see
-        :func:`daskbroker.recordings.read_recording`.
+        :func:`daskbroker.work.recordings.read_recording`.
     progress
         Function that is called with the current file and the number of documents so far.
 

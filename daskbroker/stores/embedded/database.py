@@ -365,7 +365,7 @@ class Database:
                 self._opened_folder.check()
                 self._log_bytes = bound_log(writer, self.root, self._log_bytes)
                 return rewind_log(writer)
-            except (sqlite3.Error, StoreError):  # whoever calls has an error to tell
+            except (sqlite3.Error, StoreError):  # the caller raises its StoreFull
                 return False
 
     def _drop_writer(self) -> None:

@@ -43,7 +43,7 @@ def test_a_search_of_starts_and_stops_is_narrowed_by_both(listed, commands):
 
 
 def test_few_runs_are_listed_by_one_query(listed, commands, monkeypatch):
-    monkeypatch.setattr(headers, "FEW", 3)
+    monkeypatch.setattr(headers, "FIRST_BATCH", 3)
     for count, names in [(2, []), (3, []), (4, ["find", "find"])]:
         commands.clear()
         runs = list(listed[-count:])

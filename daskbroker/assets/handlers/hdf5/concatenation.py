@@ -1,4 +1,4 @@
-"""Read virtual datasets from their sources if they concatenate these, and miss no file of them.
+"""Read virtual datasets that are concatenations from their sources, none of which may be missing.
 
 HDF5 would read them under its lock, one chunk after another. If a virtual dataset is nothing but a
 concatenation, and its sources have the shape and dtype that it maps, they are read as datasets of

@@ -130,7 +130,7 @@ def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF
         )
     except FillError:  # a mapping that only HDF5 can read
         return whole
-    # While mappings grow, files that are not there yet are no lack.
+    # While mappings grow, files that are not there yet are not missing.
     return whole if parts.grows else MappedRows(whole, parts)
 
 
