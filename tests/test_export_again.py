@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import h5py
@@ -305,3 +306,25 @@ def test_a_folder_that_cannot_be_replaced_is_the_one_that_was_there(db, tmp_path
         db[-1].export(tmp_path / "out.zarr")
     assert {name: name.read_bytes() for name in path.rglob("*") if name.is_file()} == before
     assert {name.name for name in tmp_path.iterdir()} == {"out.zarr", "store"}
+
+
+def test_nothing_is_left_by_writes_that_end_after_the_error(tmp_path):
+    """As the threads of Zarr's event loop go on when another one has failed."""
+    writers = []
+
+    def write_late(folder):
+        for _ in range(3):
+            time.sleep(0.05)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".zattrs").write_text("{}")
+
+    def export():
+        with folder_exports.replacing_folder(tmp_path / "run.zarr", (".zgroup",)) as folder:
+            writers.append(threading.Thread(target=write_late, args=[folder]))
+            writers[0].start()
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        export()
+    writers[0].join()
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,11 @@ from ..core.errors import BadQuery
 from ..core.unfinished import unfinished
 
 __all__ = ["replacing_folder"]
+
+SETTLED_SECONDS = 5.0
+"""Maximum seconds in which writes that have begun are waited for after one has failed."""
+PAUSE_SECONDS = 0.1
+"""Seconds without a new file after which no write is going on."""
 
 
 @contextmanager
@@ -51,9 +57,25 @@ def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
             if former.exists() and not target.exists():  # the export that was there is kept
                 os.replace(former, target)
             raise
+    except BaseException:
+        _remove_settled(temporary)
+        raise
     finally:
-        for folder in (temporary, former):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def _remove_settled(folder: Path) -> None:
+    """Remove a folder to which others may write for a moment.
+
+    When a write of Zarr fails, its event loop still finishes those that have begun, and each of
+    them makes the folder again if it is not there.
+    """
+    until = time.monotonic() + SETTLED_SECONDS
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(PAUSE_SECONDS)
+        if not folder.exists() or time.monotonic() > until:
+            return
 
 
 def _sync_all(folder: Path) -> None:
