@@ -68,8 +68,8 @@ class MappedRows:
 
         Raises
         ------
-        FrameMissing, FileNotFoundError
-            If the file of a source of these rows is not there.
+        FrameMissing, OSError
+            If the file of a source of these rows is not there, or cannot be opened.
         """
         if self._concatenates and self._rows.is_as_mapped(rows):
             return self._rows.read(rows, axes)

@@ -163,16 +163,16 @@ class VirtualRows:
 
         Raises
         ------
-        FrameMissing, FileNotFoundError
-            If the file of a source is not there.
+        FrameMissing, OSError
+            If the file of a source is not there, or cannot be opened.
         """
         for mapping in self._touched(rows):
             try:
                 source = self._source(mapping.file, mapping.dataset)
-            except (FrameMissing, FileNotFoundError):
+            except FrameMissing:
                 raise
-            # It has no such dataset, or is not readable here.
-            except (FillError, OSError):
+            # It has no such dataset, or one that is not readable here.
+            except FillError:
                 return False
             needed = mapping.source[0][-1] + 1 if mapping.source else len(mapping.target[0])
             if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
@@ -183,19 +183,21 @@ class VirtualRows:
         return True
 
     def check_files(self, rows: np.ndarray) -> None:
-        """Check that the files of the sources of some rows are there.
+        """Check that the files of the sources of some rows can be opened.
+
+        Of those that this user may not read HDF5 would give fill values, too.
 
         Raises
         ------
-        FrameMissing, FileNotFoundError
-            If one is not.
+        FrameMissing, OSError
+            If one is not there, or cannot be opened.
         """
         for mapping in self._touched(rows):
             try:
                 self._source(mapping.file, mapping.dataset)
-            except (FrameMissing, FileNotFoundError):
+            except FrameMissing:
                 raise
-            except (FillError, OSError):  # as HDF5 has it
+            except FillError:  # as HDF5 has it
                 continue
 
     def is_concatenation(self) -> bool:
@@ -227,7 +229,7 @@ class VirtualRows:
             raise NoReference(f"{label} is not a concatenation of datasets")
         try:
             fits = self.is_as_mapped(rows)
-        except (FrameMissing, FileNotFoundError):
+        except (FrameMissing, OSError):
             fits = False
         if not fits:
             raise NoReference(f"{label} has sources that are missing or of another shape or dtype")

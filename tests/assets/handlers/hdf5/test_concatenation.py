@@ -129,6 +129,21 @@ def test_a_source_that_is_missing_is_a_missing_frame(tmp_path, reader, case):
         np.testing.assert_array_equal(got[:, 0], DATA[[0, 3, 8]])
 
 
+@pytest.mark.parametrize("case", [master, tiled])
+def test_a_source_that_cannot_be_opened_is_an_error(tmp_path, reader, case):
+    """HDF5 gives fill values, as for one that this user may not read."""
+    path = case(sources(tmp_path), **({"fillvalue": 9} if case is master else {}))
+    name = "series_data_000002.h5" if case is master else "half_1.h5"
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(tmp_path / name)
+    places = points(0, 3 if case is tiled else 5)
+    with h5py.File(path) as file:
+        assert file[AD_DATASET][places[1]["point_number"], -1, -1] == 9
+    with pytest.raises(FillError, match=name) as caught:
+        reader.resource("AD_HDF5", path, places)
+    assert not isinstance(caught.value, FrameMissing)
+
+
 @pytest.mark.parametrize("case", [tiled, other_dtype, other_frames, with_gaps])
 def test_what_is_no_concatenation_is_as_hdf5_has_it(tmp_path, reader, case):
     path = case(sources(tmp_path))
