@@ -452,7 +452,7 @@ def iter_decoded(array: pa.Array, arrow_field: pa.Field) -> Iterable[Any]:
     at once.
     """
     kind, notes = field_kind(arrow_field)
-    # Notes are about rows of the whole column. Texts are parsed at once, so that damage is told
+    # Notes are about rows of the whole column. Texts are parsed at once, so that damage is found
     # where the chunk is read.
     if notes or kind.name in JSON_KINDS:
         return decode(array, arrow_field)

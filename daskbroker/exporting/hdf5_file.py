@@ -2,8 +2,8 @@
 
 HDF5 keeps metadata in memory until a file is closed. If the disk is full by then, or fails, the
 file cannot be closed, and the process dies of a segmentation fault, at once or at its end. Here
-HDF5 writes by an object of Python, which tells HDF5 of one failure at most, and drops all later
-writes. So HDF5 always comes to an end, and the error is raised afterwards.
+HDF5 writes through a Python object, which reports at most one failure to HDF5 and drops all later
+writes. So HDF5 can always close the file, and the error is raised afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 __all__ = ["hdf5_file"]
 
 TOLD_BYTES = 2**16
-"""Minimum bytes of a write of which HDF5 is told that it failed.
+"""Minimum bytes of a write whose failure is reported to HDF5.
 
 These are data, and the program that writes them stops. Smaller ones may be metadata that HDF5
 writes from its cache, and if these fail, HDF5 cannot continue."""

@@ -87,5 +87,5 @@ def _entries(path: tuple[str, ...]) -> dict[str, EntryPoint]:
 
     Looking through all installed packages takes longer than opening a store.
     """
-    del path  # only the key of the cache: another import path is looked through anew
+    del path  # only the key of the cache: another import path is searched again
     return {entry.name: entry for entry in reversed(list(entry_points(group=GROUP)))}

@@ -243,7 +243,7 @@ def _share(calls: Calls, session: Session, faults: Sequence[Fault]) -> dict[str,
 
 def _drive(options: argparse.Namespace) -> None:
     calls = Calls()
-    logging.disable()  # what fails is told of in thousands of warnings
+    logging.disable()  # each failure would be a warning: thousands of them
     outcome = Counter(total=0, told=0, failed=0)
     for session in SESSIONS:
         if session.name in options.sessions:

@@ -428,7 +428,7 @@ class FillClaimConformance(Conformance):
             with warned("readable roots"):
                 assert closed[uid].dataset()["img"].dtype == np.float64
         assert not opened
-        make(broker.header_source, broker.event_sources)  # as it was, for whoever closes it
+        make(broker.header_source, broker.event_sources)  # the fixture closes it
 
     # -- in the background -------------------------------------------------------------------
 

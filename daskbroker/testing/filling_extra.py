@@ -80,7 +80,7 @@ class ExtraFrameConformance(Conformance):
 
     remembers_peeks: ClassVar[bool] = True
 
-    # -- when it is told ---------------------------------------------------------------------
+    # -- when it is reported -----------------------------------------------------------------
 
     @pytest.mark.parametrize("shape", CLAIMS.values(), ids=CLAIMS)
     def test_only_of_runs_that_have_stopped(

@@ -373,7 +373,7 @@ class NounConformance(Conformance):
         check_run(again[-1], docs)
 
     def test_fields(self, put: Put) -> None:
-        """Row 36, projections, and the descriptor that tells of them."""
+        """Row 36, projections, and the descriptor that has them."""
         header = put(make_run(2, keys=("x", "y1", "y2"), sample={"name": "Ag"}))
         table = header.table(fields=["x", "time", "start:sample.name"]).compute()
         assert table.columns.tolist() == ["time", "x", "start:sample.name"]

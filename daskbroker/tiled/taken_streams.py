@@ -260,8 +260,8 @@ class TakenStream:
             frame = table.read(list(names))
         if rows is not None and len(frame) != rows:
             raise BadRecording(
-                f"{self.where}: the server gave {len(frame):,} rows of {', '.join(names)}, and "
-                f"{rows:,} of the first columns; read it again while nobody else reads it"
+                f"{self.where}: the server gave {len(frame):,} rows of {', '.join(names)}, but "
+                f"{rows:,} of the first columns; read it again while no other client reads it"
             )
         return {name: [_plain(cell) for cell in frame[name]] for name in names}
 

@@ -99,7 +99,7 @@ def peeked(
 def _assumed(
     filling: Filling, plan: RunPlan, unknown: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], Declared]:
-    """Return what cells of unknown files are taken to be, by stream and data key, if it is told."""
+    """Return the assumed content of cells of unknown files by stream and data key, if any."""
     found = {}
     for stream, key in unknown:
         declared = common_cells(plan.of_stream(stream).events, key, filling)

@@ -1,6 +1,6 @@
 """References of a run: map datum_ids or seq_nums to resources and what to read from them.
 
-A :class:`References` is plain data that tells which chunks hold the references of a run. Every task
+A :class:`References` is plain data: the chunks that hold the references of a run. Every task
 that fills carries it. The chunks are read where the task runs, once per process, and searched with
 Arrow and NumPy: a million datum documents never become as many Python objects.
 """

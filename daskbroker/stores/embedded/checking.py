@@ -59,7 +59,7 @@ def check_headers(database: Database, search: Search) -> Iterator[CheckedHeader]
             ).fetchall()
         for *_, uid, start, stop in rows:
             checked = _checked_header(str(database.path), uid, start, stop)
-            # What cannot be read cannot be compared with the search; the damage is told.
+            # What cannot be read cannot be compared with the search; the damage is reported.
             if (
                 checked.damages
                 or narrowed.exact

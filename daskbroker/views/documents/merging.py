@@ -13,7 +13,7 @@ __all__ = ["by_time"]
 _Timed = tuple[float, str, Document]
 """``(time in POSIX seconds, name, document)``."""
 MOST_WAITING = 1000
-"""Maximum number of stream_datums of a track that wait for the document that tells their time."""
+"""Maximum number of stream_datums of a track that wait for the document that has their time."""
 
 
 def by_time(tracks: Sequence[Iterator[NamedDocument]]) -> Iterator[NamedDocument]:

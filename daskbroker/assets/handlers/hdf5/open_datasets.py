@@ -21,7 +21,7 @@ from .virtual import VirtualRows
 __all__ = ["HDF5Rows", "OpenDatasets"]
 
 HDF5Rows: TypeAlias = "RowSource | VirtualRows | MappedRows"
-"""A dataset, which tells by ``maximum`` how far each dimension may grow; None: without limit."""
+"""A dataset. ``maximum`` is how far each dimension may grow; None means without limit."""
 
 MAX_VIRTUAL_DEPTH = 8
 """Maximum depth of virtual datasets whose sources are virtual datasets."""

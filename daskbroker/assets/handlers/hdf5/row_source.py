@@ -186,7 +186,7 @@ def _read_rows(
     dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: RegionCheck
 ) -> np.ndarray:
     """Read increasing rows through HDF5."""
-    dtype = dataset.dtype  # h5py makes it anew each time
+    dtype = dataset.dtype  # h5py makes a new one each time
     if dtype.hasobject or dtype.subdtype is not None:
         return _read_objects(dataset, rows, axes, check)
     dtype, shape = dtype.newbyteorder("="), (len(rows), *shape_of(axes))
