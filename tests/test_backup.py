@@ -139,9 +139,11 @@ def test_a_damaged_list_of_chunks_is_told(store, tmp_path):
     body = bytearray(path.read_bytes())
     body[(page - 1) * size] ^= 15  # the type of the page
     path.write_bytes(body)
-    with daskbroker.connect(store, mode="r") as db:
-        with pytest.raises(StoreDamaged, match=str(path)):
-            daskbroker.backup(db, tmp_path / "backup")
+    with (
+        daskbroker.connect(store, mode="r") as db,
+        pytest.raises(StoreDamaged, match=str(path)),
+    ):
+        daskbroker.backup(db, tmp_path / "backup")
     assert os.listdir(tmp_path) == ["store"]
 
 
