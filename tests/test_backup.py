@@ -129,6 +129,20 @@ def test_a_damaged_store_is_backed_up_as_far_as_it_goes(store, tmp_path):
         assert_documents_equal(RUNS[1], copy["small-run"].documents())
 
 
+@pytest.mark.parametrize("change", [os.rename, lambda path, _: shutil.rmtree(path)])
+def test_a_store_that_goes_away_meanwhile_is_an_error(store, tmp_path, monkeypatch, change):
+    copy = backing_up.EmbeddedBackup._copy_database
+
+    def copy_and_change(self, *arguments):
+        copy(self, *arguments)
+        change(store, tmp_path / "gone")
+
+    monkeypatch.setattr(backing_up.EmbeddedBackup, "_copy_database", copy_and_change)
+    with daskbroker.connect(store, mode="r") as db, pytest.raises(StoreError, match=str(store)):
+        daskbroker.backup(db, tmp_path / "backup")
+    assert set(os.listdir(tmp_path)) <= {"gone"}
+
+
 def test_a_damaged_list_of_chunks_is_told(store, tmp_path):
     path = store / "daskbroker.sqlite"
     with closing(sqlite3.connect(path)) as connection:

@@ -66,6 +66,8 @@ class EmbeddedBackup:
             with _target_errors(target):
                 _make_folder(temporary)
             self._fill(temporary, report)
+            if report.damages:  # of a store that was moved or deleted meanwhile, nothing is kept
+                self.database.check_in_place()
             with _target_errors(target):
                 _publish(temporary, target)
         except BaseException:
