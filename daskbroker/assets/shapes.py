@@ -54,7 +54,7 @@ GUESSED_BYTES = 2**20
 """Assumed bytes of a cell whose shape is not declared, to choose the size of blocks."""
 
 MOST_ELEMENTS = 2**40
-"""Maximum number of elements of a cell. A claim of more, such as -1 as an unsigned integer, declares
+"""Maximum number of elements of a cell. A claim of more, such as -1 as an unsigned number, declares
 no lengths: it cannot be true of any file, and sizes that follow from it overflow."""
 
 _BY_NAME = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "object"}
