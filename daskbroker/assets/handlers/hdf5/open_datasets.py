@@ -144,7 +144,7 @@ def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF
 
 
 def _reason(file: h5py.File, name: str, error: FillError, *, swmr: bool) -> Exception:
-    """Return why HDF5 does not find a dataset: a linked file that cannot be opened, or ``error``."""
+    """Return why HDF5 finds no dataset: a linked file that cannot be opened, or ``error``."""
     try:
         LinkedFiles(str(file.filename), swmr=swmr, readable=ANYWHERE).find(name)
     except (FrameMissing, OSError) as found:
