@@ -53,6 +53,10 @@ Shape = tuple[int, ...]
 GUESSED_BYTES = 2**20
 """Assumed bytes of a cell whose shape is not declared, to choose the size of blocks."""
 
+MOST_ELEMENTS = 2**40
+"""Maximum number of elements of a cell. A claim of more, such as -1 as an unsigned number, declares
+no lengths: it cannot be true of any file, and sizes that follow from it overflow."""
+
 _BY_NAME = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "object"}
 
 
@@ -226,7 +230,9 @@ def _shape(claim: Mapping[str, Any]) -> Shape | None:
     if not lengths:
         # An array without lengths may have any shape; anything else without them is a scalar.
         return None if claim.get("dtype") == "array" else ()
-    return tuple(lengths) if all(map(_is_length, lengths)) else None
+    if not all(map(_is_length, lengths)) or prod(lengths) > MOST_ELEMENTS:
+        return None
+    return tuple(lengths)
 
 
 def _dtype(claim: Mapping[str, Any]) -> np.dtype:
@@ -257,10 +263,14 @@ def _description(given: object) -> Any:
 
 
 def _common(dtypes: Sequence[np.dtype]) -> np.dtype:
+    if len(set(dtypes)) == 1:
+        return dtypes[0]
     try:
-        return np.result_type(*dtypes) if len(set(dtypes)) > 1 else dtypes[0]
+        common = np.result_type(*dtypes)
     except TypeError:
         return np.dtype(object)
+    # NumPy would make text of numbers.
+    return common if all(_is_convertible(d, common) for d in dtypes) else np.dtype(object)
 
 
 # -- shapes ----------------------------------------------------------------------------------
@@ -359,7 +369,9 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
     # A cast that may change values is tried, and undone to compare.
     try:
         with np.errstate(all="ignore"):
-            changed = block.astype(dtype)
+            # NumPy warns of imaginary parts that it leaves out, here checked by the way back.
+            is_made_real = block.dtype.kind == "c" and dtype.kind not in "cO"
+            changed = (block.real if is_made_real else block).astype(dtype)
             is_made_complex = dtype.kind == "c" and block.dtype.kind != "c"
             back = (changed.real if is_made_complex else changed).astype(block.dtype)
     except (TypeError, ValueError) as error:
