@@ -207,12 +207,8 @@ class Assembly:
         return chunk_length(source, self.plan.events, [doc for _, doc in resources])
 
     def _dask_arrays(self, lengths: Mapping[str, tuple[int, ...]]) -> dict[str, da.Array]:
-        """Return Dask arrays of variables; stored ones with too many tasks are left out."""
-        named = self.asked if isinstance(self.asked, Mapping) else {}
-        stored = [name for name in lengths if name in self.stored and name not in named]
-        tasks = sum(len(lengths[name]) for name in stored)
-        # Beside frames, stored variables may be cut so finely that Dask has too much to do.
-        left_out = stored if self.external and tasks > MOST_TASKS else []
+        """Return Dask arrays of variables; some stored ones are left out (:meth:`_left_out`)."""
+        left_out = self._left_out(lengths)
         arrays: dict[str, da.Array] = {}
         for cut in dict.fromkeys(lengths.values()):
             blocks = Blocks(self.plan.events, self.rows, cut)
@@ -230,6 +226,18 @@ class Assembly:
                     {name: self.stored[name] for name in group},
                 )
         return arrays
+
+    def _left_out(self, lengths: Mapping[str, tuple[int, ...]]) -> Collection[str]:
+        """Return the stored variables that are no Dask arrays, unless ``chunks`` names them."""
+        named = self.asked if isinstance(self.asked, Mapping) else {}
+        stored = [name for name in lengths if name in self.stored and name not in named]
+        tasks = sum(len(lengths[name]) for name in stored)
+        # Beside frames, stored variables may be cut so finely that Dask has too much to do.
+        if self.external and tasks > MOST_TASKS:
+            return stored
+        # In Dask arrays of objects xarray takes None for a value (`isnull`, `count`, `fillna`), and
+        # can neither group by text nor take one cell that is itself an array (`isel(time=0)`).
+        return [name for name in stored if self.sources[name].dtype.kind == "O"]
 
     def task_name(self, name: str, *content: Any) -> str:
         """Return the name of the tasks of a variable, unique for this content.

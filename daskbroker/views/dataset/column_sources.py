@@ -411,7 +411,7 @@ class ChunkColumn(BackendArray):
         owners = np.unique(self._plan.records["descriptor"][[position for position, _ in pieces]])
         block = planned_block(self._plan, pieces, order, owners.tolist(), self._rows.later)
         values = self._source.of_owners(owners.tolist()).read(block, key[1:])
-        return values[0] if np.ndim(positions) == 0 else values
+        return _first_cell(values) if np.ndim(positions) == 0 else values
 
 
 class BlockColumn:
@@ -438,7 +438,12 @@ class BlockColumn:
             return self._source.read(self._block.take(key[0]), tuple(key[1:]))
         positions = row_positions(key[0], len(self._block))
         values = self._source.read(self._block.take(np.atleast_1d(positions)), tuple(key[1:]))
-        return values[0] if positions.ndim == 0 else values
+        return _first_cell(values) if positions.ndim == 0 else values
+
+
+def _first_cell(values: np.ndarray) -> np.ndarray:
+    """Return the first cell; an object as an array of no dimensions, as it may be an array."""
+    return np.asarray(values[0, ...])
 
 
 def row_positions(item: Any, count: int) -> np.ndarray:

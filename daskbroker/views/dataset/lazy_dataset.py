@@ -69,8 +69,9 @@ def dataset(
         Access to detector files.
     chunks
         With ``"auto"``, variables that are not in memory are dask arrays, all cut alike along
-        ``time``; a block of the largest has about the partition size. With None, they are
-        xarray's own lazy arrays. ``{"time": n}`` or ``{name: n}`` gives the number of events per
+        ``time``; a block of the largest has about the partition size. Stored objects, such as
+        text, are xarray's own lazy arrays, unless ``chunks`` names them. With None, all
+        variables are. ``{"time": n}`` or ``{name: n}`` gives the number of events per
         block, for all variables or for one; a size such as ``"8 MiB"`` in place of ``n``, or
         alone, gives blocks of about that size. Anything else is passed to
         :meth:`xarray.Dataset.chunk`.
