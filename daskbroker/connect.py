@@ -26,7 +26,7 @@ from .configuration import (
     settings_of,
     target_of,
 )
-from .core import open_brokers
+from .core import advice, open_brokers
 from .core.arguments import FLAG, NAME, accepts, instance
 from .core.clock import resolved_zone
 from .core.errors import ConfigError
@@ -152,7 +152,7 @@ def _unknown_word(word: str) -> ConfigError:
     return ConfigError(
         f"{word!r} is neither a store in the current folder nor the name of a configuration; "
         f"{there or f'the names are: {_names(word)}'}. A folder is given as a path, "
-        f'connect("./{word}")'
+        f"{advice.opening(f'./{word}')}"
     )
 
 

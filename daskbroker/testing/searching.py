@@ -192,6 +192,8 @@ class SearchConformance(Conformance):
             ({"uid": {"$in": ["run-0-of"]}}, r"use db\['run-0-of'\]"),
             ({"uid": "run"}, r"find runs .* use uid={'\$regex': '\^run'}"),
             ({"uid": 7}, "'uid' is text"),
+            ({"plan_name": "Scan"}, "'plan_name' is never 'Scan' .* The nearest value is 'scan'"),
+            ({"stop": {"exit_status": "sucess"}}, "The nearest value is 'success'"),
             ({"uid": "absent"}, None),
             ({"plan_name": {"$not": {"$regex": "."}}}, None),
             ({"sample.name": None}, None),
