@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.documents import Document
+from ...core.documents import Document, start_of
 from ...core.errors import BadDocument
 from ...core.fields import shown_names
 from ...core.schema import datetime_to_posix
@@ -107,7 +107,7 @@ class NewRun:
             "derived_from": {**provenance, **(more or {})},
         }
         known: dict[str, Mapping[str, Any]] = {}
-        descriptors = getattr(header, "descriptors", {})
+        descriptors = {} if isinstance(header, Mapping) else getattr(header, "descriptors", {})
         for descriptor in descriptors.get(name, descriptors.get(attrs.get("stream"), [])):
             known.update(descriptor["data_keys"])
         names = {shown: key for key, shown in shown_names(known).items()}
@@ -188,7 +188,7 @@ class NewRun:
 
 
 def _start_of(header: object) -> Mapping[str, Any]:
-    start = {} if header is None else getattr(header, "start", header)
+    start = {} if header is None else start_of(header)
     if not isinstance(start, Mapping) or (start and "uid" not in start):
         raise BadDocument(
             f"header: a {type(header).__name__} is neither a Header nor a start document with a "
