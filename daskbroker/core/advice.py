@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["ANY", "condition", "for_command_line", "opening", "run_by", "words"]
+__all__ = ["ANY", "condition", "for_command_line", "opening", "option", "run_by", "words"]
 
 ANY = "…"
 """Value that stands for any, in the conditions of messages."""
@@ -46,9 +46,14 @@ def run_by(key: str) -> str:
     return f"daskbroker show {shlex.quote(key)}" if _for_shell.get() else f"db[{key!r}]"
 
 
-def opening(place: str) -> str:
-    """Return how a store at a place is named."""
-    return shlex.quote(place) if _for_shell.get() else f'connect("{place}")'
+def option(name: str) -> str:
+    """Return how an option of a call, or of a command, is named."""
+    return f"--{name}" if _for_shell.get() else f"{name}="
+
+
+def opening(place: str, *, option: bool = False) -> str:
+    """Return how a store at a place is named, on the command line with `option` by ``--db``."""
+    return f"{'--db ' * option}{shlex.quote(place)}" if _for_shell.get() else f'connect("{place}")'
 
 
 def _python(value: Any) -> str:

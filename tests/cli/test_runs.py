@@ -115,6 +115,13 @@ def test_a_bare_word_that_is_no_name_makes_no_store(run, store, tmp_path):
     assert not (tmp_path / "beamlin").exists()
 
 
+def test_without_a_place_and_without_a_store_it_says_what_to_give(run, tmp_path):
+    done = run("ls", DASKBROKER_URI="", XDG_DATA_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "no daskbroker store at" in done.stderr
+    assert "the default place; name another one by --db PLACE, or set DASKBROKER_URI" in done.stderr
+
+
 def test_ingest_says_that_it_made_a_store(run, store, tmp_path, mongo_database):
     assert run("export", tmp_path / "a", "--db", store).returncode == 0
     for place in (tmp_path / "new", mongo_database):
