@@ -98,7 +98,7 @@ class StoredRun:
     def descriptors(self) -> dict[str, list[Document]]:
         """``{stream: [descriptor, ...]}``, ordered by the times of the descriptors."""
         found = sorted(
-            (d for es in self._sources for d in es.descriptors_given_header(self.uid)),
+            (d for es in self._sources for d in es.descriptors_given_header(self.start)),
             key=seconds_of,
         )
         by_stream: dict[str, list[Document]] = {}
@@ -119,7 +119,7 @@ class StoredRun:
             If none has it; the message lists the streams of the run.
         """
         for source in self._sources:
-            if stream_name in list(source.stream_names_given_header(self.uid)):
+            if stream_name in list(source.stream_names_given_header(self.start)):
                 return source
         raise no_stream(self.uid, stream_name, self.streams, self.fields())
 
@@ -160,7 +160,9 @@ class StoredRun:
 
     def _descriptors_of(self, stream_name: StreamName) -> list[Document]:
         if not isinstance(stream_name, AllStreams):
-            return self.es_given_stream(stream_name).descriptors_given_header(self.uid, stream_name)
+            return self.es_given_stream(stream_name).descriptors_given_header(
+                self.start, stream_name
+            )
         return [d for descriptors in self.descriptors.values() for d in descriptors]
 
     # -- plans -------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import daskbroker
 from daskbroker import dataset_to_stream, savable
 from daskbroker.cli import app
+from daskbroker.core.errors import BadDocument
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.datasets import assert_comes_back, written_datasets
@@ -201,6 +202,22 @@ def test_names_with_a_slash_have_a_form_too(db, tmp_path, format):
     path = save(written, tmp_path / f"file.{format}")
     (uid,) = ingest(db, [path]).runs
     assert_comes_back(db[uid].dataset(), written, dtypes=False)
+
+
+@pytest.mark.parametrize("name", ["ü" * 128, "s/" * 100])
+def test_names_that_no_file_can_have_are_named(db, tmp_path, name):
+    insert_all(db, make_run(keys={name: [1.0], "x": [1.0]}, streams=("primary", name)))
+    header = db[-1]
+    for number, written in enumerate(
+        (header.dataset(), header.tree(), header.dataset(chunks=None))
+    ):
+        with pytest.raises(
+            BadDocument, match=r"255 bytes or less .*(ü+…ü+|s/s|s%2Fs).* \(ds.rename"
+        ):
+            save(written, tmp_path / f"{number}.zarr")
+        save(written, tmp_path / f"{number}.nc")
+    with pytest.raises(BadDocument, match=r"255 bytes or less .*(ü+…ü+|s%2Fs)"):
+        list(header.export(tmp_path / "export.zarr", format="zarr"))
 
 
 NULLS = {"text": ["a\0", "\\x00b", "ü"], "inner": ["a\0b", "", "c\n"], "z": [1.0, 2.0, 3.0]}

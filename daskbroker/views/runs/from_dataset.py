@@ -29,7 +29,7 @@ from ..dataset.stored_form import (
     encoded_form,
     time_units,
 )
-from .new_run import DTYPES, NewRun, Pairs, posix_seconds
+from .new_run import DTYPES, NewRun, Pairs
 
 __all__ = ["dataset_to_stream"]
 
@@ -401,11 +401,10 @@ class _Cube:
             begin += chunk
 
     def _seconds(self, begin: int, end: int) -> list[float]:
-        start = float(self.run.start["time"])
         # All events have the time of the start.
         if self._times is None:
-            return [start] * (end - begin)
-        return posix_seconds(self._times[begin:end], start)
+            return [float(self.run.start["time"])] * (end - begin)
+        return self.run.seconds(self._times[begin:end])
 
 
 def _free(key: str, taken: set[str]) -> str:

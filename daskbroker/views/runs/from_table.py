@@ -15,7 +15,7 @@ from ...core.documents import Document, as_lists, normalize
 from ...core.errors import BadDocument
 from ...core.frozen import ArrayList
 from .flat import FlatTable
-from .new_run import DTYPES, NOT_DATA, NewRun, Pairs, posix_seconds
+from .new_run import DTYPES, NOT_DATA, NewRun, Pairs
 
 __all__ = ["table_to_stream"]
 
@@ -200,14 +200,10 @@ class _Table:
         return [int(number) for number in partition.index]
 
     def _times(self, partition: pd.DataFrame) -> list[float]:
-        start = float(self.run.start["time"])
-        if "time" not in partition.columns or not isinstance(
-            partition["time"].dtype, pd.DatetimeTZDtype
-        ):
-            return [start] * len(partition)
-        return posix_seconds(
-            partition["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(), start
-        )
+        times = partition.get("time")
+        if times is None or not isinstance(times.dtype, pd.DatetimeTZDtype):
+            return [float(self.run.start["time"])] * len(partition)
+        return self.run.seconds(times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
 
 
 def _column(column: pd.Series, name: str) -> Any:
