@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -268,8 +268,9 @@ class Assembly:
             indexes["time"] = PandasIndex(loaded["time"], "time")
             variables |= indexes["time"].create_variables()
         # So that `Dataset.chunk({})` cuts at the usual blocks.
-        if self.chunks is None and variables.keys() - loaded.keys():
-            self._note_chunks(variables.values())
+        if self.chunks is None and variables.keys() - loaded.keys() and self.usual_lengths[0]:
+            for variable in variables.values():
+                variable.encoding["preferred_chunks"] = {"time": self.usual_lengths[0]}
         mixed = any(
             source.is_mixed
             or (source.dtype.kind == "O" and name not in loaded)
@@ -287,13 +288,6 @@ class Assembly:
         if self.chunks is not None and self.lengths is None:
             result = self._cut(result)
         return result if self.restoring is None else self.restoring(result, loaded)
-
-    def _note_chunks(self, variables: Iterable[xr.Variable]) -> None:
-        """Note the usual blocks in the encodings of lazy variables, for ``Dataset.chunk({})``."""
-        length = self.usual_lengths[0]
-        for variable in variables:
-            if length:
-                variable.encoding["preferred_chunks"] = {"time": length}
 
     def _cut(self, lazy: xr.Dataset) -> xr.Dataset:
         """Cut a lazy Dataset by xarray, as requested.

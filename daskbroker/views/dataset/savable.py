@@ -137,9 +137,8 @@ def _written(
 
     New ones get names that are not among those that are taken.
     """
-    cells = [cell for cell in values.ravel().tolist() if not _is_missing(cell)]
-    types = set(map(type, cells))
-    if not cells or (types in SIMPLE and all(map(_is_storable, cells))):
+    cells = _present(values)
+    if _are_simple(cells):
         # Give the computed values, as xarray's writers warn of Dask arrays of objects.
         return {name: (variable.dims, values, variable.attrs, text_encoding(values))}
     if values.ndim == 1 and all(map(_is_flat, cells)) and _have_one_dtype(cells):
@@ -159,9 +158,7 @@ def needs_form(variable: xr.Variable, *, in_memory: bool) -> bool:
     """
     if not in_memory or variable.dtype.kind != "O":
         return variable.dtype.kind == "O" or (in_memory and bool(text_encoding(variable.values)))
-    cells = [cell for cell in variable.values.ravel().tolist() if not _is_missing(cell)]
-    simple = not cells or (set(map(type, cells)) in SIMPLE and all(map(_is_storable, cells)))
-    return not simple or bool(text_encoding(variable.values))
+    return not _are_simple(_present(variable.values)) or bool(text_encoding(variable.values))
 
 
 def text_encoding(values: Any) -> dict[str, Any]:
@@ -170,6 +167,15 @@ def text_encoding(values: Any) -> dict[str, Any]:
         return {}
     texts = [cell for cell in values.ravel().tolist() if isinstance(cell, str)]
     return dict(ESCAPED_TEXT) if "\0" in "".join(texts) else {}
+
+
+def _present(values: np.ndarray) -> list[Any]:
+    return [cell for cell in values.ravel().tolist() if not _is_missing(cell)]
+
+
+def _are_simple(cells: list[Any]) -> bool:
+    """Return whether xarray's writers accept these cells, missing ones left out."""
+    return not cells or (set(map(type, cells)) in SIMPLE and all(map(_is_storable, cells)))
 
 
 def _is_storable(cell: object) -> bool:

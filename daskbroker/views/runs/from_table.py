@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,9 +154,7 @@ class _Table:
             yield from self.events(partition)
             return
         data = {self.run.key_of(name): _column(partition[name], name) for name in names}
-        stamps = {
-            key: partition[f"ts_{key}"].tolist() for key in data if f"ts_{key}" in partition.columns
-        }
+        stamps = _stamps(partition, data)
         yield self.run.page(self._numbers(partition), self._times(partition), data, stamps)
 
     def events(self, partition: pd.DataFrame) -> Pairs:
@@ -167,15 +165,11 @@ class _Table:
         seconds = self._times(partition)
         columns = {run.key_of(n): partition[n].astype(object).tolist() for n in names}
         present = {run.key_of(n): partition[n].notna().tolist() for n in names}
-        stamps = {
-            key: partition[f"ts_{key}"].tolist()
-            for key in columns
-            if f"ts_{key}" in partition.columns
-        }
+        stamps = _stamps(partition, columns)
         numbers = self._numbers(partition)
         for row in range(len(partition)):
             run.count += 1
-            keys = [key for key in columns if present[key][row] is not False]
+            keys = [key for key in columns if present[key][row]]
             run.last_time = seconds[row]
             event = {
                 "uid": run.uid_of(f"event {run.count}"),
@@ -204,6 +198,12 @@ class _Table:
         if times is None or not isinstance(times.dtype, pd.DatetimeTZDtype):
             return [float(self.run.start["time"])] * len(partition)
         return self.run.seconds(times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
+
+
+def _stamps(partition: pd.DataFrame, keys: Iterable[str]) -> dict[str, list[Any]]:
+    """Return the timestamps of those keys that have a column of them."""
+    columns = {key: f"ts_{key}" for key in keys}
+    return {k: partition[name].tolist() for k, name in columns.items() if name in partition.columns}
 
 
 def _column(column: pd.Series, name: str) -> Any:
