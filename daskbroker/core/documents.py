@@ -23,6 +23,7 @@ from .plain_values import as_lists, equal, plain
 
 __all__ = [
     "ALL",
+    "PRIMARY",
     "AllStreams",
     "Document",
     "NamedDocument",
@@ -36,6 +37,7 @@ __all__ = [
     "pack",
     "plain",
     "show_by",
+    "stream_of",
     "to_json",
     "unpack",
     "unpack_document",
@@ -66,6 +68,12 @@ ALL = AllStreams()
 
 StreamName = str | AllStreams
 """Name of a stream, or :data:`ALL`."""
+PRIMARY = "primary"
+
+
+def stream_of(descriptor: Mapping[str, Any]) -> str:
+    """Return the stream name of a descriptor, :data:`PRIMARY` for old ones that have none."""
+    return str(descriptor.get("name") or PRIMARY)
 
 
 class Document(FrozenDict):
@@ -171,7 +179,7 @@ def unpack_document(data: bytes) -> Document:
     return content  # type: ignore[no-any-return]
 
 
-def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple[str, Any]]:
+def iter_named(pairs: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     """Yield the ``(name, document)`` pairs of a sequence, each checked as it is read.
 
     Raises
@@ -186,5 +194,5 @@ def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple
             or not isinstance(pair[0], str)
             or not isinstance(pair[1], Mapping)
         ):
-            raise BadDocument(f"{where}: item {number} is not a (name, document) pair")
+            raise BadDocument(f"documents: item {number} is not a (name, document) pair")
         yield pair[0], pair[1]

@@ -18,6 +18,7 @@ import pyarrow as pa
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
+from ...core.bounded_dict import BoundedDict
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import EVENT, iter_rows
@@ -37,7 +38,7 @@ from .chunk_store import (
 from .database import CHUNK_COLLECTION, LOOK_SECONDS, Database
 from .sealed_rows import MARK_SECONDS, SEALED_MARK, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
-from .server_errors import DUPLICATE_KEY, REFUSED
+from .server_errors import REFUSED, can_be_single
 
 __all__ = ["EventWriter"]
 
@@ -100,7 +101,7 @@ class EventWriter:
 
     def __init__(self, database: Database, seal_rows: int, seal_bytes: int) -> None:
         self._database = database
-        self._states: dict[str, _DescriptorState] = {}
+        self._states: BoundedDict[str, _DescriptorState] = BoundedDict(MOST_DESCRIPTORS)
         self._last_chunk: tuple[str, Mapping[str, Document]] = ("", {})
         self._seal_rows = seal_rows
         self._seal_bytes = seal_bytes
@@ -206,9 +207,7 @@ class EventWriter:
             try:
                 events.insert_many(encoded)
             except BulkWriteError as error:
-                codes = {one["code"] for one in error.details["writeErrors"]}
-                # Other errors, and doubts about the majority, are the caller's.
-                if error.details["writeConcernErrors"] or not codes <= {DUPLICATE_KEY, *REFUSED}:
+                if not can_be_single(error):
                     raise
                 for row in rows:  # another process has just stored some, or one is refused
                     self._insert_one(row, to_bson(row))
@@ -364,9 +363,6 @@ class EventWriter:
         uid = descriptor["uid"]
         state = self._states.get(uid)
         if state is None:
-            # The oldest state goes; it can be looked up again.
-            while len(self._states) >= MOST_DESCRIPTORS:
-                self._states.pop(next(iter(self._states)))
             state = self._states[uid] = _DescriptorState(looked=float("-inf"))
             with self._database.errors():
                 events = self._database.collection("event")

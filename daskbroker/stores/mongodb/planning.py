@@ -7,7 +7,7 @@ journal is cut into ranges by a query of its own, and is later read in these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -120,11 +120,13 @@ class EventPlanner:
         for stream in self._streams.values():
             # Most streams of stopped runs are sealed: they need no further query.
             if stream.waiting == 0:
-                self._add(stream, self._add_sealed, stream)
+                with self._noted(stream):
+                    self._add_sealed(stream)
                 continue
             stream.filter = unsealed(self._database, stream.descriptor["uid"], stream.chunks)
             if stream.is_long:
-                self._add(stream, self._add_long, stream, session)
+                with self._noted(stream):
+                    self._add_long(stream, session)
                 continue
             short.append(stream)
             count += stream.waiting
@@ -135,10 +137,11 @@ class EventPlanner:
         if short:
             self._add_short(short, session)
 
-    def _add(self, stream: _Stream, add: Callable[..., None], *arguments: Any) -> None:
-        """Add a stream to the plan. If it cannot be read, only its run is marked as bad."""
+    @contextmanager
+    def _noted(self, stream: _Stream) -> Iterator[None]:
+        """Return a context in which a stream that cannot be read only makes its run a bad one."""
         try:
-            add(*arguments)
+            yield
         except StoreDamaged as error:
             self._builder.note_bad(stream.number, str(error))
 
@@ -202,7 +205,8 @@ class EventPlanner:
                     rows.setdefault(doc["descriptor"], []).append(doc)
         for stream, uid in zip(streams, uids, strict=True):
             before, stream.chunks = stream.chunks, _ordered(after.get(uid, []))
-            self._add(stream, self._add_rows, stream, rows.get(uid, []), before)
+            with self._noted(stream):
+                self._add_rows(stream, rows.get(uid, []), before)
 
     def _add_rows(
         self, stream: _Stream, rows: list[dict[str, Any]], before: Sequence[Manifest]

@@ -18,7 +18,7 @@ from bson.objectid import ObjectId
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
 from ...core.batches import batched
-from ...core.chunks import present
+from ...core.chunks import with_columns
 from ...core.documents import equal
 from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import DATUM, RESOURCE, Layout
@@ -27,7 +27,7 @@ from ..stored_text import storable
 from .bson_documents import SIDE_FIELD, check_size, from_bson, sparse_bson, to_bson
 from .database import Database
 from .indexes import FORMER_INDEXES, warn_of_missing
-from .server_errors import DUPLICATE_KEY, REFUSED
+from .server_errors import REFUSED, can_be_single
 
 __all__ = [
     "datum_range",
@@ -71,8 +71,7 @@ def store_reference(
                 database.collection(layout.kind).insert_many(encoded)
                 return
             except BulkWriteError as error:
-                codes = {one["code"] for one in error.details["writeErrors"]}
-                if error.details["writeConcernErrors"] or not codes <= {DUPLICATE_KEY, *REFUSED}:
+                if not can_be_single(error):
                     raise
         # One by one as well if another process has just stored some, or the server refuses one.
         for doc, one in zip(fresh, encoded, strict=True):
@@ -210,7 +209,7 @@ def datum_range(
         found = database.collection(DATUM.kind).find(query).sort("_id")
         docs = [with_uid(DATUM, doc) for doc in found]
     table = encode_stored_rows(DATUM, docs, {"run": run, "kind": DATUM.kind})
-    return table if columns is None else table.select(present(table.schema, columns))
+    return with_columns(table, columns)
 
 
 # -- legacy ----------------------------------------------------------------------------------
