@@ -56,15 +56,12 @@ class BrokerUpkeep:
         BadQuery
             If ``keep_journal`` is True for a store whose journal nothing else can read.
         """
-        run = (
-            self[header].uid
-            if isinstance(header, str)
-            else None
-            if header is None
-            else run_of(header)
+        if isinstance(header, str):
+            header = self[header]
+        run = None if header is None else run_of(header)
+        return sum(
+            source.store.seal(run, keep_journal=keep_journal) for source in self.event_sources
         )
-        sources = self.event_sources
-        return sum(source.store.seal(run, keep_journal=keep_journal) for source in sources)
 
     def peek(self, header: Header | str) -> int:
         """Read shapes and dtypes from the detector files of a run, and store them.

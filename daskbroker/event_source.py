@@ -428,15 +428,15 @@ class EventSource:
         BadQuery
             If it is no table, or its ``attrs``, which most operations drop, name no runs.
         """
-        told = getattr(getattr(tab, "_meta", tab), "attrs", {})
+        attrs = getattr(getattr(tab, "_meta", tab), "attrs", {})
         # Dask keeps attrs in its meta; a table made by other means has none.
-        if not isinstance(tab, (pd.DataFrame, dd.DataFrame)) or "runs" not in told:
+        if not isinstance(tab, (pd.DataFrame, dd.DataFrame)) or "runs" not in attrs:
             raise BadQuery(
                 "fill_table takes a table whose attrs name its runs and stream, as tables of "
                 "daskbroker and most parts of them do; fill the table before other steps"
             )
         keys = _keys_to_fill(fields)
-        descriptors = self.store.descriptors_of(list(told["runs"]), told.get("stream", ALL))
+        descriptors = self.store.descriptors_of(list(attrs["runs"]), attrs.get("stream", ALL))
         check_are_data_keys(keys, descriptors)
         filling = self.filling(descriptors, handler_registry, handler_overrides)
         # The table has no external column.

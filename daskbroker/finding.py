@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .core.arguments import is_whole
 from .core.documents import start_of
 from .core.errors import OffsetOutOfRange, RunNotFound
 from .display.header_list import HeaderList
 from .header import Header
 from .results import Results
-from .stores.header_store import is_integer
 
 if TYPE_CHECKING:
     from .broker import DataBroker
@@ -32,7 +32,7 @@ def find(db: DataBroker, key: Any) -> Any:
         key = key.tolist()
     if isinstance(key, SEVERAL):
         return HeaderList([find(db, _one(item, "a list of runs")) for item in key])
-    if is_integer(key) and key < 0:
+    if is_whole(key) and key < 0:
         return at_offset(db(), int(key))
     return Header(db, *db.header_source[key])
 
@@ -86,7 +86,7 @@ def _slice(db: DataBroker, key: slice) -> HeaderList:
         If an end of the slice is not a negative whole number.
     """
     ends = (key.start, key.stop)
-    if any(end is not None and (not is_integer(end) or end >= 0) for end in ends):
+    if any(end is not None and (not is_whole(end) or end >= 0) for end in ends):
         raise IndexError("slices of a broker must count from the newest run: db[-5:], db[-10:-5]")
     newest = 0 if key.stop is None else -int(key.stop)
     oldest = None if key.start is None else -int(key.start)

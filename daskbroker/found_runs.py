@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from .core.arguments import instance
 from .core.bad_runs import BadRun, leave_out_bad, take_sound
 from .core.errors import BadRunWarning, OffsetOutOfRange
-from .core.query import compile_query
+from .core.query import Query
 from .core.search import Search, compile_search
 from .described import having_descriptors, may_have_descriptors
 from .display.header_list import HeaderList
@@ -88,7 +88,7 @@ class FoundRuns:
         if not self._is_slice:
             return self._search
         uids = [header.uid for header in self]
-        return Search((compile_query({"uid": {"$in": uids}}),), shown=(f"{len(uids)} runs",))
+        return Search((Query({"uid": {"$in": uids}}),), shown=(f"{len(uids)} runs",))
 
     @property
     def _is_slice(self) -> bool:

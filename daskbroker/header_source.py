@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .core.arguments import is_whole
 from .core.bad_runs import leave_out_bad
 from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
 from .core.name_lists import listed
 from .core.search import LEAST_PREFIX, Search, compile_search, is_derived
 from .core.validate import prepare
-from .stores.header_store import FARTHEST, HeaderPair, HeaderStore, is_integer
+from .stores.header_store import FARTHEST, HeaderPair, HeaderStore
 
 __all__ = ["HeaderSource"]
 
@@ -69,9 +70,9 @@ class HeaderSource:
         """
         if isinstance(key, str):
             return self._by_uid(key)
-        if not is_integer(key):
+        if not is_whole(key):
             raise TypeError(f"a run is looked up by uid (text), scan_id or offset, not by {key!r}")
-        return self.by_offset(int(key), Search()) if key < 0 else self._by_scan_id(int(key))
+        return self._by_offset(int(key)) if key < 0 else self._by_scan_id(int(key))
 
     def _by_uid(self, uid: str) -> HeaderPair:
         # One lookup suffices for a uid of the usual length; a shorter text is mostly a prefix.
@@ -107,20 +108,12 @@ class HeaderSource:
         raw = compile_search(query={**wanted, "derived": False})
         return next(self._found(raw, 0, 1), newest)
 
-    def by_offset(self, offset: int, search: Search) -> HeaderPair:
-        """Return the run at ``-1`` (the newest), ``-2`` … among those that a search finds.
-
-        Raises
-        ------
-        OffsetOutOfRange
-            If the search finds fewer runs.
-        """
+    def _by_offset(self, offset: int) -> HeaderPair:
+        """Return the run at an offset: -1 is the newest."""
         position = min(-offset, FARTHEST)
-        for pair in self._found(search, position - 1, position):
+        for pair in self._found(Search(), position - 1, position):
             return pair
-        raise OffsetOutOfRange(
-            f"there are only {self.store.count(search)} runs; {offset} is too far back"
-        )
+        raise OffsetOutOfRange(f"there are only {len(self)} runs; {offset} is too far back")
 
     def __call__(
         self,

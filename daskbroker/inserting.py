@@ -69,7 +69,8 @@ class Inserter:
             source = self._source_for(doc)
             source.store.insert_prepared(name, doc)
             if external_keys(doc):
-                self._with_files.setdefault(doc["run_start"], set()).add(source)
+                known = self._with_files.get(doc["run_start"], set())
+                self._with_files[doc["run_start"]] = {*known, source}
         elif name in ("event", "event_page", "event_rows"):
             self._source_having(doc["descriptor"]).store.insert_prepared(name, doc)
         elif name == "stream_datum":
@@ -100,22 +101,21 @@ class Inserter:
         if self.route is None:
             return self._sources[0]
         name = self.route(Document(descriptor))
-        source = dict(self._sources.items()).get(name)
-        if source is None:
+        names = self._sources.keys()
+        if name not in names:
             raise ConfigError(
                 f"{document_label('descriptor', descriptor)}: route returned {name!r}; event "
-                f"sources are {listed(self._sources.keys(), name)}"
+                f"sources are {listed(names, name)}"
             )
-        return source
+        return self._sources[name]
 
     def _source_having(self, descriptor: str) -> EventSource:
         """Return the event source that has a descriptor.
 
         If none has it, return the first, whose insert then raises UnknownReference.
         """
-        if (
-            len(self._sources) > 1
-        ):  # each lookup may ask a server; with one source there is no choice
+        # Each lookup may ask a server; with one source there is no choice.
+        if len(self._sources) > 1:
             for source in self._sources:
                 if source.store.find_descriptor(descriptor) is not None:
                     return source

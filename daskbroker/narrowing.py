@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .core.callers import quiet_thread
 from .core.errors import AmbiguousUID, BadQuery, RunNotFound
 from .core.name_lists import listed
-from .core.query import compile_query
+from .core.query import Query
 from .core.search import LEAST_PREFIX, Search
 from .header import Header
 
@@ -48,9 +48,7 @@ def named_run(results: FoundRuns, uid: str) -> Header:
     for header in _of_uid(results, {"$eq": uid}):
         return header
     beginning = {"$gte": uid, "$lt": uid + "\U0010ffff"}
-    found = []
-    if len(uid) >= LEAST_PREFIX:
-        found = _of_uid(results, beginning)
+    found = _of_uid(results, beginning) if len(uid) >= LEAST_PREFIX else []
     if not found:
         raise RunNotFound(f"none of these runs has the uid {uid!r:.200}")
     if len(found) > 1:
@@ -70,16 +68,17 @@ def has_run(results: FoundRuns, run: object) -> bool:
         If the run is given as anything else.
     """
     if isinstance(run, Header):
-        return any(True for _ in _of_uid(results, {"$eq": run.uid}))
+        return bool(_of_uid(results, {"$eq": run.uid}))
     if not isinstance(run, str):
         raise TypeError(f"runs are looked up among results by Header or uid, not by {run!r:.200}")
     try:
-        return bool(named_run(results, run).uid)
+        named_run(results, run)
     except RunNotFound:
         return False
+    return True
 
 
 def _of_uid(results: FoundRuns, condition: dict[str, str]) -> list[Header]:
-    found = results.narrowed(Search(queries=(compile_query({"uid": condition}),)))
+    found = results.narrowed(Search(queries=(Query({"uid": condition}),)))
     with quiet_thread():  # nobody has searched for this: there is nothing to hint at
         return list(islice(found, MOST_SHOWN))

@@ -175,14 +175,13 @@ class ResultsViews(FoundRuns):
             missing=missing,
             fill_value=fill_value,
         )
-        if combine == "tree":
-            pairs = self._runs_oldest_first()
-            planned = self._planned(stream_name, list(pairs), options, rows_needed=True)
-            return dataset_view.tree_of_runs(planned, stream_name, pairs, options, chunks)
-        if combine != "time":
+        if combine not in ("time", "tree"):
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
         runs = self._runs_oldest_first()
-        (plan, files), *others = self._planned(stream_name, list(runs), options, rows_needed=True)
+        planned = self._planned(stream_name, list(runs), options, rows_needed=True)
+        if combine == "tree":
+            return dataset_view.tree_of_runs(planned, stream_name, runs, options, chunks)
+        (plan, files), *others = planned
         if others:
             raise BadQuery(
                 f"these runs have the stream {stream_name!r} in {len(others) + 1} event sources, "

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from .core.clock import seconds_of
-from .core.query import compile_query
+from .core.query import Query
 from .core.search import Search
 from .described import having_descriptors
 
@@ -101,7 +101,7 @@ class _Looks:
         """Return the runs that were in progress and did not match, as they are now."""
         if not self._open:
             return []
-        these = compile_query({"uid": {"$in": list(self._open)}})
+        these = Query({"uid": {"$in": list(self._open)}})
         return list(self._runs.narrowed(Search((these,))))
 
     def _matching(self, headers: list[Header]) -> list[Header]:

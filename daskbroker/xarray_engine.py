@@ -77,9 +77,8 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
         """
         header = connect(filename_or_obj, create=False)[run]
         opened = header.dataset(stream, chunks=None, **options)
-        return self._shown(
-            opened.drop_vars(_names(drop_variables), errors="ignore"), filename_or_obj
-        )
+        kept = opened.drop_vars(_names(drop_variables), errors="ignore")
+        return _with_source(kept, filename_or_obj)
 
     def open_datatree(  # type: ignore[override]
         self,
@@ -102,13 +101,13 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
         names = _names(drop_variables)
         if names:
             tree = tree.map_over_datasets(lambda node: node.drop_vars(names, errors="ignore"))
-        return self._shown(tree, filename_or_obj)
+        return _with_source(tree, filename_or_obj)
 
-    @staticmethod
-    def _shown(opened: Any, place: str | PathLike[str]) -> Any:
-        """Return what was opened, with its source, without password, in the encoding."""
-        opened.encoding["source"] = redacted(fspath(place))
-        return opened
+
+def _with_source(opened: Any, place: str | PathLike[str]) -> Any:
+    """Note the place, without its password, in the encoding of what was opened, and return that."""
+    opened.encoding["source"] = redacted(fspath(place))
+    return opened
 
 
 def _names(names: str | Iterable[str] | None) -> list[str]:

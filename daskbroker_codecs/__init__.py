@@ -125,10 +125,9 @@ def decode_bitshuffle(data: Any, elementsize: int, packing: str) -> np.ndarray:
     for first in range(0, whole, block):
         part = out[first : min(first + block, whole)]
         packed, at = _next(view, at)
-        planes = np.empty(
-            len(part), np.uint8
-        )  # passed as a buffer: of an array, imagecodecs would use the dtype
+        planes = np.empty(len(part), np.uint8)
         _expect(len(unpack(packed, out=planes)), len(part))
+        # `planes` is passed as a buffer: of an array, imagecodecs would use the dtype.
         imagecodecs.bitshuffle_decode(
             planes.data, itemsize=elementsize, blocksize=len(part) // elementsize, out=part
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 import daskbroker
+from daskbroker.exporting.runs import export
 from daskbroker.testing import make_run
-from daskbroker.work.export import export
 from daskbroker.work.ingest import ingest
 
 with tempfile.TemporaryDirectory() as temporary, daskbroker.temp() as db:

@@ -14,8 +14,8 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import BadQuery, DaskbrokerError
+from daskbroker.exporting.runs import export
 from daskbroker.testing import RunBuilder, assert_documents_equal, external_run, make_run
-from daskbroker.work.export import export, export_jsonl, export_parquet
 from daskbroker.work.ingest import ingest
 
 ROWS = 40
@@ -71,7 +71,7 @@ def exported(db, tmp_path):
         with daskbroker.connect(tmp_path / "store") as small:
             header = insert(small, odd_run())
             assert header.table().npartitions > 1
-            files = list(export_parquet(header, tmp_path / "out"))
+            files = header.export(tmp_path / "out", "parquet")
             yield header, {file.stem: file for file in files}
 
 
@@ -122,7 +122,7 @@ def test_parquet_says_whose_it_is(exported):
 def test_an_empty_stream_is_a_file_without_rows(db, tmp_path):
     run = RunBuilder()
     run.descriptor({"x": 0.5, "label": "a", "v": [1.0]})
-    (file,) = export_parquet(insert(db, run.stop()), tmp_path)
+    (file,) = insert(db, run.stop()).export(tmp_path, "parquet")
     frame = pd.read_parquet(file)
     assert list(frame.columns) == ["seq_num", "time", "x", "label", "v"]
     assert len(frame) == 0
@@ -135,9 +135,9 @@ def test_an_unknown_format_is_refused_before_anything_is_written(db, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::daskbroker.core.errors.ClaimWarning")
-@pytest.mark.parametrize("write", [export_jsonl, lambda *a, **k: list(export_parquet(*a, **k))])
-def test_what_fails_leaves_no_file(db, tmp_path, write):
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_what_fails_leaves_no_file(db, tmp_path, format):
     header = insert(db, external_run(2))
     with pytest.raises(DaskbrokerError, match="datums lack 'index'"):
-        write(header, tmp_path / "out", fill=True)
+        header.export(tmp_path / "out", format, fill=True)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []

@@ -15,7 +15,7 @@ from daskbroker.core.codec import decode, encode
 from daskbroker.core.column_kinds import MISSING
 from daskbroker.core.documents import equal, plain
 from daskbroker.core.fields import data_keys_of, shown_names
-from daskbroker.core.query import compile_query
+from daskbroker.core.query import Query
 from daskbroker.testing import (
     RunBuilder,
     assert_documents_equal,
@@ -121,7 +121,7 @@ def test_a_query_finds_what_plain_python_finds(metadata, query):
         documents = [make_run(0, stop=False, **start)[0][1] for start in metadata]
         for doc in documents:
             db.insert("start", doc)
-        expected = [d["uid"] for d in documents if compile_query(query).matches(d)]
+        expected = [d["uid"] for d in documents if Query(query).matches(d)]
         results = db(**query)
         assert [header.uid for header in results] == expected[::-1]
         assert len(results) == len(expected)

@@ -19,7 +19,7 @@ from .. import results as today_results
 from ..core.documents import ALL, Document, StreamName
 from ..core.errors import AmbiguousUID, OffsetOutOfRange
 from ..core.name_lists import listed
-from ..core.query import compile_query
+from ..core.query import Query
 from ..core.search import LEAST_PREFIX, Search, compile_search
 from .file_registry import Registry, file_list
 from .human_time import seconds
@@ -190,7 +190,7 @@ class Broker:
 
     def _named_run(self, uid: str) -> today.Header:
         if len(uid) < LEAST_PREFIX:
-            beginning = compile_query({"uid": {"$gte": uid, "$lt": uid + "\U0010ffff"}})
+            beginning = Query({"uid": {"$gte": uid, "$lt": uid + "\U0010ffff"}})
             found = list(islice(self._all.narrowed(Search(queries=(beginning,))), 10))
             if len(found) > 1:
                 uids = listed([run.uid for run in found])

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from .. import header as today
 from .. import results as found
 from ..connect import temp as _temp
+from ..core.arguments import is_whole
 from ..core.errors import OffsetOutOfRange, RunNotFound
-from ..core.query import compile_query
+from ..core.query import Query
 from ..core.search import Search
 from ..finding import at_offset
-from ..stores.header_store import is_integer
 from .bluesky_run import BlueskyRun
 from .file_registry import HandlerView
 from .queries import compiled
@@ -106,13 +106,13 @@ class Catalog(Mapping[Any, BlueskyRun]):
         """Return a run with daskbroker's own views; keys and errors are as for indexing."""
         if isinstance(key, str):
             return self.runs[key]
-        if not is_integer(key):
+        if not is_whole(key):
             raise TypeError(
                 f"a run is looked up by its uid, scan_id or offset, not by {key!r:.200}"
             )
         if key < 0:
             return at_offset(self.runs, int(key))
-        scan = Search(queries=(compile_query({"scan_id": int(key)}),))
+        scan = Search(queries=(Query({"scan_id": int(key)}),))
         for run in self.runs.narrowed(scan):
             return run
         raise RunNotFound(f"none of these runs has the scan_id {key}")

@@ -126,24 +126,12 @@ def list_configurations() -> list[Configuration]:
     If several have the same name, the first one is used. Files that cannot be read (see
     :func:`unreadable_files`) and sources that are not databroker's are left out.
     """
-    found: list[Configuration] = []
-    for file in _files():
-        try:
-            found += _configurations_in(file)
-        except ConfigError:  # `unreadable_files` reports it
-            continue
-    return found
+    return [one for one in _configurations() if isinstance(one, Configuration)]
 
 
 def unreadable_files() -> list[str]:
     """Return one message for each unreadable file that :func:`list_configurations` leaves out."""
-    messages = []
-    for file in _files():
-        try:
-            list(_configurations_in(file))
-        except ConfigError as error:
-            messages.append(str(error))
-    return messages
+    return [str(one) for one in _configurations() if isinstance(one, ConfigError)]
 
 
 def find_configuration(name: str) -> Configuration | None:
@@ -184,14 +172,18 @@ def _files() -> Iterator[Path]:
         yield from (f for f in inside if f.suffix in SUFFIXES and f.is_file() and f.stem != LEGACY)
 
 
-def _configurations_in(file: Path) -> Iterator[Configuration]:
-    content = _load(file)
-    sources = sources_of(content)
-    if sources is None:
-        yield Configuration(file.stem, configuration_form(content, str(file)), file, content)
-        return
-    for name, source in sources.items():
-        yield Configuration(name, "catalog", file, source)
+def _configurations() -> Iterator[Configuration | ConfigError]:
+    """Yield the configurations of all files, and the error of each file that cannot be read."""
+    for file in _files():
+        try:
+            content = _load(file)
+            sources = sources_of(content)
+            form = "catalog" if sources is not None else configuration_form(content, str(file))
+        except ConfigError as error:
+            yield error
+            continue
+        named = {file.stem: content} if sources is None else sources
+        yield from (Configuration(name, form, file, one) for name, one in named.items())
 
 
 def _load(file: Path) -> Any:

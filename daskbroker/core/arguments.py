@@ -31,7 +31,6 @@ __all__ = [
     "NUMBER",
     "PATH",
     "PATHS",
-    "POSITION",
     "ROOTS",
     "SECONDS",
     "TEXT",
@@ -39,6 +38,7 @@ __all__ = [
     "Accepted",
     "accepts",
     "instance",
+    "is_whole",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -87,7 +87,8 @@ def _is_flag(value: object) -> bool:
     return isinstance(value, (bool, np.bool_)) or (type(value) is int and value in (0, 1))
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number: of Python or NumPy, but not a bool."""
     # NumPy registers its time spans as whole numbers, without a unit that says of what.
     return isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.timedelta64))
 
@@ -112,8 +113,7 @@ TIMEOUT = Accepted(
     lambda v: v is None or _is_seconds(v) or (isinstance(v, numbers.Real) and v == math.inf),
 )
 NUMBER = Accepted("a finite number", _is_number)
-COUNT = Accepted("a whole number, 1 or more", lambda v: _is_whole(v) and v >= 1)
-POSITION = Accepted("a whole number, 0 or more", lambda v: _is_whole(v) and v >= 0)
+COUNT = Accepted("a whole number, 1 or more", lambda v: is_whole(v) and v >= 1)
 TEXT = Accepted("text", lambda v: isinstance(v, str))
 NAME = Accepted("a name, which is text and not empty", lambda v: isinstance(v, str) and v != "")
 PATH = Accepted(

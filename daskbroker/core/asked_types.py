@@ -51,7 +51,7 @@ def types_of(value: Any) -> Iterator[str]:
 
 
 def in_other_type(values: Iterable[Any], types: Iterable[str]) -> Any:
-    """Return the first value as one of other types, such as ``1`` for ``"1"``; None if none is."""
+    """Return the first value that can be converted to one of some types, converted; else None."""
     for value in values:
         if "text" in types and not isinstance(value, (str, Mapping, type(None))):
             return str(value)

@@ -10,16 +10,29 @@ __all__ = ["BoundedDict"]
 K = TypeVar("K")
 V = TypeVar("V")
 
-MAX_ENTRIES = 2000
-
 
 class BoundedDict(dict[K, V]):
-    """A dict of at most 2,000 entries, which drops the entry that was added first."""
+    """A dict with a maximum number of entries, which drops the entry that was added first.
+
+    Parameters
+    ----------
+    most
+        Maximum number of entries.
+    """
+
+    def __init__(self, most: int = 2000) -> None:
+        super().__init__()
+        self._most = most
 
     def __setitem__(self, key: K, value: V) -> None:
-        if len(self) >= MAX_ENTRIES and key not in self:
+        if len(self) >= self._most and key not in self:
             self.pop(next(iter(self)), None)  # another thread may be quicker
         super().__setitem__(key, value)
+
+    def put_last(self, key: K, value: V) -> None:
+        """Set a value as the entry that was added last, so that it is dropped last."""
+        self.pop(key, None)
+        self[key] = value
 
     def find(self, key: K, look_up: Callable[[K], V | None]) -> V | None:
         """Return the value of a key; if none is kept, look it up, and keep it unless None."""

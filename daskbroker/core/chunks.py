@@ -22,7 +22,7 @@ from .checksum import with_checksum, without_checksum
 from .chunk_statistics import Statistics
 from .codec import encode
 from .column_kinds import ColumnKind, field_kind
-from .documents import Document
+from .documents import Document, stream_of
 from .errors import StoreDamaged
 from .layouts import assemble
 
@@ -36,9 +36,10 @@ __all__ = [
     "damaged",
     "from_ipc",
     "place_identity",
-    "present",
     "ranges_table",
+    "rows_alone",
     "to_ipc",
+    "with_columns",
 ]
 
 
@@ -115,8 +116,7 @@ class ChunkReader(ABC):
         if isinstance(key, bytes):
             return from_ipc(key, columns)
         if isinstance(key, range):
-            table = ranges_table(key)
-            return table if columns is None else table.select(present(table.schema, columns))
+            return with_columns(ranges_table(key), columns)
         return self.read_stored(key, columns)
 
     def read_many(
@@ -187,13 +187,23 @@ def chunk_label(descriptor: Mapping[str, Any]) -> str:
     run = f"run {descriptor['run_start']!r}"
     if "data_keys" not in descriptor:
         return f"references of {run}"
-    return f"{run}, stream {str(descriptor.get('name') or 'primary')!r}"
+    return f"{run}, stream {stream_of(descriptor)!r}"
 
 
-def present(schema: pa.Schema, columns: Sequence[str]) -> list[str]:
-    """Return those of the wanted columns that a chunk has, in the wanted order."""
-    names = set(schema.names)
-    return [name for name in columns if name in names]
+def with_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """Return the wanted columns of a table, in the wanted order; all of them if None.
+
+    Those that the table lacks are left out.
+    """
+    if columns is None:
+        return table
+    names = set(table.column_names)
+    return table.select([name for name in columns if name in names])
+
+
+def rows_alone(count: int) -> pa.Table:
+    """Return a table of this number of rows without any column."""
+    return pa.table({"": pa.nulls(count)}).select([])
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,11 +407,10 @@ def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """
     body = pa.py_buffer(without_checksum(data, "a chunk"))
     reader = pa.ipc.open_file(body)
-    if columns is None:
-        return reader.read_all()
-    names = present(reader.schema, columns)
-    if len(data) > SMALL_BYTES:  # opening a smaller one again takes longer than reading it all
-        fields = sorted({reader.schema.get_field_index(name) for name in names})
+    # Opening a smaller one again takes longer than reading all of it.
+    if columns is not None and len(data) > SMALL_BYTES:
+        wanted = set(columns)
+        fields = [number for number, name in enumerate(reader.schema.names) if name in wanted]
         options = pa.ipc.IpcReadOptions(included_fields=fields)
         reader = pa.ipc.open_file(body, options=options)
-    return reader.read_all().select(names)
+    return with_columns(reader.read_all(), columns)

@@ -179,9 +179,14 @@ def _spread(solid: np.ndarray | pa.Array, valid: np.ndarray | None) -> pa.Array:
     if isinstance(solid, pa.Array):
         positions = np.cumsum(valid) - 1
         return solid.take(pa.array(positions, mask=~valid))
+    return pa.array(_at_valid(solid, valid), mask=~valid)
+
+
+def _at_valid(solid: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Return an array of all rows, with the given cells at the valid ones and zeros elsewhere."""
     full = np.zeros((len(valid), *solid.shape[1:]), solid.dtype)
     full[valid] = solid
-    return pa.array(full, mask=~valid)
+    return full
 
 
 def _encode_arrays(
@@ -256,9 +261,7 @@ def _encode_block(block: np.ndarray, valid: np.ndarray | None, notes: dict[str, 
     kind = ColumnKind("array", valid is not None, leaf_of_array(block), shape)
     # Fixed-size lists have storage below null cells, too.
     if valid is not None:
-        full = np.zeros((len(valid), *shape), block.dtype)
-        full[valid] = block
-        block = full
+        block = _at_valid(block, valid)
     return Column(_nest(pa.array(block.reshape(-1)), shape, valid), kind, notes)
 
 
@@ -373,13 +376,6 @@ def _array_of_cell(encoded: Any) -> Any:
     return ArrayList(rows, fields_dtype(text), shape)
 
 
-def _with_nulls(cells: list[Any], valid: np.ndarray | None) -> list[Any]:
-    if valid is None:
-        return cells
-    remaining = iter(cells)
-    return [next(remaining) if there else None for there in valid]
-
-
 def pack_mask(mask: np.ndarray) -> str:
     """Return the note that holds a boolean array."""
     return base64.b64encode(zlib.compress(np.packbits(mask).tobytes())).decode()
@@ -469,17 +465,19 @@ def _decode_cells(array: pa.Array, kind: ColumnKind, notes: Mapping[str, str]) -
         return array.to_pylist()  # type: ignore[no-any-return]
     valid = array.is_valid().to_numpy(zero_copy_only=False) if kind.nulls else None
     if kind.name == "array":
-        cells = block(array, kind).tolist()
-    else:
-        solid = array.drop_null() if valid is not None else array
-        cells = solid.to_numpy(zero_copy_only=False).tolist()
-        if "ints" in notes:
-            ints = unpack_mask(notes["ints"], len(cells)).tolist()
-            cells = [int(c) if whole else c for c, whole in zip(cells, ints, strict=True)]
-        return _with_nulls(cells, valid)
-    if valid is not None:
+        cells: list[Any] = block(array, kind).tolist()
+        if valid is None:
+            return cells
         return [cell if there else None for cell, there in zip(cells, valid, strict=True)]
-    return cells  # type: ignore[no-any-return]
+    solid = array.drop_null() if valid is not None else array
+    cells = solid.to_numpy(zero_copy_only=False).tolist()
+    if "ints" in notes:
+        ints = unpack_mask(notes["ints"], len(cells)).tolist()
+        cells = [int(c) if whole else c for c, whole in zip(cells, ints, strict=True)]
+    if valid is None:
+        return cells
+    remaining = iter(cells)
+    return [next(remaining) if there else None for there in valid]
 
 
 def block(array: pa.Array, kind: ColumnKind) -> np.ndarray:

@@ -23,6 +23,7 @@ from .plain_values import as_lists, equal, plain
 
 __all__ = [
     "ALL",
+    "PRIMARY",
     "AllStreams",
     "Document",
     "NamedDocument",
@@ -37,6 +38,7 @@ __all__ = [
     "plain",
     "show_by",
     "start_of",
+    "stream_of",
     "to_json",
     "unpack",
     "unpack_document",
@@ -67,6 +69,12 @@ ALL = AllStreams()
 
 StreamName = str | AllStreams
 """Name of a stream, or :data:`ALL`."""
+PRIMARY = "primary"
+
+
+def stream_of(descriptor: Mapping[str, Any]) -> str:
+    """Return the stream name of a descriptor, :data:`PRIMARY` for old ones that have none."""
+    return str(descriptor.get("name") or PRIMARY)
 
 
 class Document(FrozenDict):
@@ -178,7 +186,7 @@ def start_of(run: object) -> Any:
     return run if isinstance(run, Mapping) else getattr(run, "start", run)
 
 
-def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple[str, Any]]:
+def iter_named(pairs: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     """Yield the ``(name, document)`` pairs of a sequence, each checked as it is read.
 
     Raises
@@ -193,5 +201,5 @@ def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple
             or not isinstance(pair[0], str)
             or not isinstance(pair[1], Mapping)
         ):
-            raise BadDocument(f"{where}: item {number} is not a (name, document) pair")
+            raise BadDocument(f"documents: item {number} is not a (name, document) pair")
         yield pair[0], pair[1]

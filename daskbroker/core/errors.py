@@ -244,6 +244,16 @@ def file_error(error: OSError, where: str) -> StoreError:
     return StoreError(f"{where}: {error}")
 
 
+def closed_error(what: str) -> StoreError:
+    """Return the error for something that has been closed, such as ``"the store at /data"``."""
+    return StoreError(f"{what} has been closed")
+
+
+def read_only_error(what: str) -> StoreReadOnly:
+    """Return the error for something that was opened to read only."""
+    return StoreReadOnly(f"{what} was opened to read only")
+
+
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     """Add a path to an OSError of the block that names no file, as calls with a handle do."""

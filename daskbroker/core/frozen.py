@@ -143,9 +143,6 @@ class ArrayList(FrozenList):
     def __reduce__(self) -> tuple[Any, ...]:
         return (ArrayList, (super().copy(), self.dtype, self.shape))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
-        return list(_deep_copies(self, memo))
-
 
 FROZEN = ATOMS | {FrozenDict, FrozenList, ArrayList}
 """Types of which all instances are frozen at every level."""

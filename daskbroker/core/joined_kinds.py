@@ -1,4 +1,4 @@
-"""Kinds of columns that are joined: of the rows of two parts of a chunk, known apart."""
+"""Kinds of the columns of a chunk, made of the kinds that two parts of its rows have."""
 
 from __future__ import annotations
 
@@ -37,11 +37,9 @@ def _joined(one: ColumnKind | None, other: ColumnKind | None) -> ColumnKind:
     if len(names) == 1 and not (found[0].dtype or found[1].dtype):
         return replace(found[0], nulls=nulls)
     form = array_form(found)
-    return (
-        ColumnKind("json", nulls)
-        if form is None
-        else ColumnKind("json", nulls, form.leaf, form.shape or ())
-    )
+    if form is None:
+        return ColumnKind("json", nulls)
+    return ColumnKind("json", nulls, form.leaf, form.shape or ())
 
 
 def _rows(kinds: list[ColumnKind], *, nulls: bool) -> ColumnKind:

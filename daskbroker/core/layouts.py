@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from .codec import block, decode, encode, iter_decoded, text_column, text_reader
 from .column_kinds import JSON_KINDS, MISSING, Column, ColumnKind, exact_alone, field_kind
-from .documents import Document, frozen_document, plain
+from .documents import Document, frozen_document, plain, stream_of
 from .frozen import ArrayList, FrozenDict, freeze, freeze_lists, frozen_array
 from .json_text import marked_json
 from .leaves import is_plain_leaf
@@ -141,7 +141,7 @@ def event_metadata(descriptor: Mapping[str, Any]) -> dict[str, str]:
         "run": str(descriptor["run_start"]),
         "kind": EVENT.kind,
         "descriptor": str(descriptor["uid"]),
-        "stream": str(descriptor.get("name") or "primary"),
+        "stream": stream_of(descriptor),
     }
 
 

@@ -7,7 +7,7 @@ from difflib import SequenceMatcher, get_close_matches
 from heapq import nlargest
 from itertools import islice
 
-from .printable import printable
+from .printable import printable, shortened
 
 __all__ = ["MAX_NAME_LENGTH", "listed", "misspelled", "nearest"]
 
@@ -81,9 +81,4 @@ def _nearest(names: Iterable[str], asked: object, most: int) -> list[str]:
 
 
 def _shown(name: str) -> str:
-    text = printable(name)
-    return (
-        text
-        if len(text) <= MAX_NAME_LENGTH
-        else f"{text[: MAX_NAME_LENGTH // 2]}…{text[-MAX_NAME_LENGTH // 2 :]}"
-    )
+    return shortened(printable(name), MAX_NAME_LENGTH)

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .bounded_dict import BoundedDict
 from .forking import ProcessLock
 
 __all__ = [
@@ -25,13 +26,13 @@ __all__ = [
 ]
 
 _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-_recent: dict[str, Any] = {}
 _lock = ProcessLock()
 _openers: list[Callable[[str], Any]] = []
 _keys: list[Callable[..., str]] = []
 
 MOST_OPEN = 16
 """Maximum number of unpickled brokers that stay open although nothing refers to them."""
+_recent: BoundedDict[str, Any] = BoundedDict(MOST_OPEN)
 
 
 def register_opener(opener: Callable[[str], Any], key_of: Callable[..., str]) -> None:
@@ -94,11 +95,8 @@ def broker_of(key: str) -> Any:
     with _lock.lock():
         broker = known(key)
         if broker is None:
-            broker = opened(key)
-            _recent.pop(key, None)
-            _recent[key] = broker
-            while len(_recent) > MOST_OPEN:
-                _recent.pop(next(iter(_recent)))
+            broker = _openers[0](key)
+            _recent.put_last(key, broker)
         return broker
 
 

@@ -139,7 +139,12 @@ class Compiler:
         if name == "$regex":
             pattern = search_pattern(operand, beside.get("$options", ""), self.where)
             return _any_cell(lambda cell: isinstance(cell, str) and pattern(cell))
-        return getattr(self, "_" + name[1:].lower())(operand, depth)  # type: ignore[no-any-return]
+        if name == "$elemMatch":
+            return self._elem_match(operand, depth)
+        others = {
+            "$exists": self._exists, "$size": self._size, "$mod": self._mod, "$type": self._type,
+        }  # fmt: skip
+        return others[name](operand)
 
     def _ordered(self, name: str, operand: object) -> Test:
         kind = order_class(operand)
@@ -177,17 +182,17 @@ class Compiler:
         inside: Test = lambda found: any(test(found) for test in tests)  # noqa: E731
         return inside if name == "$in" else _negated(inside)
 
-    def _exists(self, operand: object, depth: int) -> Test:
+    def _exists(self, operand: object) -> Test:
         if not isinstance(operand, (bool, int)):
             raise self._fail(f"$exists needs true or false, not {operand!r}")
         return lambda found: bool(found) is bool(operand)
 
-    def _size(self, operand: object, depth: int) -> Test:
+    def _size(self, operand: object) -> Test:
         if type(operand) is not int or operand < 0:
             raise self._fail(f"$size needs an integer of 0 or more, not {operand!r}")
         return lambda found: any(isinstance(v, list) and len(v) == operand for v in found)
 
-    def _mod(self, operand: object, depth: int) -> Test:
+    def _mod(self, operand: object) -> Test:
         if (
             not isinstance(operand, list)
             or len(operand) != 2
@@ -205,7 +210,7 @@ class Compiler:
 
         return _any_cell(test)
 
-    def _type(self, operand: Any, depth: int) -> Test:
+    def _type(self, operand: Any) -> Test:
         names = operand if isinstance(operand, list) else [operand]
         if not names or not all(isinstance(n, str) and n in _TYPES for n in names):
             raise self._fail(f"$type takes {', '.join(_TYPES)}, not {operand!r}")
@@ -216,7 +221,7 @@ class Compiler:
 
         return test
 
-    def _elemmatch(self, operand: object, depth: int) -> Test:
+    def _elem_match(self, operand: object, depth: int) -> Test:
         if not isinstance(operand, dict) or not operand:
             raise self._fail(f"$elemMatch needs a query, not {operand!r}")
         # Operators are tested on the items themselves, a query on items that are mappings.
@@ -225,9 +230,9 @@ class Compiler:
             return lambda found: any(
                 inner([item]) for value in found if isinstance(value, list) for item in value
             )
-        whole = self.document(operand, depth + 1)
+        matches = self.document(operand, depth + 1)
         return lambda found: any(
-            whole(item)
+            matches(item)
             for value in found
             if isinstance(value, list)
             for item in value

@@ -11,7 +11,7 @@ import regex
 
 from .errors import BadQuery
 
-__all__ = ["FLAGS", "full_matches", "search_pattern"]
+__all__ = ["FLAGS", "flag_letters", "full_matches", "search_pattern"]
 
 LONGEST_PATTERN = 1000
 """Maximum characters of a pattern."""
@@ -19,6 +19,11 @@ PATTERN_SECONDS = 1.0
 """Maximum seconds of one search with a pattern."""
 FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 """Flags of regular expressions, by the letters of ``$options``."""
+
+
+def flag_letters(flags: int) -> str:
+    """Return the letters of those of :data:`FLAGS` that are set."""
+    return "".join(letter for letter, flag in FLAGS.items() if flags & flag)
 
 
 def search_pattern(pattern: Any, options: Any, where: str) -> Callable[[str], bool]:
@@ -54,8 +59,7 @@ def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: st
     """
     options = ""
     if isinstance(pattern, re.Pattern):
-        options = "".join(letter for letter, flag in FLAGS.items() if pattern.flags & flag)
-        options += "a" if pattern.flags & re.ASCII else ""
+        options = flag_letters(pattern.flags) + ("a" if pattern.flags & re.ASCII else "")
         pattern = pattern.pattern
     compiled = _compiled(pattern, options, where)
     began = time.monotonic()

@@ -61,7 +61,7 @@ class ExtraFrames:
     ----------
     path
         Path of the file or folder.
-    there, told
+    there, described
         Number of frames in the file, and of those that the documents of the run describe.
     option
         Keyword of the handler for the number of frames of an event; "" if there is none.
@@ -72,7 +72,7 @@ class ExtraFrames:
 
     path: str
     there: int
-    told: int
+    described: int
     option: str = ""
     per_event: int = 0
 
@@ -119,7 +119,7 @@ class Peek:
     def body(self) -> str:
         """Return all but ``run``, ``descriptor``, ``key`` and ``sort`` as JSON text."""
         cells = [[cell.shape, dtype_to_descr(cell.dtype)] for cell in self.cells]
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             "spec": self.spec,
             "handler": self.handler,
             "rows": self.rows,
@@ -127,22 +127,26 @@ class Peek:
             "files": [list(state) for state in self.files],
         }
         if self.extra:
-            told["extra"] = [list(astuple(one)) for one in self.extra]
-        return to_json(told)
+            content["extra"] = [list(astuple(one)) for one in self.extra]
+        return to_json(content)
 
     @classmethod
     def of_body(cls, run: str, descriptor: str, key: str, sort: str, body: str) -> Peek | None:
         """Return the peek of a :meth:`body`; None if it is not valid, as if there were none."""
         try:
-            told = from_json(body)
+            content = from_json(body)
             cells = tuple(
                 Cell(None if shape is None else tuple(map(int, shape)), described_dtype(descr))
-                for shape, descr in told["cells"]
+                for shape, descr in content["cells"]
             )
-            files = tuple((str(path), int(size), int(time)) for path, size, time in told["files"])
-            extra = tuple(ExtraFrames(*one) for one in told.get("extra", ()))
-            names = str(told["spec"]), str(told["handler"])
-            return cls(run, descriptor, key, sort, *names, int(told["rows"]), cells, files, extra)
+            files = tuple(
+                (str(path), int(size), int(time)) for path, size, time in content["files"]
+            )
+            extra = tuple(ExtraFrames(*one) for one in content.get("extra", ()))
+            names = str(content["spec"]), str(content["handler"])
+            return cls(
+                run, descriptor, key, sort, *names, int(content["rows"]), cells, files, extra
+            )
         except (TypeError, ValueError, KeyError, AttributeError):
             return None
 

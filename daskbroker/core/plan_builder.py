@@ -95,11 +95,10 @@ class PlanBuilder:
             self._described[label] = self.add_schema(listed_kinds(columns))
         self.add_chunk(number, key, first, self._described[label], Statistics(**facts))
 
-    def add_table(self, number: int, first: int, table: pa.Table, key: Any = None) -> None:
-        """Add the rows of a table; if ``key`` is None, they travel with the plan."""
-        facts = statistics(self._layout, table)
+    def add_table(self, number: int, first: int, table: pa.Table) -> None:
+        """Add the rows of a table, which travel with the plan."""
         schema = self.add_schema(column_kinds(table))
-        self.add_chunk(number, to_ipc(table) if key is None else key, first, schema, facts)
+        self.add_chunk(number, to_ipc(table), first, schema, statistics(self._layout, table))
 
     def note_bad(self, number: int, reason: str) -> None:
         """Note that a part of a run cannot be read; requests for the run raise the error.

@@ -19,14 +19,9 @@ from typing import Any
 from .documents import equal, normalize
 from .errors import BadDocument, BadQuery
 from .operators import MAX_QUERY_DEPTH, OPERATORS, Compiler, is_operators, order_class
-from .patterns import FLAGS
+from .patterns import flag_letters
 
-__all__ = [
-    "OPERATORS",
-    "Condition",
-    "Query",
-    "compile_query",
-]
+__all__ = ["OPERATORS", "Condition", "Query"]
 
 INDEXABLE = ("$eq", "$in", "$gt", "$gte", "$lt", "$lte")
 
@@ -41,16 +36,30 @@ class Condition:
 
 
 class Query:
-    """A compiled filter; see :func:`compile_query`.
+    """A filter, checked and compiled.
+
+    Parameters
+    ----------
+    source
+        Filter such as ``{"plan_name": "scan", "sample.temperature": {"$gt": 20}}``. None or empty
+        matches every document.
+    where
+        Name of the query for messages.
 
     Attributes
     ----------
     source
-        Normalized query.
+        The filter, normalized.
     conditions
         Conditions that all hold for every document that matches; the query may ask for more.
     exact
         Whether the conditions are the whole query.
+
+    Raises
+    ------
+    BadQuery
+        If an operator is outside the whitelist, an operand or a regular expression is not valid,
+        or the query is too deep or too long.
     """
 
     def __init__(self, source: Mapping[str, Any] | None = None, where: str = "query") -> None:
@@ -92,26 +101,6 @@ class Query:
         return f"Query({self.source!r})"
 
 
-def compile_query(query: Mapping[str, Any] | None, where: str = "query") -> Query:
-    """Check and compile a filter.
-
-    Parameters
-    ----------
-    query
-        Filter such as ``{"plan_name": "scan", "sample.temperature": {"$gt": 20}}``. None or empty
-        matches every document.
-    where
-        Name of the query for messages.
-
-    Raises
-    ------
-    BadQuery
-        If an operator is outside the whitelist, an operand or a regular expression is not valid,
-        or the query is too deep or too long.
-    """
-    return Query(query, where)
-
-
 # -- normalizing -----------------------------------------------------------------------------
 
 
@@ -132,7 +121,7 @@ def _simple(value: object, where: str, depth: int) -> Any:
     if isinstance(value, re.Pattern):
         if not isinstance(value.pattern, str):
             raise BadQuery(f"{where}: a pattern must be of text, not bytes")
-        options = "".join(letter for letter, flag in FLAGS.items() if value.flags & flag)
+        options = flag_letters(value.flags)
         return {"$regex": value.pattern, **({"$options": options} if options else {})}
     if isinstance(value, datetime.datetime):
         if value.tzinfo is None:

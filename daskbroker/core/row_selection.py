@@ -33,12 +33,12 @@ def take_rows(table: pa.Table, positions: np.ndarray) -> pa.Table:
     taken = table.take(pa.array(positions, pa.int64()))
     for number, arrow_field in enumerate(table.schema):
         if not exact_alone(arrow_field):
-            told = _told_of_rows(as_one_chunk(table.column(number)), arrow_field, positions)
-            taken = taken.set_column(number, told, taken.column(number))
+            chosen = _field_of_rows(as_one_chunk(table.column(number)), arrow_field, positions)
+            taken = taken.set_column(number, chosen, taken.column(number))
     return taken
 
 
-def _told_of_rows(array: pa.Array, arrow_field: pa.Field, positions: np.ndarray) -> pa.Field:
+def _field_of_rows(array: pa.Array, arrow_field: pa.Field, positions: np.ndarray) -> pa.Field:
     """Return the field of a column with only the notes of some rows."""
     kind, notes = field_kind(arrow_field)
     notes = dict(notes)

@@ -13,19 +13,12 @@ from typing import Any
 
 from .bad_runs import BadRun
 from .chunks import ChunkPlan
-from .documents import ALL, Document
+from .documents import ALL, Document, stream_of
 from .errors import StoreDamaged
 from .layouts import REFERENCES, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, decode_rows
 from .peeks import Peek
 
 __all__ = ["RunPlan", "frame_spans", "is_of_stream", "resources_of", "run_owners", "stream_of"]
-
-PRIMARY = "primary"
-
-
-def stream_of(descriptor: Mapping[str, Any]) -> str:
-    """Return the stream name of a descriptor, ``"primary"`` for old ones that have none."""
-    return str(descriptor.get("name") or PRIMARY)
 
 
 def is_of_stream(descriptor: Document | BadRun, stream: object) -> bool:

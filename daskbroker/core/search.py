@@ -19,7 +19,7 @@ import numpy as np
 from . import advice
 from .clock import seconds_of, show_time
 from .errors import BadQuery
-from .query import Query, compile_query
+from .query import Query
 from .text import METHODS, TextQuery
 from .timespan import timespan
 
@@ -222,7 +222,7 @@ def _of_start(query: Mapping[str, Any]) -> Search:
     if not query:
         return EVERY_RUN
     shown = tuple(f"{key}={value!r}" for key, value in query.items())
-    return Search(queries=(compile_query(query),), shown=shown)
+    return Search(queries=(Query(query),), shown=shown)
 
 
 def _span(since: object, until: object, timezone: str) -> Search:
@@ -240,15 +240,13 @@ def _span(since: object, until: object, timezone: str) -> Search:
 def _of_documents(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, Mapping):
         raise BadQuery(f"{word}: needs a query on {word} documents, not {value!r:.200}")
-    compiled = compile_query(value, word)
-    found = Search(shown=(f"{word}={compiled.source!r}",))
+    compiled = Query(value, word)
+    shown = (f"{word}={compiled.source!r}",)
     if word == "start":
-        return replace(found, queries=(compiled,))
-    return (
-        replace(found, stop=(compiled,))
-        if word == "stop"
-        else replace(found, descriptors=(compiled,))
-    )
+        return Search(queries=(compiled,), shown=shown)
+    if word == "stop":
+        return Search(stop=(compiled,), shown=shown)
+    return Search(descriptors=(compiled,), shown=shown)
 
 
 def _of_data_key(value: object, word: str, timezone: str) -> Search:
@@ -263,7 +261,7 @@ def _of_data_key(value: object, word: str, timezone: str) -> Search:
 def _of_exit_status(value: object, word: str, timezone: str) -> Search:
     if value == OPEN:
         return Search(is_open=True, shown=(f"exit_status={value!r}",))
-    compiled = compile_query({"exit_status": value}, "stop")
+    compiled = Query({"exit_status": value}, "stop")
     return Search(stop=(compiled,), shown=(f"exit_status={value!r}",))
 
 
@@ -273,7 +271,7 @@ def _of_derived(value: object, word: str, timezone: str) -> Search:
             f"derived: is True (runs made of others) or False (raw runs), not {value!r:.200}; "
             "what they were made of is in derived_from"
         )
-    compiled = compile_query({DERIVED: {"$exists": bool(value)}})
+    compiled = Query({DERIVED: {"$exists": bool(value)}})
     return Search(queries=(compiled,), shown=(f"derived={bool(value)}",))
 
 
@@ -283,7 +281,7 @@ def _of_origin(value: object, word: str, timezone: str) -> Search:
     whole = len(value) < LEAST_PREFIX
     asked: Any = value if whole else {"$regex": f"^{re.escape(value)}"}
     either = [{f"{DERIVED}.runs": asked}, {DERIVED: asked}]
-    compiled = compile_query({DERIVED: {"$exists": True}, "$or": either})
+    compiled = Query({DERIVED: {"$exists": True}, "$or": either})
     return Search(queries=(compiled,), shown=(f"{DERIVED}={value!r}",))
 
 

@@ -174,10 +174,9 @@ def setting(name: str) -> Any:
 
 def _allowed(known: Setting) -> str:
     """Return the values that a setting can have, in words."""
-    several = not isinstance(known.value_type, str)
-    return (
-        f"one of {', '.join(known.value_type)}" if several else VALUE_TYPES[str(known.value_type)]
-    )
+    if isinstance(known.value_type, tuple):
+        return f"one of {', '.join(known.value_type)}"
+    return VALUE_TYPES[known.value_type]
 
 
 def settings_yaml() -> str:

@@ -19,11 +19,15 @@ import pyarrow as pa
 from .column_kinds import KINDS, ColumnKind, field_kind
 from .errors import BadDocument, StoreDamaged
 from .layouts import EVENT, STREAM_DATUM, Layout, encode_page, encode_rows
+from .printable import shortened
 from .validate import check_page, check_row
 
 __all__ = ["check_column", "encode_stored_page", "encode_stored_rows", "fault_of"]
 
 NUMBERS = ("int", "float", "number", "long")
+STAMPS = (*NUMBERS, "null")
+KINDS_OF = {"time": NUMBERS, "seq_num": ("int", "long"), "uid": ("str",)}
+"""Kinds that the columns of every event may have, by name."""
 FEW = 16
 """Maximum number of events that are checked one by one, which is faster than by columns."""
 
@@ -84,8 +88,7 @@ def _lacks(name: str, doc: Mapping[str, Any], field: str, wanted: str) -> str:
 
 
 def _must_be(name: str, field: str, wanted: str, value: object) -> str:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:40]} … of type {type(value).__name__}"
+    shown = shortened(repr(value), 60)
     return f"{field} of its {name} document must be {wanted}, not {shown}"
 
 
@@ -200,8 +203,8 @@ def check_column(name: str, kind: ColumnKind) -> None:
     StoreDamaged
         If its kind is not one that the column may have, or a required column has nulls.
     """
-    wrong = kind.nulls if name in EVENT.columns else False
-    if wrong or kind.name not in _kinds_of(name):
+    lacking = kind.nulls and name in EVENT.columns
+    if lacking or kind.name not in _kinds_of(name):
         part, _, key = name.partition(":")
         field = f"timestamps.{key}" if part == "ts" else name
         raise StoreDamaged(f"some events have no valid {field}: its values are of kind {kind.name}")
@@ -209,18 +212,14 @@ def check_column(name: str, kind: ColumnKind) -> None:
 
 def _kinds_of(name: str) -> Collection[str]:
     """Return the kinds that a column of events may have."""
-    if name.startswith("ts:"):
-        return (*NUMBERS, "null")
-    if name in ("time", "seq_num", "uid"):
-        return {"time": NUMBERS, "seq_num": ("int", "long")}.get(name, ("str",))
-    return KINDS
+    return STAMPS if name.startswith("ts:") else KINDS_OF.get(name, KINDS)
 
 
 def _is_sound(layout: Layout, table: pa.Table) -> bool:
     """Return whether the columns that every document must have are of the right kinds."""
     for name in layout.columns:
         kind = field_kind(table.schema.field(name))[0]
-        if kind.nulls or kind.name not in _KINDS_OF_OWN.get(name, ("str",)):
+        if kind.nulls or kind.name not in KINDS_OF.get(name, ("str",)):
             return False
     if layout is STREAM_DATUM:
         return _has_counts(table)
@@ -228,15 +227,12 @@ def _is_sound(layout: Layout, table: pa.Table) -> bool:
         return True
     # Timestamps are the only mapping whose cells must be numbers.
     for field in table.schema:
-        if field.name.startswith("ts:") and field_kind(field)[0].name not in (*NUMBERS, "null"):
+        if field.name.startswith("ts:") and field_kind(field)[0].name not in STAMPS:
             return False
     if "filled" in table.column_names and field_kind(table.schema.field("filled"))[1]:
         return False  # it holds what is neither true, false nor text
     times = table.column("time").to_numpy()
     return not len(times) or (math.isfinite(times.min()) and math.isfinite(times.max()))
-
-
-_KINDS_OF_OWN = {"seq_num": ("int",), "time": NUMBERS}
 
 
 def _has_counts(table: pa.Table) -> bool:

@@ -29,18 +29,18 @@ def fields_of(claims: Iterable[Mapping[str, Any]]) -> np.dtype | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _declared(told: object) -> np.dtype | None:
+def _declared(given: object) -> np.dtype | None:
     # Not structured, or nothing declared.
-    if not isinstance(told, list) or not told:
+    if not isinstance(given, list) or not given:
         return None
-    names = [field[0] for field in told if isinstance(field, list) and len(field) == 2]
+    names = [field[0] for field in given if isinstance(field, list) and len(field) == 2]
     # A name is missing or given twice, which NumPy refuses.
-    if len(names) < len(told) or len(set(map(str, names))) < len(told):
+    if len(names) < len(given) or len(set(map(str, names))) < len(given):
         return None
     if not all(isinstance(name, str) and name for name in names):
         return None
     try:
-        fields = [(name, plain_dtype(text)) for name, text in told]
+        fields = [(name, plain_dtype(text)) for name, text in given]
         return np.dtype(fields) if all(one.kind in "biufSU" for _, one in fields) else None
     except ValueError:
         return None

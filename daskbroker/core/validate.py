@@ -22,8 +22,17 @@ from .errors import BadDocument
 from .layouts import DATUM, EVENT, STREAM_DATUM, Layout
 from .leaves import EXACT_INTEGER
 from .name_lists import listed
+from .printable import shortened
 
-__all__ = ["check_is_mapping", "check_keys", "check_page", "check_row", "document_label", "prepare"]
+__all__ = [
+    "NAMES",
+    "check_is_mapping",
+    "check_keys",
+    "check_page",
+    "check_row",
+    "document_label",
+    "prepare",
+]
 
 SCHEMA_CHECKED = ("start", "stop", "descriptor", "resource", "stream_resource")
 ROW_LAYOUTS: dict[str, Layout] = {"event": EVENT, "datum": DATUM, "stream_datum": STREAM_DATUM}
@@ -119,11 +128,9 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
 def _shown(value: object) -> str:
     """Return a value for a message; of a large mapping or list only the number of items."""
     text = repr(value)
-    if len(text) <= 100:
-        return text
-    if isinstance(value, (dict, list)):
+    if len(text) > 100 and isinstance(value, (dict, list)):
         return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)} items"
-    return f"{text[:45]} … {text[-45:]}"
+    return shortened(text, 100)
 
 
 def _message(error: Any) -> str:
@@ -132,7 +139,7 @@ def _message(error: Any) -> str:
     # jsonschema begins its message with the value, however long that is.
     if text.startswith(repr(error.instance)):
         text = _shown(error.instance) + text.removeprefix(repr(error.instance))
-    return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"
+    return shortened(text, 280)
 
 
 # -- scalars ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.clock import seconds_of, show_time
-from ..core.run_plan import PRIMARY
+from ..core.documents import PRIMARY
 from ..core.search import OPEN, is_derived
 
 __all__ = ["RunFacts", "motors_of", "points_of", "sample_of", "show_duration", "text_of"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ..core.documents import PRIMARY
 from ..core.fields import data_keys_of
-from ..core.run_plan import PRIMARY
 from .facts import dimensions_of, names_in
 
 __all__ = [

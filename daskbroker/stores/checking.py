@@ -39,8 +39,8 @@ __all__ = [
     "check_chunks",
     "check_document",
     "check_headers",
+    "error_text",
     "plan_for_check",
-    "told",
 ]
 
 FIELD = re.compile(r"\.(\S+): |: lacks '(.+?)'$|: '(.+?)' is a required property")
@@ -52,7 +52,7 @@ COUNTED = tuple(name for name in Statistics._fields if name != "bytes")
 """Statistics that are compared; the size in memory depends on how a chunk was made."""
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Return the text of an error for a :class:`Damage`, with the type of an unexpected error."""
     # These say where they are; of any other error the type helps to find the cause.
     if isinstance(error, DaskbrokerError):
@@ -223,7 +223,7 @@ def _noted(checked: CheckedPlan, **where: str) -> Iterator[None]:
     except (StoreError, MemoryError):
         raise
     except Exception as error:  # documents written by others may be anything
-        checked.damages.append(Damage(told(error), **where))
+        checked.damages.append(Damage(error_text(error), **where))
 
 
 Visit = Callable[[Layout, Document, pa.Table, float], Iterable[Damage]]
@@ -273,7 +273,7 @@ def _check_plan(
         except (StoreError, MemoryError):
             raise
         except Exception as error:
-            yield Damage(f"{label}: {told(error)}", path=path)
+            yield Damage(f"{label}: {error_text(error)}", path=path)
 
 
 def _compare(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .already_stored import is_repeated, new_rows, unknown_run
 from .event_store import EventStore
-from .header_store import FARTHEST, FoundHeader, HeaderPair, HeaderStore, is_integer
+from .header_store import FARTHEST, FoundHeader, HeaderPair, HeaderStore
 
 __all__ = [
     "FARTHEST",
@@ -21,7 +21,6 @@ __all__ = [
     "HeaderPair",
     "HeaderStore",
     "Opened",
-    "is_integer",
     "is_repeated",
     "new_rows",
     "unknown_run",

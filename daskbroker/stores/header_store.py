@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +17,7 @@ from .checking import CheckedHeader, check_headers
 if TYPE_CHECKING:
     from .event_store import EventStore
 
-__all__ = ["FARTHEST", "FoundHeader", "HeaderPair", "HeaderStore", "is_integer", "matching"]
+__all__ = ["FARTHEST", "FoundHeader", "HeaderPair", "HeaderStore", "matching"]
 
 FARTHEST = 2**62
 """Upper bound of a run's position in a search; SQLite and MongoDB accept numbers up to it."""
@@ -32,11 +31,6 @@ FoundHeader = HeaderPair | BadRun
 def matching(headers: Iterable[FoundHeader], search: Search) -> Iterator[FoundHeader]:
     """Yield the runs that match a search, and the placeholders of runs that cannot be read."""
     return (one for one in headers if isinstance(one, BadRun) or search.matches(*one))
-
-
-def is_integer(key: object) -> bool:
-    """Return whether a key is an integer, NumPy integers included, and not a bool."""
-    return isinstance(key, numbers.Integral) and not isinstance(key, bool)
 
 
 class HeaderStore(ABC):

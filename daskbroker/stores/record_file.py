@@ -29,11 +29,11 @@ from ..core.errors import (
     StoreError,
     StoreNotFound,
     file_error,
+    read_only_error,
     seen_from,
 )
 from ..core.forking import in_each_process
 from ..core.formats import check_format
-from .usable import read_only_error
 
 __all__ = ["RecordFile", "RecordReader", "Span"]
 

@@ -72,7 +72,7 @@ class Unfilling:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._known: dict[str, _References] = {}
+        self._known: BoundedDict[str, _References] = BoundedDict(MAX_RUNS)
         self._warned: BoundedDict[str, bool] = BoundedDict()
 
     def note(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
@@ -114,8 +114,6 @@ class Unfilling:
         # Read a moment ago: each event of a run would else read all references again.
         if known is not None and time.monotonic() - known.read < LOOK_AGAIN_SECONDS:
             return False
-        while len(self._known) >= MAX_RUNS:
-            self._known.pop(next(iter(self._known)), None)
         self._known[run] = known = _References.of(self._store, run)
         return known.have(wanted)
 

@@ -16,13 +16,13 @@ import numpy as np
 from ..broker import DataBroker
 from ..connect import connect, temp
 from ..core import page_parts
+from ..exporting.runs import export
 from ..stores.embedded import sealing
 from ..stores.embedded.database import Database
 from ..stores.embedded.events import EmbeddedEventStore
 from ..stores.embedded.headers import EmbeddedHeaderStore
 from ..stores.embedded.packing import pack_small_chunks
 from ..stores.spool import SpooledEventStore
-from ..work.export import export
 from ..work.ingest import ingest
 from .compare import assert_documents_equal
 from .detector_runs import stacked, stream_run

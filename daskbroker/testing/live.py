@@ -17,7 +17,6 @@ from ..connect import connect
 from ..core.documents import ALL
 from ..core.errors import BadQuery, FieldNotFound, StreamNotFound
 from ..work.copying import copy
-from ..work.export import export_jsonl
 from ..work.reprocess import reprocess
 from .base import Conformance, check_run, insert_all
 from .compare import assert_documents_equal, assert_references_first
@@ -182,10 +181,11 @@ class LiveConformance(Conformance):
 
     def test_it_ends_while_it_is_exported(self, broker: Any, tmp_path: Path) -> None:
         header, rest = self.halves(broker)
-        path = export_jsonl(header, tmp_path)
+        (path,) = header.export(tmp_path, "jsonl")
         assert '"stop"' not in path.read_text()
         insert_all(broker, rest)
-        assert '["stop"' in export_jsonl(header, tmp_path).read_text()
+        (path,) = header.export(tmp_path, "jsonl")
+        assert '["stop"' in path.read_text()
 
     def test_it_ends_while_it_is_reprocessed(self, broker: Any, tmp_path: Path) -> None:
         """The derived run of an open run differs from that of the whole run."""

@@ -39,10 +39,10 @@ import numpy as np
 
 from ..connect import connect
 from ..core.errors import StoreError, StoreNotFound
+from ..exporting.runs import export
 from ..stores.embedded import events as embedded_events
 from ..stores.embedded import log_sync
 from ..work.copying import copy
-from ..work.export import export
 from .call_recorder import Call, record_calls
 from .compare import assert_documents_equal, expand_documents
 from .disk_states import Disk, Loss

@@ -11,7 +11,6 @@ import pytest
 
 import daskbroker
 
-from ..work.export import export_jsonl
 from ..work.ingest import ingest
 from .base import Conformance, Put, check_run, insert_all, inserted, table_of
 from .runs import RunBuilder
@@ -89,7 +88,8 @@ class ValueConformance(Conformance):
         """Bytes and UUIDs have the form of MongoDB's Extended JSON."""
         documents = run_of_bytes()
         insert_all(broker, documents)
-        lines = export_jsonl(broker[documents[0][1]["uid"]], tmp_path).read_text().splitlines()
+        (path,) = broker[documents[0][1]["uid"]].export(tmp_path, "jsonl")
+        lines = path.read_text().splitlines()
         start = json.loads(lines[0])[1]
         assert start["sample"] == {
             "token": {"$uuid": str(TOKEN)},
@@ -100,7 +100,7 @@ class ValueConformance(Conformance):
         """A mapping that only looks like the form of a UUID stays a mapping."""
         documents = run_of_bytes()
         insert_all(broker, documents)
-        path = export_jsonl(broker[documents[0][1]["uid"]], tmp_path)
+        (path,) = broker[documents[0][1]["uid"]].export(tmp_path, "jsonl")
         with daskbroker.temp() as other:
             report = ingest(other, [path])
             assert not report.refusals

@@ -12,7 +12,7 @@ from tiled.structures.core import Spec
 from ..broker import DataBroker
 from ..connect import connect
 from ..core.bad_runs import BadRun
-from ..core.query import compile_query
+from ..core.query import Query
 from ..core.run_plan import stream_of
 from ..core.search import Search
 from ..header import Header
@@ -147,7 +147,7 @@ class BrokerCatalog(Folder):
         # With a search or filters, the store has to say whether the run is among these.
         if found is not None and self._search == Search() and not self.db.filters:
             return found
-        exactly = Search(queries=(compile_query({"uid": name}),))
+        exactly = Search(queries=(Query({"uid": name}),))
         for header in self.results.narrowed(exactly):
             return found or self._opened.keep(Run(header))
         return None

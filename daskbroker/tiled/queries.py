@@ -18,14 +18,14 @@ from tiled.structures.core import StructureFamily
 from tiled.utils import UnsupportedQueryType
 
 from ..core.errors import BadQuery
-from ..core.query import compile_query
+from ..core.query import Query
 from ..core.search import EVERY_RUN, Search, compile_search
 from ..core.text import TextQuery
 
 __all__ = ["RUN_SPEC", "search_of"]
 
 RUN_SPEC = "BlueskyRun"
-NO_RUN = Search(queries=(compile_query({"uid": {"$in": []}}),))
+NO_RUN = Search(queries=(Query({"uid": {"$in": []}}),))
 COMPARISONS = {"lt": "$lt", "le": "$lte", "gt": "$gt", "ge": "$gte"}
 LAST_CHARACTER = "\U0010ffff"
 
@@ -56,9 +56,9 @@ def _on_document(key: str, condition: object) -> Search:
     """Return a search with a condition on a key of the start or the stop document."""
     document, _, rest = key.partition(".")
     if document == "stop" and rest:
-        return Search(stop=(compile_query({rest: condition}, "stop"),))
+        return Search(stop=(Query({rest: condition}, "stop"),))
     path = rest if document == "start" and rest else key
-    return Search(queries=(compile_query({path: condition}),))
+    return Search(queries=(Query({path: condition}),))
 
 
 def _eq(query: Any) -> Search:
@@ -116,7 +116,7 @@ def _key_present(query: Any) -> Search:
         return EVERY_RUN if exists else NO_RUN
     if query.key == "stop":
         if exists:
-            return Search(stop=(compile_query({"run_start": {"$exists": True}}, "stop"),))
+            return Search(stop=(Query({"run_start": {"$exists": True}}, "stop"),))
         raise QueryValueError(
             "runs without a stop document cannot be searched for; ask for those that have one, "
             "KeyPresent('stop'), or for stop.exit_status"

@@ -42,8 +42,8 @@ from ..stores.checking import (
     check_chunks,
     check_document,
     check_headers,
+    error_text,
     plan_for_check,
-    told,
 )
 from .given import runs_of
 
@@ -328,7 +328,7 @@ class _References:
         except (FillError, OSError, MemoryError) as error:
             # One bad file is reported once, not for each event in it.
             if (target.key, path) not in self._unreadable:
-                yield Damage(told(error), stream=target.stream, key=target.key, path=path)
+                yield Damage(error_text(error), stream=target.stream, key=target.key, path=path)
             self._unreadable.add((target.key, path))
 
 

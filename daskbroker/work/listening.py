@@ -217,16 +217,16 @@ class Listener:
     def _put(self, message: bytes) -> None:
         # The next listener may have another serializer, so each record names its own.
         record = self._serializer.encode() + b" " + message
-        told = False
+        warned = False
         while True:
             try:
                 self._inbox.put(record)
                 return
             except DaskbrokerError as error:
                 # Once, however long the disk is full.
-                if not told:
+                if not warned:
                     self._warn(f"the spool cannot be written, and messages wait in memory: {error}")
-                told = True
+                warned = True
                 # The listener is ended while the disk refuses the message.
                 if self._ended.wait(1.0):
                     self._warn(f"a message of {len(message):,} bytes is lost: {error}")

@@ -23,15 +23,10 @@ from ..core.dtypes import plain_dtype
 from ..core.errors import DaskbrokerError
 from ..core.json_text import from_extended_json
 from ..core.plain_msgpack import unpackb
+from ..core.validate import NAMES
 from .recordings import msgpack_array
 
-__all__ = ["NAMES", "SERIALIZERS", "BadMessage", "decoded"]
-
-NAMES = frozenset({
-    "start", "stop", "descriptor", "event", "event_page", "bulk_events", "resource", "datum",
-    "datum_page", "bulk_datum", "stream_resource", "stream_datum",
-})  # fmt: skip
-"""Names of documents that messages may have."""
+__all__ = ["SERIALIZERS", "BadMessage", "decoded"]
 
 
 class BadMessage(DaskbrokerError, ValueError):

@@ -327,12 +327,12 @@ def _text_values(name: str, file: BinaryIO, template: _Template) -> Iterator[tup
     try:
         value = from_extended_json(template.fill(first))
     except (ValueError, RecursionError):
-        rest = _read_rest(file)
+        rest, damage = _read_rest(file)
         # The blank lines are put back, so that messages name the right line.
-        text = "\n" * (begin - 1) + first + _decoded(name, begin + 1, rest[0])
+        text = "\n" * (begin - 1) + first + _decoded(name, begin + 1, rest)
         yield from _whole_text(name, template.fill(text))
-        if rest[1] is not None:
-            raise rest[1] from None
+        if damage is not None:
+            raise damage from None
         return
     yield f"{name}, line {begin}", value
     for number, line in enumerate(file, begin + 1):

@@ -325,7 +325,7 @@ def _function_name(func: Callable[..., Any]) -> str:
 
 
 def _digest_of_source(func: Callable[..., Any]) -> str:
-    """Return a digest of a function's source text, or of its bytecode if there is not valid text.
+    """Return a digest of a function's source text, or of its bytecode if it has none.
 
     Raises
     ------

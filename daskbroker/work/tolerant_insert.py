@@ -1,4 +1,4 @@
-"""Insertion of documents from a source that cannot handle errors: each is reported and outlived."""
+"""Insertion of documents that does not stop for errors: each error is reported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..broker import DataBroker
+from ..core.bounded_dict import BoundedDict
 from ..core.documents import plain
 from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError, UnknownReference
 from ..core.json_text import to_json
@@ -67,8 +68,8 @@ class TolerantInserter:
         self._broker, self._refused = broker, refused
         self._warn, self._wait = warn, wait
         self.open_runs: dict[str, Doc] = {}
-        self._named: dict[tuple[Any, ...], None] = {}
-        self._runs: dict[Any, Any] = {}
+        self._named: BoundedDict[tuple[Any, ...], None] = BoundedDict(MOST_NAMED)
+        self._runs: BoundedDict[Any, Any] = BoundedDict(MOST_NAMED)
         self._uncounted: list[tuple[float, Doc]] = []
 
     def insert(self, name: str, doc: Doc) -> bool:
@@ -184,7 +185,7 @@ class TolerantInserter:
                 descriptor = self._descriptor(parent)
                 run = descriptor or f"with descriptor or resource {parent}"
         else:
-            _remember(self._runs, _key(doc.get("uid")), run)
+            self._runs.put_last(_key(doc.get("uid")), run)
         return _key(run) if run is not None else None
 
     def _descriptor(self, uid: Any) -> Any:
@@ -200,7 +201,7 @@ class TolerantInserter:
     def _is_new(self, *what: Any) -> bool:
         key = tuple(map(_key, what))
         new = key not in self._named
-        _remember(self._named, key, None)
+        self._named.put_last(key, None)
         return new
 
     # -- what was not received ---------------------------------------------------------------
@@ -241,14 +242,6 @@ class TolerantInserter:
                 "were published while this listener was not connected, lost on their way, or "
                 "refused."
             )
-
-
-def _remember(memory: dict[Any, Any], key: object, value: object) -> None:
-    """Put a value as the newest of at most :data:`MOST_NAMED` into a dict."""
-    memory.pop(key, None)
-    memory[key] = value
-    while len(memory) > MOST_NAMED:
-        del memory[next(iter(memory))]
 
 
 def _key(value: object) -> Any:

@@ -16,12 +16,12 @@ from daskbroker.assets.access import FileAccess
 from daskbroker.assets.files.resolving import resolve
 from daskbroker.assets.transfer import FileTransfer
 from daskbroker.core.errors import BadQuery, FillError
+from daskbroker.exporting.runs import export
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, datum_run, image_claim, squares_run, stream_run
 from daskbroker.testing.files import frames, write_hdf5, write_npys, write_tiffs
 from daskbroker.testing.runs import RunBuilder
 from daskbroker.work.copying import copy
-from daskbroker.work.export import export
 from daskbroker.work.ingest import ingest
 
 

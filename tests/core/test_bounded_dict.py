@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from daskbroker.core.bounded_dict import MAX_ENTRIES, BoundedDict
+from daskbroker.core.bounded_dict import BoundedDict
 
 
 def test_the_latest_stay():
-    known = BoundedDict()
-    for number in range(MAX_ENTRIES + 10):
+    known = BoundedDict(100)
+    for number in range(110):
         known[number] = str(number)
-    assert len(known) == MAX_ENTRIES
+    assert len(known) == 100
     assert 9 not in known
     assert known[10] == "10"
 
 
 def test_to_put_again_forgets_nothing():
-    known = BoundedDict()
-    for number in range(MAX_ENTRIES):
+    known = BoundedDict(100)
+    for number in range(100):
         known[number] = number
     known[5] = -5
-    assert len(known) == MAX_ENTRIES
+    assert len(known) == 100
     assert (known[0], known[5]) == (0, -5)
+
+
+def test_what_is_put_last_is_forgotten_last():
+    known = BoundedDict(2)
+    known["a"], known["b"] = 1, 2
+    known.put_last("a", 3)
+    known["c"] = 4
+    assert known == {"a": 3, "c": 4}

@@ -337,10 +337,10 @@ def test_json_text(value: Any, text: str) -> None:
 
 
 def test_pairs_pass_through_lazily() -> None:
-    pairs = iter_named([("start", {"uid": "a"}), ["stop", DOC], "broken"], "file")
+    pairs = iter_named([("start", {"uid": "a"}), ["stop", DOC], "broken"])
     assert next(pairs) == ("start", {"uid": "a"})
     assert next(pairs) == ("stop", DOC)
-    with pytest.raises(BadDocument, match="file: item 2 is no"):
+    with pytest.raises(BadDocument, match="documents: item 2 is no"):
         next(pairs)
 
 

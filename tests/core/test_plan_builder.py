@@ -88,7 +88,7 @@ def test_frames_of_one_key_that_are_claimed_again_make_further_rows():
 def test_statistics_of_frames_are_those_of_the_table_that_is_read():
     plan = with_frames(builder(descriptor("a")).plan(), lambda runs: [("a", "img", range(5, 9))])
     made = builder(descriptor("a"))
-    made.add_table(0, 5, plan.read(0), key=range(5, 9))
+    made.add_table(0, 5, plan.read(0))
     assert plan.records.tobytes() == made.plan().records.tobytes()
     assert plan.schemas == made.plan().schemas
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 
 from daskbroker.core.errors import BadQuery
-from daskbroker.core.query import OPERATORS, Condition, Query, compile_query
+from daskbroker.core.query import OPERATORS, Condition, Query
 from daskbroker.testing.strategies import queries, starts
 
 NAN = float("nan")
 
 
 def matches(query, **doc):
-    return compile_query(query).matches(doc)
+    return Query(query).matches(doc)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_key_that_is_not_there_passes_what_is_negative(test):
     ],
 )
 def test_paths(path, doc, found):
-    assert compile_query({path: 1}).matches(doc) is found
+    assert Query({path: 1}).matches(doc) is found
 
 
 def test_logic():
@@ -104,16 +104,16 @@ def test_logic():
 
 @given(query=queries, doc=starts())
 def test_logic_of_any_query(query, doc):
-    found = compile_query(query).matches(doc)
-    assert compile_query({"$and": [query]}).matches(doc) is found
-    assert compile_query({"$or": [query, query]}).matches(doc) is found
-    assert compile_query({"$nor": [query]}).matches(doc) is not found
+    found = Query(query).matches(doc)
+    assert Query({"$and": [query]}).matches(doc) is found
+    assert Query({"$or": [query, query]}).matches(doc) is found
+    assert Query({"$nor": [query]}).matches(doc) is not found
 
 
 @given(query=queries, doc=starts())
 def test_conditions_hold_for_what_matches_and_are_all_if_exact(query, doc):
-    compiled = compile_query(query)
-    conditions = [compile_query({c.path: {c.operator: c.operand}}) for c in compiled.conditions]
+    compiled = Query(query)
+    conditions = [Query({c.path: {c.operator: c.operand}}) for c in compiled.conditions]
     hold = all(condition.matches(doc) for condition in conditions)
     if compiled.matches(doc):
         assert hold
@@ -122,7 +122,7 @@ def test_conditions_hold_for_what_matches_and_are_all_if_exact(query, doc):
 
 
 def test_conditions():
-    compiled = compile_query({"a": 1, "$and": [{"b.c": {"$gt": 2, "$lte": 5}}]})
+    compiled = Query({"a": 1, "$and": [{"b.c": {"$gt": 2, "$lte": 5}}]})
     assert compiled.exact
     assert set(compiled.conditions) == {
         Condition("a", "$eq", 1),
@@ -173,7 +173,7 @@ def test_conditions():
 )
 def test_refused(query, message):
     with pytest.raises(BadQuery, match=message):
-        compile_query(query)
+        Query(query)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_refused(query, message):
 )
 def test_too_long_is_refused(query):
     with pytest.raises(BadQuery, match="more than"):
-        compile_query(query)
+        Query(query)
 
 
 @pytest.mark.parametrize("around", [lambda q: {"$or": [q]}, lambda q: {"a": {"$not": q}}])
@@ -197,17 +197,17 @@ def test_too_deep_is_refused(around, levels):
     for _ in range(levels):
         query = around(query)
     with pytest.raises(BadQuery, match="deeper"):
-        compile_query(query)
+        Query(query)
 
 
 def test_the_message_names_the_allowed_operators_and_the_query():
     with pytest.raises(BadQuery, match=r"stop: the operator '\$bad'.*\$elemMatch") as caught:
-        compile_query({"a": {"$bad": 1}}, "stop")
+        Query({"a": {"$bad": 1}}, "stop")
     assert all(operator in str(caught.value) for operator in OPERATORS)
 
 
 def test_a_pattern_that_takes_for_ever_is_given_up():
-    query = compile_query({"a": {"$regex": "^(a|aa)+$"}})
+    query = Query({"a": {"$regex": "^(a|aa)+$"}})
     began = time.process_time()
     with pytest.raises(BadQuery, match="took longer"):
         query.matches({"a": "a" * 60 + "b"})
@@ -216,21 +216,19 @@ def test_a_pattern_that_takes_for_ever_is_given_up():
 
 def test_values_are_copied_and_made_plain():
     wanted = [np.int64(1)]
-    query = compile_query(
-        {"a": {"$in": wanted}, "t": datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC)}
-    )
+    query = Query({"a": {"$in": wanted}, "t": datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC)})
     wanted.append(2)
     assert query.source == {"a": {"$in": [1]}, "t": 86400.0}
     assert matches({"a": (1, 2)}, a=[1, 2])
 
 
 def test_equality_pickle_and_truth():
-    query = compile_query({"a": re.compile("x", re.IGNORECASE)})
+    query = Query({"a": re.compile("x", re.IGNORECASE)})
     again = pickle.loads(pickle.dumps(query))
     assert again == query
     assert hash(again) == hash(query)
     assert again.matches({"a": "X"})
     assert query
-    assert not compile_query(None)
+    assert not Query(None)
     assert query != Query({"a": 1})
     assert repr(query) == "Query({'a': {'$regex': 'x', '$options': 'i'}})"

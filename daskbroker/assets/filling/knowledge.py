@@ -185,8 +185,8 @@ def extra_text(key: str, handler: str, some: Sequence[ExtraFrames]) -> str:
     # Whether another run has them is not looked up: no store finds references by their file.
     text = (
         f"path {one.path!r}: the file has {one.there:,} frames, but the documents of the run refer "
-        f"to {one.told:,}; the others belong to no event of this run, as after an aborted run, or "
-        "to another run if runs share the file"
+        f"to {one.described:,}; the others belong to no event of this run, as after an aborted "
+        "run, or to another run if runs share the file"
     )
     if not one.per_event:
         return text

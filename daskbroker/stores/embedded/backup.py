@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...core.damage import Damage
+from ...core.durable_files import make_folder, sync_file, sync_folder
 from ...core.errors import StoreDamaged, StoreError, StoreExists, file_error, no_room
 from ...core.unfinished import unfinished
 from ..backing_up import BackupReport
@@ -64,7 +65,7 @@ class EmbeddedBackup:
         report = BackupReport(target)
         try:
             with _target_errors(target):
-                _make_folder(temporary)
+                make_folder(temporary)
             self._fill(temporary, report)
             if report.damages:  # of a store that was moved or deleted meanwhile, nothing is kept
                 self.database.check_in_place()
@@ -90,9 +91,11 @@ class EmbeddedBackup:
                 folders.update((path.parent, path.parent.parent))
         with _target_errors(report.folder):
             for path in written:
-                report.bytes += _sync(path)
+                with path.open("rb") as file:
+                    sync_file(file)
+                report.bytes += path.stat().st_size
             for path in sorted(folders, reverse=True):  # a folder's content before its name
-                _sync(path)
+                sync_folder(path)
         report.files = len(written)
 
     def _copy_database(self, path: Path, folder: Path) -> None:
@@ -172,25 +175,7 @@ def _publish(temporary: Path, target: Path) -> None:
         with suppress(OSError):
             target.rmdir()
         raise
-    _sync(target.parent)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and missing parents, and sync these so that they survive a crash."""
-    missing = [one for one in folder.parents if not one.exists()]
-    folder.mkdir(parents=True)
-    for one in missing:
-        _sync(one.parent)
-
-
-def _sync(path: Path) -> int:
-    """Sync a file or folder and return its size in bytes."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-        return os.fstat(handle).st_size
-    finally:
-        os.close(handle)
+    sync_folder(target.parent)
 
 
 @contextmanager
@@ -208,9 +193,9 @@ def _target_errors(target: Path) -> Iterator[None]:
             raise  # of the store's own file
         where = f"the backup at {target}"
         if isinstance(error, OSError):
-            told = file_error(error, where)
+            problem: StoreError = file_error(error, where)
         elif name.startswith("SQLITE_FULL"):
-            told = no_room(where)
+            problem = no_room(where)
         else:
-            told = StoreError(f"{where} cannot be written: {error} ({name})")
-        raise type(told)(f"{told.args[0]}; the store is not concerned") from error
+            problem = StoreError(f"{where} cannot be written: {error} ({name})")
+        raise type(problem)(f"{problem.args[0]}; the store is not concerned") from error

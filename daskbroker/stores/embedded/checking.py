@@ -14,7 +14,7 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, LAYOUTS
 from ...core.run_plan import stream_of
 from ...core.search import Search
-from ..checking import MAX_DAMAGES, CheckedHeader, check_document, told
+from ..checking import MAX_DAMAGES, CheckedHeader, check_document, error_text
 from ..stored_text import storable
 from .database import Database
 from .index import narrow
@@ -190,7 +190,7 @@ def _problem(kind: str, rows: int | None, body: bytes) -> str | None:
     except StoreDamaged as error:
         return str(error)
     except Exception as error:  # bytes with a valid checksum may still not be a document
-        return told(error)
+        return error_text(error)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

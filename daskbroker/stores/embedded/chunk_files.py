@@ -28,7 +28,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...core.chunks import rows_alone
 from ...core.errors import StoreDamaged
+from ...core.forking import in_children
 from ...core.settings import setting
 from .old_footers import check_old_footer, check_old_table
 from .open_files import State, file_in_use, state_of
@@ -185,8 +187,8 @@ def _read(
         raise StoreDamaged(f"it has {count:,} rows, not {rows:,}")
     there = footer.numbers
     names = list(there) if columns is None else [name for name in columns if name in there]
-    if not names:  # a table without columns still has a number of rows
-        return pa.table({"": pa.nulls(count)}).select([])
+    if not names:
+        return rows_alone(count)
     wanted_columns = footer.column_indices(names)
     checked = _checked_columns(str(path), state)
     wanted = {"first": wanted_columns - checked, "always": wanted_columns, "never": set()}[mode]
@@ -286,11 +288,10 @@ def _ranges(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
     return found
 
 
-def _after_fork() -> None:
+def _forget() -> None:
     """Let a forked child verify files itself."""
     _known_footers.cache_clear()
     _checked_columns.cache_clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_children(_forget)

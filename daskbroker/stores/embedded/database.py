@@ -23,12 +23,13 @@ from ...core.errors import (
     StoreDamaged,
     StoreError,
     StoreNotFound,
+    closed_error,
+    read_only_error,
     seen_from,
 )
 from ...core.forking import Origin, ProcessLock, in_each_process
 from ...core.interrupts import interruptible
 from ...core.settings import setting
-from ..usable import closed_error, read_only_error
 from .creation import PAGE_BYTES, check_or_create
 from .fork_gate import gate
 from .log_sync import LogSync

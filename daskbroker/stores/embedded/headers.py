@@ -156,18 +156,17 @@ class EmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.find`."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
-        end = stop
         if not narrowed.exact:  # positions count matching runs only, so each must be read
             found = self._pairs(self._pages(narrowed, 0, None, oldest_first=oldest_first))
-            yield from take_sound(matching(found, search), start, end)
+            yield from take_sound(matching(found, search), start, stop)
             return
         offset = 0
         # Few runs are read faster than their position is found by the index.
         if start > MOST_READ_OVER:
             offset = self._offset_of(narrowed, start, oldest_first=oldest_first)
-            start, end = 0, None if end is None else end - start
-        rows = self._pages(narrowed, offset, end, oldest_first=oldest_first)
-        yield from take_sound(self._pairs(rows), start, end)
+            start, stop = 0, None if stop is None else stop - start
+        rows = self._pages(narrowed, offset, stop, oldest_first=oldest_first)
+        yield from take_sound(self._pairs(rows), start, stop)
 
     def _offset_of(self, narrowed: Narrowed, position: int, *, oldest_first: bool) -> int:
         """Return how many rows, bad ones included, come before a position among the others."""

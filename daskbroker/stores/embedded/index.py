@@ -74,23 +74,21 @@ def index_document(
 
 def _leaves(value: object, path: str) -> Iterator[tuple[str, Any]]:
     """Yield ``(path, value)`` of each scalar that a query reaches; OVERFLOW for an empty key."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if "." in key:  # no query reaches it: a dot in a query always leads into a mapping
-                continue
-            if not key:
-                yield OVERFLOW, None
-                continue
-            below = f"{path}.{key}" if path else key
-            # A query also reaches the items of a list, but not lists in lists.
-            if isinstance(item, list):
-                for cell in item:
-                    if not isinstance(cell, list):
-                        yield from _leaves(cell, below)
-            else:
-                yield from _leaves(item, below)
-    elif value is not None:
-        yield path, value
+    if not isinstance(value, dict):
+        if value is not None:
+            yield path, value
+        return
+    for key, item in value.items():
+        if "." in key:  # no query reaches it: a dot in a query always leads into a mapping
+            continue
+        if not key:
+            yield OVERFLOW, None
+            continue
+        below = f"{path}.{key}" if path else key
+        # A query also reaches the items of a list, but not lists in lists.
+        for cell in item if isinstance(item, list) else [item]:
+            if cell is item or not isinstance(cell, list):
+                yield from _leaves(cell, below)
 
 
 def _stored(value: object) -> Any:

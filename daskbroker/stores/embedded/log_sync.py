@@ -222,9 +222,7 @@ class LogSync:
                 except StoreError:
                     if sound:
                         raise
-                    self._told = (
-                        False  # the block has an error of its own, so the next insert tells
-                    )
+                    self._told = False  # the block has its own error; the next insert tells
 
     # -- syncing -----------------------------------------------------------------------------
 

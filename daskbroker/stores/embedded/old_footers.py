@@ -79,8 +79,8 @@ def _check_schema(schema: pa.Schema, noted: bytes | None, rows: int) -> None:
     """Compare Parquet's schema with Arrow's, which is stored beside it, and with the kinds."""
     if noted is None:
         raise StoreDamaged("it has no Arrow schema")
-    told = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(noted, validate=True)))
-    for one, other in zip(schema, told, strict=True):
+    arrow_schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(noted, validate=True)))
+    for one, other in zip(schema, arrow_schema, strict=True):
         if (one.name, one.type, one.nullable) != (other.name, other.type, other.nullable):
             raise StoreDamaged(f"its schemas disagree about column {other.name!r}")
         kind, notes = field_kind(one)

@@ -8,11 +8,10 @@ different stores.
 from __future__ import annotations
 
 import os
-import threading
 import time
 
 from ...core.errors import StoreError, StoreNotFound
-from ...core.forking import in_each_process
+from ...core.forking import ProcessLock
 
 __all__ = ["OpenedFolder"]
 
@@ -49,19 +48,16 @@ class OpenedFolder:
         self._lasting = lasting
         self._log = log
         self._log_holders: set[object] = set()
-        in_each_process(self._begin)
+        self._lock = ProcessLock()
         self._known: dict[str, _Identity] = {}
         self._sure: tuple[int, int, int] | None = None
         self._changed, self._since = 0, 0.0
         state = os.stat(folder)
         self._identity = state.st_dev, state.st_ino
 
-    def _begin(self) -> None:
-        self._lock = threading.Lock()
-
     def hold_log(self, connection: object) -> None:
         """Check the log's files, too; called when a connection has opened them."""
-        with self._lock:
+        with self._lock.lock():
             if not self._log_holders:
                 self._sure = None
             self._log_holders.add(connection)
@@ -72,7 +68,7 @@ class OpenedFolder:
         This is called before the connection is closed, because the files go with the last one,
         and a connection that another thread is opening may make them again at once.
         """
-        with self._lock:
+        with self._lock.lock():
             self._log_holders.discard(connection)
             if not self._log_holders:
                 for name in self._log:
@@ -95,7 +91,7 @@ class OpenedFolder:
             raise StoreNotFound(self._told(self._folder, f"it cannot be found: {error}")) from error
         seen = state.st_mtime_ns, state.st_ino, state.st_dev
         if seen != self._sure:
-            with self._lock:
+            with self._lock.lock():
                 self._look(state, seen)
 
     def _look(self, state: os.stat_result, seen: tuple[int, int, int]) -> None:

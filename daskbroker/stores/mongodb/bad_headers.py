@@ -24,7 +24,6 @@ from .database import LOOK_SECONDS, Database
 
 __all__ = ["BadHeaders"]
 
-COLLECTIONS = ("run_start", "run_stop")
 OVERLAP = timedelta(days=1)
 """Age of documents that are looked at again: ``_id``s have the clocks of writers, which differ."""
 RAW: CodecOptions[dict[str, Any]] = CodecOptions()

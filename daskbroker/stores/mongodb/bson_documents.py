@@ -35,6 +35,7 @@ from ...core.dtypes import fields_dtype, fields_text
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.field_rows import has_fields
 from ...core.frozen import ArrayList
+from ...core.patterns import flag_letters
 from ...core.stored import fault_of
 from ..stored_text import storable
 
@@ -100,8 +101,7 @@ def _decimal(value: Decimal128) -> float:
 
 
 def _pattern(value: Regex[str]) -> str:
-    letters = {"i": 2, "m": 8, "s": 16, "x": 64}  # flags of the module re
-    return f"/{value.pattern}/" + "".join(k for k, flag in letters.items() if value.flags & flag)
+    return f"/{value.pattern}/{flag_letters(value.flags)}"
 
 
 def foreign_values(value: Any) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from ...core.layouts import DATUM, EVENT, RESOURCE, STREAM_DATUM, STREAM_RESOURC
 from ...core.run_plan import stream_of
 from ...core.search import Search
 from ...core.validate import check_keys, document_label
-from ..checking import CheckedHeader, check_document, told
+from ..checking import CheckedHeader, check_document, error_text
 from ..stored_text import storable
 from .bson_documents import foreign_values, from_bson
 from .database import CHUNK_COLLECTION, Database
@@ -70,7 +70,7 @@ def _read(name: str, stored: Raw, into: list[Damage]) -> Document | None:
         into.append(Damage(f"{name} with _id {number!r}: {error}"))
         return None
     except Exception as error:  # a document of another program may hold anything
-        into.append(Damage(f"{name} with _id {number!r} {told(error)}"))
+        into.append(Damage(f"{name} with _id {number!r} {error_text(error)}"))
         return None
     if damage is not None:
         into.append(damage if isinstance(doc.get("uid"), str) else _with_number(damage, number))

@@ -28,7 +28,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from ...core.chunk_statistics import Statistics, statistics
-from ...core.chunks import column_kinds, from_ipc, to_ipc
+from ...core.chunks import column_kinds, from_ipc, rows_alone, to_ipc
 from ...core.column_kinds import ColumnKind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
@@ -355,8 +355,8 @@ def _assembled(
     if columns is None or len(bodies) < len(set(columns)):
         _check_complete(database, chunk, bodies, columns)
     names = [name for name in (bodies if columns is None else columns) if name in bodies]
-    if not names:  # a table without columns must still have the number of rows
-        return pa.table({"": pa.nulls(rows)}).select([])
+    if not names:
+        return rows_alone(rows)
     parts = [_decoded(f"{where}, column {name!r}", bodies[name], None) for name in names]
     for name, part in zip(names, parts, strict=True):
         if part.num_rows != rows or part.column_names != [name]:

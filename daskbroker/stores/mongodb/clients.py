@@ -13,10 +13,9 @@ from typing import Any
 import pymongo
 from pymongo.errors import ConfigurationError, InvalidURI
 
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, closed_error
 from ...core.forking import in_each_process, leave_to_parent
 from ...core.redaction import label_of
-from ..usable import closed_error
 from .acknowledgement import client_options
 
 __all__ = ["Clients", "check_names_database"]

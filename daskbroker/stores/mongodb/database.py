@@ -25,13 +25,13 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from ...core.bounded_dict import BoundedDict
 from ...core.chunks import place_identity
-from ...core.errors import StoreUnavailable
+from ...core.errors import StoreUnavailable, read_only_error
 from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of
 from ...core.settings import setting
-from ..usable import read_only_error
 from .acknowledgement import (
     insert_seconds,
     read_concern,
@@ -73,7 +73,7 @@ NOBODY = "daskbroker-nobody"
 MOST_OPEN = 16
 """Maximum number of databases, opened by readers alone, that stay connected on a worker."""
 
-_open: dict[tuple[str, str | None, bool], Database] = {}
+_open: BoundedDict[tuple[str, str | None, bool], Database] = BoundedDict(MOST_OPEN)
 _open_lock = ProcessLock()
 
 
@@ -125,12 +125,10 @@ class Database:
         """Return the database for these uris that is shared in this process."""
         key = (uri, assets, read_only)
         with _open_lock.lock():
-            found = _open.pop(key, None)
+            found = _open.get(key)
             if found is None or found._clients.closed:
                 found = cls(uri, assets, read_only=read_only)
-            _open[key] = found
-            while len(_open) > MOST_OPEN:
-                _open.pop(next(iter(_open)))  # the oldest; it closes when it is no longer used
+            _open.put_last(key, found)  # one that is dropped closes when it is no longer used
             return found
 
     def lease(self) -> Callable[[], None]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import DuplicateKeyError, WriteError
 
+from ...core.bounded_dict import BoundedDict
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import EVENT, iter_rows
@@ -101,7 +102,7 @@ class EventWriter:
 
     def __init__(self, database: Database, seal_rows: int, seal_bytes: int) -> None:
         self._database = database
-        self._states: dict[str, _DescriptorState] = {}
+        self._states: BoundedDict[str, _DescriptorState] = BoundedDict(MOST_DESCRIPTORS)
         self._last_chunk: tuple[str, Mapping[str, Document]] = ("", {})
         self._seal_rows = seal_rows
         self._seal_bytes = seal_bytes
@@ -359,9 +360,6 @@ class EventWriter:
         uid = descriptor["uid"]
         state = self._states.get(uid)
         if state is None:
-            # The oldest state goes; it can be looked up again.
-            while len(self._states) >= MOST_DESCRIPTORS:
-                self._states.pop(next(iter(self._states)))
             state = self._states[uid] = _DescriptorState(looked=float("-inf"))
             with self._database.errors():
                 events = self._database.collection("event")

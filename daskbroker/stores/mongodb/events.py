@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from pymongo.errors import WriteError
 
 from ...core.bad_runs import BadRun
 from ...core.batches import batched
@@ -26,18 +25,11 @@ from ...core.peeks import Peek
 from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import is_of_stream, stream_of
 from ...core.settings import setting
-from ..already_stored import is_repeated, stored_descriptor
+from ..already_stored import stored_descriptor
 from ..journalled import JournalledEventStore
 from ..spool.sender import flush_all
 from ..stored_text import storable
-from .bson_documents import (
-    SIDE_FIELD,
-    check_size,
-    checked_from_bson,
-    from_bson,
-    sparse_bson,
-    to_bson,
-)
+from .bson_documents import SIDE_FIELD, checked_from_bson
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
 from .database import COLUMN_COLLECTION, RUN_COLLECTION, Database
 from .event_writer import EventWriter
@@ -50,7 +42,7 @@ from .reference_planning import ReferencePlanner
 from .references import has_orphans, run_with_resource, store_reference
 from .sealed_rows import remove_old_marks
 from .sealing import page_tables, seal_descriptor, sweep
-from .server_errors import REFUSED
+from .single_documents import insert_single
 
 __all__ = ["MongoEventStore"]
 
@@ -162,19 +154,8 @@ class MongoEventStore(JournalledEventStore):
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventStore.put_descriptor`."""
         self._database.prepare_writing()
-        label = f"descriptor {doc['uid']!r}"
         same = {"uid": storable(doc["uid"])}
-        with self._database.errors(label):
-            try:
-                encoded = check_size(to_bson(doc), label)
-                there = self._database.insert_once("event_descriptor", encoded, same)
-            except WriteError as error:
-                if error.code not in REFUSED:
-                    raise
-                # The server refuses the plain form, such as one that is nested too deeply.
-                sparse = check_size(sparse_bson(doc), label)
-                there = self._database.insert_once("event_descriptor", sparse, same)
-        is_repeated("descriptor", doc, None if there is None else from_bson(there))
+        insert_single(self._database, "descriptor", "event_descriptor", doc, same)
         self._descriptors[doc["uid"]] = Document(doc)
 
     def _look_up_descriptor(self, uid: str) -> Document | None:

@@ -69,49 +69,49 @@ def start_filter(search: Search, *, packed: bool) -> Filter:
 
 def query_filter(queries: Sequence[Query]) -> Filter:
     """Return the filter for the conjunction of some queries."""
-    parts = [_document(query.source) for query in queries]
+    return _all_of([_document(query.source) for query in queries])
+
+
+def _all_of(parts: Sequence[Filter]) -> Filter:
+    """Return the conjunction of some filters, of which those without a query exclude nothing."""
     wanted = [part.query for part in parts if part.query]
-    query = {} if not wanted else wanted[0] if len(wanted) == 1 else {"$and": wanted}
-    return Filter(query, all(part.exact for part in parts))
+    exact = all(part.exact for part in parts)
+    if len(wanted) > 1:
+        return Filter({"$and": wanted}, exact)
+    return Filter(wanted[0] if wanted else {}, exact)
 
 
 def _document(source: Mapping[str, Any]) -> Filter:
     """Return the filter for a query; conditions that MongoDB decides otherwise are left out."""
-    parts = [
-        _logical(key, value) if key.startswith("$") else _field(key, value)
-        for key, value in source.items()
-    ]
-    wanted = [part.query for part in parts if part.query]
-    query = {} if not wanted else wanted[0] if len(wanted) == 1 else {"$and": wanted}
-    return Filter(query, all(part.exact for part in parts))
+    return _all_of(
+        [
+            _logical(key, value) if key.startswith("$") else _field(key, value)
+            for key, value in source.items()
+        ]
+    )
 
 
 def _logical(key: str, sources: Sequence[Mapping[str, Any]]) -> Filter:
     parts = [_document(source) for source in sources]
-    exact = all(part.exact for part in parts)
     if key == "$and":
-        wanted = [part.query for part in parts if part.query]
-        return Filter({"$and": wanted} if wanted else {}, exact)
-    if key == "$or":
-        # A branch without any condition for MongoDB would let every document through.
-        told = all(part.query for part in parts)
-        return Filter({"$or": [part.query for part in parts]} if told else {}, exact and told)
-    # $nor excludes what its parts find, so parts that find too much would exclude too much.
-    usable = exact and all(part.query for part in parts)
-    return Filter({"$nor": [part.query for part in parts]} if usable else {}, usable)
+        return _all_of(parts)
+    exact = all(part.exact for part in parts)
+    # A branch without any condition for MongoDB would let every document through. $nor excludes
+    # what its branches find, so branches that find too much would exclude too much.
+    usable = all(part.query for part in parts) and (exact or key == "$or")
+    return Filter({key: [part.query for part in parts]} if usable else {}, exact and usable)
 
 
 def _field(path: str, value: Any) -> Filter:
     if not _PATH.fullmatch(path):
         return Filter({}, exact=False)
     operators = value if is_operators(value) else {"$eq": value}
-    told = {
+    usable = {
         operator: operand
         for operator, operand in operators.items()
         if operator != "$options" and _same_in_mongo(path, operator, operand, operators)
     }
-    exact = len(told) == len(operators)
-    return Filter({path: told} if told else {}, exact)
+    return Filter({path: usable} if usable else {}, len(usable) == len(operators))
 
 
 def _same_in_mongo(path: str, operator: str, operand: Any, beside: Mapping[str, Any]) -> bool:

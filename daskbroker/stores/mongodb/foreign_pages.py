@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from bson.objectid import ObjectId
 
-from ...core.chunks import present
+from ...core.chunks import with_columns
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, Layout
 from ...core.stored import encode_stored_page
@@ -41,15 +41,14 @@ def read_page(database: Database, key: Any, columns: Sequence[str] | None) -> pa
     """
     layout = EVENT if key[0] == "event_page" else DATUM
     shown = event_projection(columns) if layout is EVENT else None
+    shown = None if shown is None else {**shown, **ALWAYS}
     with database.errors():
-        pages = database.collection(layout.kind)
-        shown = None if shown is None else {**shown, **ALWAYS}
-        found = pages.find_one({"_id": ObjectId(key[2])}, shown)
+        found = database.collection(layout.kind).find_one({"_id": ObjectId(key[2])}, shown)
     if found is None:
         raise StoreDamaged(f"{database.label}: run {key[1]!r} has lost a page of {layout.kind}s")
     page = _cleaned(layout, found, f"{database.label}: run {key[1]!r}")
     table = encode_stored_page(layout, page, {"run": key[1], "kind": layout.kind})
-    return table if columns is None else table.select(present(table.schema, columns))
+    return with_columns(table, columns)
 
 
 def _cleaned(layout: Layout, stored: Mapping[str, Any], where: str) -> dict[str, Any]:

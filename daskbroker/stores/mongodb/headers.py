@@ -8,31 +8,23 @@ from itertools import islice
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import WriteError
 
 from ...core.bad_runs import BadRun, take_sound
 from ...core.errors import StoreDamaged
 from ...core.interrupts import in_own_context
 from ...core.search import Search
 from ..checking import CheckedHeader
-from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, unknown_run
 from ..header_store import matching
 from ..stored_text import storable
 from .bad_headers import RAW, BadHeaders
-from .bson_documents import (
-    check_size,
-    checked_from_bson,
-    from_bson,
-    is_packed,
-    sparse_bson,
-    to_bson,
-)
+from .bson_documents import checked_from_bson
 from .checking import check_headers
 from .database import Database
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
 from .own_cursor import OwnCursor
-from .server_errors import REFUSED
+from .single_documents import insert_single
 
 __all__ = ["MongoHeaderStore"]
 
@@ -93,35 +85,15 @@ class MongoHeaderStore(HeaderStore):
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
-            self._insert(name, "run_start", doc, {"uid": storable(doc["uid"])})
+            insert_single(self._database, name, "run_start", doc, {"uid": storable(doc["uid"])})
             return
         run = storable(doc["run_start"])
         with self._database.errors():
             known = self._database.collection("run_start").find_one({"uid": run}, {"_id": 1})
         if known is None:
             raise unknown_run(name, doc, doc["run_start"])
-        self._insert(name, "run_stop", doc, {"$or": [{"run_start": run}, {"uid": doc["uid"]}]})
-
-    def _insert(
-        self, name: str, collection: str, doc: Mapping[str, Any], same: Mapping[str, Any]
-    ) -> None:
-        label = f"{name} {doc['uid']!r}"
-        encoded = check_size(to_bson(doc), label)
-        with self._database.errors(label):
-            # Searches of the plain form must know that there are documents which it does not
-            # show.
-            if is_packed(encoded):
-                self._database.note_packed()
-            try:
-                there = self._database.insert_once(collection, encoded, same)
-            except WriteError as error:
-                # Only what the server cannot hold plain, such as deep nesting, is packed.
-                if error.code not in REFUSED:
-                    raise
-                self._database.note_packed()
-                sparse = check_size(sparse_bson(doc), label)
-                there = self._database.insert_once(collection, sparse, same)
-        is_repeated(name, doc, None if there is None else from_bson(there))
+        same = {"$or": [{"run_start": run}, {"uid": doc["uid"]}]}
+        insert_single(self._database, name, "run_stop", doc, same)
 
     # -- look up -----------------------------------------------------------------------------
 

@@ -21,8 +21,6 @@ __all__ = [
     "warn_of_missing",
 ]
 
-Keys = list[tuple[str, Any]]
-
 METADATA_INDEXES: dict[str, list[IndexModel]] = {
     "run_start": [
         IndexModel("uid", unique=True),

@@ -25,6 +25,7 @@ import pyarrow as pa
 from pymongo import CursorType
 from pymongo.client_session import ClientSession
 
+from ...core.chunks import rows_alone, with_columns
 from ...core.codec import encode
 from ...core.column_kinds import MISSING
 from ...core.errors import StoreDamaged
@@ -215,9 +216,7 @@ def event_columns(
             return pa.table({})
         positions = [row.get("_id") for row in found]
         table = encode_stored_rows(EVENT, list(map(event_from_bson, found)), metadata, positions)
-        if columns is None:
-            return table
-        return table.select([name for name in columns if name in table.column_names])
+        return with_columns(table, columns)
     try:
         count, cells = _collected(batches, columns)
     except (AttributeError, TypeError) as error:
@@ -229,9 +228,8 @@ def event_columns(
             check_column(name, column.kind)
             arrays.append(column.array)
             fields.append(column.arrow_field(name))
-    # A table without columns must still have its number of rows.
     if not arrays:
-        return pa.table({"": pa.nulls(count)}).select([])
+        return rows_alone(count)
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 

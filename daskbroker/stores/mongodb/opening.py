@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import ConfigError
 from ...core.settings import setting
 from ..contract import EventStore, Opened
 from ..spool import SpooledEventStore
@@ -18,7 +17,6 @@ from .suitcase_embedded_headers import SuitcaseEmbeddedHeaderStore
 
 __all__ = ["open_store"]
 
-MONGO_LAYOUTS = ("auto", "normalized", "embedded")
 NAME = "mongo"
 """Name of the event source."""
 
@@ -39,7 +37,7 @@ def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
     Raises
     ------
     ConfigError
-        If a uri or the layout is not valid.
+        If a uri is not valid.
     StoreUnavailable, StoreVersion, StoreReadOnly
         If the server does not answer, the format is too new, or access is refused.
     """
@@ -64,8 +62,6 @@ def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
 
 def _layout(database: Database, layout: str) -> str:
     """Return the layout of a database. A new database becomes normalized."""
-    if layout not in MONGO_LAYOUTS:
-        raise ConfigError(f"layout must be one of {', '.join(MONGO_LAYOUTS)}, not {layout!r}")
     if layout != "auto":
         return layout
     names = database.collection_names()

@@ -7,7 +7,7 @@ journal is cut into ranges by a query of its own, and is later read in these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -129,11 +129,13 @@ class EventPlanner:
         for stream in self._streams.values():
             # Most streams of stopped runs are sealed: they need no further query.
             if stream.waiting == 0:
-                self._add(stream, self._add_sealed, stream)
+                with self._noted(stream):
+                    self._add_sealed(stream)
                 continue
             stream.filter = unsealed(self._database, stream.descriptor["uid"], stream.chunks)
             if stream.is_long:
-                self._add(stream, self._add_long, stream, session)
+                with self._noted(stream):
+                    self._add_long(stream, session)
                 continue
             short.append(stream)
             count += stream.waiting
@@ -144,10 +146,11 @@ class EventPlanner:
         if short:
             self._add_short(short, session)
 
-    def _add(self, stream: _Stream, add: Callable[..., None], *arguments: Any) -> None:
-        """Add a stream to the plan. If it cannot be read, only its run is marked as bad."""
+    @contextmanager
+    def _noted(self, stream: _Stream) -> Iterator[None]:
+        """Return a context in which a stream that cannot be read only makes its run a bad one."""
         try:
-            add(*arguments)
+            yield
         except StoreDamaged as error:
             self._builder.note_bad(stream.number, str(error))
 
@@ -172,7 +175,7 @@ class EventPlanner:
                 # The query yields counts of the journal first, then manifests.
                 if "owner" in doc:
                     stream = self._streams[doc["owner"]]
-                    self._add(stream, self._add_manifest, stream.chunks, doc)
+                    self._add_manifest(stream, stream.chunks, doc)
                 elif isinstance(doc["descriptor"], str):
                     self._streams[doc["descriptor"]].journal = doc["journal"]
                 else:  # a list of which one item matches
@@ -180,9 +183,10 @@ class EventPlanner:
                         number = self._streams[uid].number
                         self._builder.note_bad(number, "events whose descriptor is a list")
 
-    def _add_manifest(self, chunks: list[Manifest], manifest: Manifest) -> None:
-        check_manifest(self._database, manifest)
-        chunks.append(manifest)
+    def _add_manifest(self, stream: _Stream, chunks: list[Manifest], manifest: Manifest) -> None:
+        with self._noted(stream):
+            check_manifest(self._database, manifest)
+            chunks.append(manifest)
 
     def _add_sealed(self, stream: _Stream) -> None:
         for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
@@ -217,9 +221,10 @@ class EventPlanner:
         for stream, uid in zip(streams, uids, strict=True):
             sound: list[Manifest] = []
             for manifest in after.get(uid, ()):
-                self._add(stream, self._add_manifest, sound, manifest)
+                self._add_manifest(stream, sound, manifest)
             before, stream.chunks = stream.chunks, _ordered(sound)
-            self._add(stream, self._add_rows, stream, rows.get(uid, []), before)
+            with self._noted(stream):
+                self._add_rows(stream, rows.get(uid, []), before)
 
     def _add_rows(
         self, stream: _Stream, rows: list[dict[str, Any]], before: Sequence[Manifest]

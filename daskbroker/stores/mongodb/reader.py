@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...core.chunks import ChunkReader
+from ...core.chunks import ChunkReader, with_columns
 from ...core.clock import seconds_of
 from ...core.errors import StoreDamaged, StoreError
 from ...core.layouts import EVENT, decode_rows
@@ -175,7 +175,4 @@ def _merged_range(
             f"run {run!r}, descriptor {descriptor!r}: {rows} events were found from "
             f"{begin} to {end}, now there are {len(docs)}; make the table or dataset again"
         )
-    table = encode_stored_rows(EVENT, docs, metadata)
-    if columns is None:
-        return table
-    return table.select([name for name in columns if name in table.column_names])
+    return with_columns(encode_stored_rows(EVENT, docs, metadata), columns)

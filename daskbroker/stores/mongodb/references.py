@@ -20,7 +20,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import DuplicateKeyError, WriteError
 
 from ...core.batches import batched
-from ...core.chunks import present
+from ...core.chunks import with_columns
 from ...core.documents import equal
 from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import DATUM, RESOURCE, STREAM_DATUM, Layout
@@ -245,7 +245,7 @@ def datum_range(
         found = database.collection(DATUM.kind).find(query).sort("_id")
         docs = [with_uid(DATUM, doc) for doc in found]
     table = encode_stored_rows(DATUM, docs, {"run": run, "kind": DATUM.kind})
-    return table if columns is None else table.select(present(table.schema, columns))
+    return with_columns(table, columns)
 
 
 # -- legacy ----------------------------------------------------------------------------------

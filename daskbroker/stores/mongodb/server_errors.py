@@ -8,6 +8,7 @@ from typing import Any
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from ...core.errors import BadDocument, StoreError, StoreReadOnly, StoreUnavailable
+from ...core.printable import shortened
 from .acknowledgement import is_unavailable
 
 __all__ = ["DUPLICATE_KEY", "INDEX_NOT_FOUND", "REFUSED", "store_error"]
@@ -81,4 +82,4 @@ def _short(error: PyMongoError) -> str:
         .split(", Timeout:")[0]
         .split(", full error:")[0]
     )
-    return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"
+    return shortened(text, 280)

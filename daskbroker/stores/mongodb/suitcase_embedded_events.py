@@ -157,13 +157,13 @@ class SuitcaseEmbeddedEventStore(EventStore):
             _types_in(value_of(key), depth_of(claim))
             for key, claim in descriptor["data_keys"].items()
         ]
-        told = {"t": "$time", "s": "$seq_num", "b": {"$bsonSize": "$$ROOT"}, "k": types}
+        shown = {"t": "$time", "s": "$seq_num", "b": {"$bsonSize": "$$ROOT"}, "k": types}
         with self._database.errors():
             pages = self._database.collection("event").aggregate(
                 [
                     {"$match": {"descriptor": storable(descriptor["uid"])}},
                     {"$sort": {"last_index": 1}},
-                    {"$project": told},
+                    {"$project": shown},
                 ],
                 allowDiskUse=True,
             )
@@ -213,13 +213,13 @@ class SuitcaseEmbeddedEventStore(EventStore):
         self, builder: PlanBuilder, owner: int, run: str, resources: list[str]
     ) -> None:
         rows = {"$cond": [{"$isArray": "$datum_id"}, {"$size": "$datum_id"}, -1]}
-        told = {"rows": rows, "size": {"$bsonSize": "$$ROOT"}}
+        shown = {"rows": rows, "size": {"$bsonSize": "$$ROOT"}}
         with self._database.errors():
             pages = self._database.collection("datum").aggregate(
                 [
                     {"$match": {"resource": {"$in": resources}}},
                     {"$sort": {"resource": 1, "last_index": 1}},
-                    {"$project": told},
+                    {"$project": shown},
                 ],
                 allowDiskUse=True,
             )

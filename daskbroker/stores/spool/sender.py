@@ -21,10 +21,9 @@ import pyarrow as pa
 
 from ...core.chunks import from_ipc, to_ipc
 from ...core.documents import pack, unpack
-from ...core.errors import BadDocument, DaskbrokerError, StoreError
+from ...core.errors import BadDocument, DaskbrokerError, StoreError, closed_error
 from ...core.forking import in_each_process
 from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
-from ..usable import closed_error
 from .file import SpoolFile, left_behind
 
 __all__ = ["Entry", "Sender", "flush_all", "joined_pages", "rows_of_entries"]

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
-from ...core.chunks import ChunkPlan, ChunkReader, present
+from ...core.chunks import ChunkPlan, ChunkReader, with_columns
 from ...core.errors import StoreDamaged
 from ...core.forking import Origin, in_each_process
 from ...core.settings import setting
@@ -352,7 +352,7 @@ class _InHand(ChunkReader):
         # The damage is raised where the chunk is read, as if it were read there.
         if isinstance(table, StoreDamaged):
             raise table
-        return table if columns is None else table.select(present(table.schema, columns))
+        return with_columns(table, columns)
 
 
 class _Window:

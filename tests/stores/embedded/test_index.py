@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import daskbroker
-from daskbroker.core.query import compile_query
+from daskbroker.core.query import Query
 from daskbroker.core.search import compile_search
 from daskbroker.core.text import TextQuery
 from daskbroker.stores.embedded.index import LONGEST_TEXT, MOST_LEAVES, MOST_WORDS, narrow
@@ -47,7 +47,7 @@ def insert(db, docs):
 def test_a_search_finds_what_plain_evaluation_finds(docs, query):
     with daskbroker.temp() as db:
         insert(db, docs)
-        wanted = [h.uid for h in db if compile_query(query).matches(h.start)]
+        wanted = [h.uid for h in db if Query(query).matches(h.start)]
         assert [header.uid for header in db(**query)] == wanted
         assert len(db(**query)) == len(wanted)
 

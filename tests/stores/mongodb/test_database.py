@@ -13,7 +13,7 @@ import pytest
 import daskbroker
 from daskbroker.core.dtypes import fields_text
 from daskbroker.core.errors import ConfigError, StoreError, StoreVersion
-from daskbroker.core.query import compile_query
+from daskbroker.core.query import Query
 from daskbroker.stores.mongodb import open_store
 from daskbroker.stores.mongodb.bson_documents import CODEC, from_bson, to_bson
 from daskbroker.stores.mongodb.database import Database
@@ -180,5 +180,5 @@ def test_such_runs_are_found_by_what_only_the_packed_form_tells(mongo):
     ids=repr,
 )
 def test_filters_tell_mongodb_only_what_it_decides_alike(query, told, exact):
-    found = query_filter([compile_query(query)])
+    found = query_filter([Query(query)])
     assert (found.query, found.exact) == (told, exact)
