@@ -103,7 +103,7 @@ class EmbeddedReader(ChunkReader):
             raise StoreDamaged(f"{path}, from byte {offset:,}: {error}") from None
 
     def _unreadable(self, path: str | Path, error: OSError) -> StoreError:
-        if error.errno in OF_PROCESS:
+        if _is_of_process(error):
             return StoreError(
                 f"{path} cannot be opened{seen_from()}: {error}; it is not damaged: this process "
                 "has too little memory, or too many open files (ulimit -n)"
@@ -147,6 +147,11 @@ class EmbeddedReader(ChunkReader):
             with suppress(StoreError):
                 pack_small_chunks(self._database, TRAVELLING_BYTES)
         return self._located(keys)
+
+
+def _is_of_process(error: OSError) -> bool:
+    # Arrow gives no number for a file that cannot be mapped.
+    return error.errno in OF_PROCESS or str(error).endswith(os.strerror(errno.ENOMEM))
 
 
 def _rows_in(key: str) -> int | None:

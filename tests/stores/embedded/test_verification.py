@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import os
 import random
 import resource
@@ -383,6 +384,17 @@ def test_a_process_with_too_many_open_files_finds_no_damage(copy):
             for handle in held:
                 os.close(handle)
         assert [list(read()) for read in reads] == before
+
+
+def test_a_file_that_memory_is_too_small_for_is_no_damage(copy, monkeypatch):
+    def fail(path):
+        raise OSError(f"Memory mapping file failed: {os.strerror(errno.ENOMEM)}")
+
+    with daskbroker.connect(copy) as db, monkeypatch.context() as patch:
+        patch.setattr(chunk_files.pa, "memory_map", fail)
+        with pytest.raises(StoreError, match="memory") as caught:
+            list(db["large-run"].documents())
+        assert not isinstance(caught.value, StoreDamaged)
 
 
 def test_other_readers_of_parquet_read_the_files(parquet):
