@@ -196,13 +196,17 @@ class MissingConformance(Conformance):
         assert not [name for name, _ in header.documents(missing="drop") if name == "event"]
 
     def test_what_is_wrong_otherwise_is_an_error(self, broker: Any, tmp_path: Path) -> None:
-        docs, _ = datum_run(tmp_path, 3, shape=(5, 5))
-        header = header_of(broker, docs)
-        for missing in ("nan", "drop"):
-            with pytest.raises(FillError, match="declares the shape"):
-                header.dataset(missing=missing)["img"].compute()
-            with pytest.raises(FillError, match="declares the shape"):
-                header.table(missing=missing).compute()
+        wrong: dict[str, dict[str, Any]] = {
+            "shape": {"shape": (5, 5)}, "dtype": {"dtype_numpy": "|b1"},
+        }  # fmt: skip
+        for name, claim in wrong.items():
+            docs, _ = datum_run(tmp_path, 3, **claim)
+            header = header_of(broker, docs)
+            for missing in ("nan", "drop"):
+                with pytest.raises(FillError, match=f"declares the {name}"):
+                    header.dataset(missing=missing)["img"].compute()
+                with pytest.raises(FillError, match=f"declares the {name}"):
+                    header.table(missing=missing).compute()
         failing = header_of(broker, squares_run(spec="FAILING"), {"FAILING": FailsAtTwo})
         with pytest.raises(FillError, match="no beam"):
             failing.table(missing="nan").compute()

@@ -389,6 +389,8 @@ class Filling:
                 except CellsDiffer:  # the error must name the shape of whole cells
                     given = None
                     block = fit(read, given, declared.shape, roi)
+                if declared.exact is not None:  # a wider dtype would hide a wrong claim
+                    block = cast(block, declared.exact)
                 block = cast(block, declared.dtype)
             except Differs as differs:
                 assert known is not None
