@@ -321,8 +321,9 @@ def _build(
     if isinstance(made, type) and issubclass(made, BlockHandler):
         stream = {"data_key": data_key or {}} if resource.stream else {}
         make: Callable[..., BlockHandler] = made
-        # Keywords of a partial take precedence over those in the documents.
-        handler = make(path, **{**stream, **resource.kwargs, **said})
+        # The documents' parameters must not replace the descriptor's entry; a partial's keywords
+        # take precedence over the parameters.
+        handler = make(path, **{**resource.kwargs, **stream, **said})
     else:
         handler = ClassicHandler(found, path, resource.kwargs)
     handler.readable = resource.readable

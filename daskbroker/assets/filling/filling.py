@@ -486,7 +486,8 @@ class Filling:
             stream=cells.indices is not None,
             where=target.where,
         )
-        if cells.indices is not None and cells.indices[0] > 0:  # its file may begin there
+        # Its file may begin there; a parameter of that name in the document means something else.
+        if cells.indices is not None and (cells.indices[0] > 0 or "indices" in resource.kwargs):
             resource = replace(resource, kwargs={**resource.kwargs, "indices": cells.indices})
         return resource, self._factory(resource.spec, target.key, target.where)
 

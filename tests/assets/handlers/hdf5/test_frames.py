@@ -225,6 +225,7 @@ def test_five_frames_an_event_two_events(tmp_path, reader):
         ((2, 6, 8), {"slice": "4:"}, (2, 6, 8)),
         ((2, 6, 4), {"slice": "::2,:,::-2"}, (2, 6, 4)),
         ((1, 6, 8), {"chunk_shape": [1, 6, 8], "swmr": False, "_validate": True}, (1, 6, 8)),
+        ((2, 6, 8), {"data_key": "img"}, (2, 6, 8)),  # not the handler's own argument
     ],
 )
 def test_how_frames_make_events(files, reader, shape, parameters, cell):
@@ -372,3 +373,10 @@ def test_raw_external_storage_that_is_too_short(tmp_path, reader):
     np.testing.assert_array_equal(read([2]), data[[2]])
     with pytest.raises(FrameMissing, match=r"0\.raw', which is not there"):
         read([1, 2])
+
+
+def test_a_dataset_of_two_dimensions_with_points_beyond_the_first(tmp_path, reader):
+    """The error says why it is one frame."""
+    path = write_hdf5(tmp_path / "f.h5", frames(1)[0])
+    with pytest.raises(FrameMissing, match="place 1 .* two dimensions that cannot grow"):
+        reader.resource("AD_HDF5", path, [{"point_number": 1}])
