@@ -378,5 +378,5 @@ def test_raw_external_storage_that_is_too_short(tmp_path, reader):
 def test_a_dataset_of_two_dimensions_with_points_beyond_the_first(tmp_path, reader):
     """The error says why it is one frame."""
     path = write_hdf5(tmp_path / "f.h5", frames(1)[0])
-    with pytest.raises(FrameMissing, match="place 1 .* two dimensions that cannot grow"):
+    with pytest.raises(FrameMissing, match=r"place 1 .* two dimensions that cannot grow"):
         reader.resource("AD_HDF5", path, [{"point_number": 1}])
