@@ -110,6 +110,12 @@ class MissingConformance(Conformance):
         with pytest.warns(UserWarning, match="tell neither shape nor dtype"):
             table = results.table(missing="drop").compute()
         np.testing.assert_array_equal(stacked(table["img"]), data[:, None])
+        wrong, old = datum_run(tmp_path, 3, shape=(5, 5))[0], datum_run(tmp_path, 2, shape=[])[0]
+        headers = [header_of(broker, run) for run in (wrong, _of_old(old))]
+        results = broker(uid={"$in": [header.uid for header in headers]})
+        with pytest.raises(FillError, match="leaves open is taken from others") as caught:
+            results.dataset(peek=False)["img"][3:].compute()
+        assert headers[1].uid in str(caught.value)
 
     def test_a_gap_as_an_error(self, put: Put, tmp_path: Path) -> None:
         docs, _ = aborted_run(tmp_path, "<u2")

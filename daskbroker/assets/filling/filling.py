@@ -23,13 +23,7 @@ from ..handlers.stored_frames import CellFrames, NoReference
 from ..references.by_run import facts_of
 from ..references.locating import CellsOfResource, ReferenceMissing, References
 from ..regions import Roi
-from ..shapes import (
-    Declared,
-    cast,
-    check_shape,
-    fit,
-    is_open,
-)
+from ..shapes import Declared, cast, check_shape, fit, is_open
 from .blocks import cell_shape, locate_block, look_at_cells, read_block, touch_block
 from .contents import CellContents, FilledBlock
 from .extra import tell_extra_frames
@@ -256,7 +250,7 @@ class Filling:
 
         def read(cells: CellsOfResource) -> Any:
             resource, factory = self.handler(target, cells)
-            with naming_cells(target.where, resource):
+            with naming_cells(target.where, resource, assumed=self._assumes(target)):
                 block = self._as_shown(target, resource, factory, cells.datums)
             self._tell_extra(target, resource, factory, cells.datums)
             return block
@@ -309,6 +303,10 @@ class Filling:
             return Declared.of([target.claim])
         nothing = Declared(None, np.dtype(object))
         return self.assumed.get((target.stream, target.key), nothing)
+
+    def _assumes(self, target: Target) -> bool:
+        """Return whether cells must match what is neither known of them nor in their claim."""
+        return self.known_of(target) is None and is_open(target.claim)
 
     # -- arrays of a variable ----------------------------------------------------------------
 
@@ -375,7 +373,7 @@ class Filling:
                 return block
             return stack_cells(block, declared) if given is None else stack_alike(block, declared)
 
-        with naming_cells(target.where, resource):
+        with naming_cells(target.where, resource, assumed=self._assumes(target)):
             if known is not None and known.refused:
                 raise known.refusal(place_text(target.where, resource))
             given = cell_shape(resource, factory, cells.datums, **more)
