@@ -35,6 +35,7 @@ from ..core.peeks import Cell
 from .regions import Roi, as_index, axes_of, increasing, take_region, take_roi
 
 __all__ = [
+    "HAVE_MISSING",
     "Declared",
     "Mismatch",
     "Shape",
@@ -57,6 +58,9 @@ MOST_ELEMENTS = 2**40
 """Maximum number of elements of a cell. A claim of more, such as -1 as an unsigned number, declares
 no lengths: it cannot be true of any file, and sizes that follow from it overflow."""
 
+HAVE_MISSING = "fcOmM"
+"""Kinds of dtypes that have NaN, NaT or None."""
+
 _BY_NAME = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "object"}
 
 
@@ -76,11 +80,15 @@ class Declared:
         Dtype of a cell's elements; ``object`` if ``shape`` is None, ``float64`` if unknown.
     measured
         Bytes of the largest known cell if ``shape`` is None; 0 if no size is known.
+    exact
+        Dtype that cells must have, if ``dtype`` is another one so that it can represent missing
+        cells.
     """
 
     shape: Shape | None
     dtype: np.dtype
     measured: int = 0
+    exact: np.dtype | None = None
 
     @classmethod
     def of(cls, claims: Sequence[Mapping[str, Any]], dtype: Any = None) -> Declared:
@@ -140,14 +148,17 @@ class Declared:
         """Return the same shape with a dtype that can represent a missing cell.
 
         As in xarray, integers of one or two bytes become ``float32``, which represents them
-        exactly, and longer ones ``float64``. Other dtypes without NaN become ``object``.
+        exactly, and longer ones ``float64``. Other dtypes without NaN or NaT become ``object``.
         """
+        # These have a form for a missing cell.
+        if self.dtype.kind in HAVE_MISSING:
+            return self
         if self.dtype.kind in "iu":
             # float32 holds all integers of two bytes exactly.
-            short = self.dtype.itemsize <= 2
-            return Declared(self.shape, np.dtype(np.float32 if short else np.float64))
-        # Only floats, complex numbers and objects have a form for a missing cell.
-        return self if self.dtype.kind in "fcO" else Declared(self.shape, np.dtype(object))
+            dtype = np.dtype(np.float32 if self.dtype.itemsize <= 2 else np.float64)
+        else:
+            dtype = np.dtype(object)
+        return Declared(self.shape, dtype, exact=self.dtype)
 
 
 def is_open(claim: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from ..assets.filling.common_cells import common_cells
 from ..assets.filling.filling import Filling, Target
 from ..assets.filling.missing import MissingMode, Rule, filler, is_mode
-from ..assets.shapes import Declared, Mismatch
+from ..assets.shapes import HAVE_MISSING, Declared, Mismatch
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.external import external_keys
 from ..core.name_lists import listed
@@ -146,7 +146,7 @@ def _fill(target: Target, value: object, declared: Declared) -> Rule:
 
 
 def _check_has_nan(target: Target, dtype: np.dtype) -> None:
-    if dtype.kind not in "fcO":
+    if dtype.kind not in HAVE_MISSING:
         raise BadQuery(
             f"{target.where}: dtypes asks for {dtype}, which has no NaN, and missing='nan' for it: "
             f"write dtypes={{{target.key!r}: 'float32'}}, or missing='drop', or fill_value=0"

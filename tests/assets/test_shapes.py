@@ -112,6 +112,8 @@ def test_missing_cells_make_integers_floats():
     assert Declared((), np.dtype("uint16")).nullable().dtype == np.float32
     assert Declared((), np.dtype("float32")).nullable().dtype == np.float32
     assert Declared((), np.dtype(bool)).nullable().dtype == object
+    assert Declared((), np.dtype("M8[ns]")).nullable().dtype == "M8[ns]"
+    assert Declared((), np.dtype("uint16")).nullable().exact == np.uint16
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (4, 1, 5), (1, 4, 1, 5, 1)])

@@ -193,8 +193,9 @@ class BlockReader:
         if isinstance(made, type) and issubclass(made, BlockHandler):
             stream = {"data_key": self.claim} if resource.stream else {}
             make: Callable[..., BlockHandler] = made
-            # Keywords of a partial take precedence over those in the documents.
-            handler = make(path, **{**stream, **resource.kwargs, **preset})
+            # The documents' parameters must not replace the descriptor's entry; a partial's
+            # keywords take precedence over the parameters.
+            handler = make(path, **{**resource.kwargs, **stream, **preset})
         else:
             handler = ClassicHandler(found, path, resource.kwargs)
         handler.readable = resource.readable

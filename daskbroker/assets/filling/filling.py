@@ -248,7 +248,7 @@ class Filling:
 
         def read(cells: CellsOfResource) -> Any:
             reader = self.reader(target, cells)
-            with naming_cells(target.where, reader.resource):
+            with naming_cells(target.where, reader.resource, assumed=self._assumes(target)):
                 block = self._as_shown(target, reader, cells.datums)
             self._tell_extra(target, reader, cells.datums)
             return block
@@ -297,6 +297,10 @@ class Filling:
             return Declared.of([target.claim])
         nothing = Declared(None, np.dtype(object))
         return self.assumed.get((target.stream, target.key), nothing)
+
+    def _assumes(self, target: Target) -> bool:
+        """Return whether cells must match what is neither known of them nor in their claim."""
+        return self.known_of(target) is None and is_open(target.claim)
 
     # -- arrays of a variable ----------------------------------------------------------------
 
@@ -360,7 +364,7 @@ class Filling:
                 return block
             return stack_cells(block, declared) if given is None else stack_alike(block, declared)
 
-        with naming_cells(target.where, reader.resource):
+        with naming_cells(target.where, reader.resource, assumed=self._assumes(target)):
             if known is not None and known.refused:
                 raise known.refusal(place_text(target.where, reader.resource))
             given = reader.cell_shape(cells.datums)
@@ -373,6 +377,8 @@ class Filling:
                 except CellsDiffer:  # the error must name the shape of whole cells
                     given = None
                     block = fit(read, given, declared.shape, roi)
+                if declared.exact is not None:  # a wider dtype would hide a wrong claim
+                    block = cast(block, declared.exact)
                 block = cast(block, declared.dtype)
             except Differs as differs:
                 assert known is not None
@@ -466,7 +472,8 @@ class Filling:
             stream=cells.indices is not None,
             where=target.where,
         )
-        if cells.indices is not None and cells.indices[0] > 0:  # its file may begin there
+        # Its file may begin there; a parameter of that name in the document means something else.
+        if cells.indices is not None and (cells.indices[0] > 0 or "indices" in resource.kwargs):
             resource = replace(resource, kwargs={**resource.kwargs, "indices": cells.indices})
         factory = self._factory(resource.spec, target.key, target.where)
         return BlockReader(resource, factory, target.claim, target.where)
