@@ -74,7 +74,8 @@ def savable(dataset: Any) -> Any:
     """
     check_is_dataset(dataset)
     if isinstance(dataset, xr.DataTree):
-        return dataset.map_over_datasets(savable)
+        # Of xarray's own class, as the writers of ours call this function.
+        return xr.DataTree.map_over_datasets(dataset, savable)
     dataset = named_as_in_files(dataset)
     found = dataset
     # The writers of our own subclass call this function, so what it returns is a plain Dataset.
@@ -139,6 +140,9 @@ def _written(
     """
     cells = [cell for cell in values.ravel().tolist() if not _is_missing(cell)]
     types = set(map(type, cells))
+    # netCDF refuses booleans that are objects, where a selection has left no missing one.
+    if types == {bool} and len(cells) == values.size:
+        return {name: (variable.dims, values.astype(bool), variable.attrs)}
     if not cells or (types in SIMPLE and all(map(_is_storable, cells))):
         # Give the computed values, as xarray's writers warn of Dask arrays of objects.
         return {name: (variable.dims, values, variable.attrs, text_encoding(values))}
@@ -160,7 +164,9 @@ def needs_form(variable: xr.Variable, *, in_memory: bool) -> bool:
     if not in_memory or variable.dtype.kind != "O":
         return variable.dtype.kind == "O" or (in_memory and bool(text_encoding(variable.values)))
     cells = [cell for cell in variable.values.ravel().tolist() if not _is_missing(cell)]
-    simple = not cells or (set(map(type, cells)) in SIMPLE and all(map(_is_storable, cells)))
+    types = set(map(type, cells))
+    # Selections may leave booleans without a missing one, which are written in another form.
+    simple = not cells or (types in SIMPLE and types != {bool} and all(map(_is_storable, cells)))
     return not simple or bool(text_encoding(variable.values))
 
 
