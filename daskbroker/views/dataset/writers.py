@@ -50,17 +50,21 @@ class Dataset(xr.Dataset):
 
 def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
-    def kept(self: Dataset, *args: Any, **kwargs: Any) -> Any:
+    def kept(self: Any, *args: Any, **kwargs: Any) -> Any:
         found = method(self, *args, **kwargs)
-        if type(found) is not xr.Dataset:
-            return found
-        return Dataset(found.data_vars, found.coords, found.attrs)
+        if type(found) is xr.Dataset:
+            return Dataset(found.data_vars, found.coords, found.attrs)
+        if type(found) is xr.DataTree:
+            return DataTree.from_dict(found.to_dict(relative=True), name=found.name)
+        return found
 
     return kept
 
 
-# The methods of which xarray gives its own class, although cells stay what they are.
-for _name in ("astype", "clip", "combine_first", "fillna", "map_blocks", "where"):
+# The methods of which xarray gives its own class, although cells and names stay what they are.
+for _name in (
+    "astype", "clip", "combine_first", "fillna", "isin", "isnull", "map_blocks", "notnull", "where",
+):  # fmt: skip
     setattr(Dataset, _name, _keeping(getattr(xr.Dataset, _name)))
 
 
@@ -86,6 +90,10 @@ class DataTree(xr.DataTree):
         """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.DataTree.to_zarr`."""
         with naming_long_names(self.subtree):
             return savable(self).to_zarr(*args, **kwargs)
+
+
+for _name in ("filter", "filter_like", "map_over_datasets", "match", "prune"):
+    setattr(DataTree, _name, _keeping(getattr(xr.DataTree, _name)))
 
 
 def class_for(variables: Mapping[Any, xr.Variable], *, mixed: bool) -> type[xr.Dataset]:
