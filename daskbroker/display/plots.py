@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import advice
+from ..core.absent_streams import no_stream
 from ..core.clock import show_time
 from ..core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
 from ..core.name_lists import listed
@@ -140,8 +141,9 @@ def save_plot(
 
 
 def _hints(header: Header, stream: str | None) -> Hints:
-    if stream is not None:
-        header.es_given_stream(stream)
+    if stream is not None and stream not in header.streams:
+        by = advice.option("y")
+        raise no_stream(header.uid, stream, header.streams, header.fields(), by)
     hints = Hints.of(header.start, header.descriptors, stream)
     if hints is None:
         raise StreamNotFound(f"run {header.uid!r} has no stream, so there is nothing to plot")

@@ -82,7 +82,8 @@ def table_to_stream(
         If `table` is not a table, if two columns have the same name, or if a cell has no
         JSON-like form.
     """
-    if is_series_like(table):
+    # Dask takes a DataArray, which has dims, for a Series.
+    if is_series_like(table) and not hasattr(table, "dims"):
         table = table.to_frame(name="value" if table.name is None else table.name)
     if not is_dataframe_like(table):
         raise BadDocument(
