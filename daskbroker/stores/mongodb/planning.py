@@ -172,7 +172,7 @@ class EventPlanner:
                 # The query yields counts of the journal first, then manifests.
                 if "owner" in doc:
                     stream = self._streams[doc["owner"]]
-                    self._add(stream, self._add_manifest, stream.chunks, doc)
+                    self._add_manifest(stream, stream.chunks, doc)
                 elif isinstance(doc["descriptor"], str):
                     self._streams[doc["descriptor"]].journal = doc["journal"]
                 else:  # a list of which one item matches
@@ -180,9 +180,13 @@ class EventPlanner:
                         number = self._streams[uid].number
                         self._builder.note_bad(number, "events whose descriptor is a list")
 
-    def _add_manifest(self, chunks: list[Manifest], manifest: Manifest) -> None:
-        check_manifest(self._database, manifest)
-        chunks.append(manifest)
+    def _add_manifest(self, stream: _Stream, chunks: list[Manifest], manifest: Manifest) -> None:
+        try:
+            check_manifest(self._database, manifest)
+        except StoreDamaged as error:
+            self._builder.note_bad(stream.number, str(error))
+        else:
+            chunks.append(manifest)
 
     def _add_sealed(self, stream: _Stream) -> None:
         for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
@@ -217,7 +221,7 @@ class EventPlanner:
         for stream, uid in zip(streams, uids, strict=True):
             sound: list[Manifest] = []
             for manifest in after.get(uid, ()):
-                self._add(stream, self._add_manifest, sound, manifest)
+                self._add_manifest(stream, sound, manifest)
             before, stream.chunks = stream.chunks, _ordered(sound)
             self._add(stream, self._add_rows, stream, rows.get(uid, []), before)
 
