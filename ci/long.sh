@@ -57,7 +57,10 @@ stage_forks() { # processes fork while they use a store: embedded, MongoDB, with
 }
 
 stage_faults() { # calls of the system fail, one after the other, SQLite's too
-    "$python" -m daskbroker.testing.faults ${short:+--most 5}
+    local most=40
+    [ -z "$short" ] || most=5
+    "$python" -m daskbroker.testing.faults --sessions embedded spool export ${short:+--most 5} &&
+        "$python" -m daskbroker.testing.faults --sessions work --most "$most"
 }
 
 stage_crowd() { # a writer, sealers and readers at once, killed every few moments

@@ -12,7 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { WRITE, SYNC, RENAME, MKDIR, OPEN, UNLINK, TRUNCATE, CLOSE, KINDS };
+enum { WRITE, SYNC, RENAME, MKDIR, OPEN, UNLINK, TRUNCATE, CLOSE, READ, KINDS };
 
 static char below[4096];
 static int counts[KINDS];
@@ -64,6 +64,11 @@ ssize_t pwrite(int h, const void *b, size_t n, off_t o)
 { return handle_fails(WRITE, h) ? -1 : REAL(pwrite)(h, b, n, o); }
 ssize_t pwrite64(int h, const void *b, size_t n, off64_t o)
 { return handle_fails(WRITE, h) ? -1 : REAL(pwrite64)(h, b, n, o); }
+ssize_t read(int h, void *b, size_t n) { return handle_fails(READ, h) ? -1 : REAL(read)(h, b, n); }
+ssize_t pread(int h, void *b, size_t n, off_t o)
+{ return handle_fails(READ, h) ? -1 : REAL(pread)(h, b, n, o); }
+ssize_t pread64(int h, void *b, size_t n, off64_t o)
+{ return handle_fails(READ, h) ? -1 : REAL(pread64)(h, b, n, o); }
 int fsync(int h) { return handle_fails(SYNC, h) ? -1 : REAL(fsync)(h); }
 int fdatasync(int h) { return handle_fails(SYNC, h) ? -1 : REAL(fdatasync)(h); }
 int ftruncate(int h, off_t n) { return handle_fails(TRUNCATE, h) ? -1 : REAL(ftruncate)(h, n); }

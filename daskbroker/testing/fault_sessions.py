@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,14 +17,20 @@ import numpy as np
 from ..broker import DataBroker
 from ..connect import connect, temp
 from ..core import page_parts
+from ..core.errors import StoreError, StoreExists
 from ..exporting.runs import export
+from ..header import Header
 from ..stores.embedded import sealing
 from ..stores.embedded.database import Database
 from ..stores.embedded.events import EmbeddedEventStore
 from ..stores.embedded.headers import EmbeddedHeaderStore
 from ..stores.embedded.packing import pack_small_chunks
 from ..stores.spool import SpooledEventStore
+from ..work.backup import backup
+from ..work.checking import check
+from ..work.copying import copy
 from ..work.ingest import ingest
+from ..work.reprocess import reprocess
 from .compare import assert_documents_equal
 from .detector_runs import stacked, stream_run
 from .files import frames
@@ -51,11 +58,14 @@ class Session(NamedTuple):
         Function of the folder that returns named steps; a step that failed may be repeated.
     check
         Function of the folder and the names of the steps done; returns a list of errors.
+    prepare
+        Function of the folder that is called before calls fail.
     """
 
     name: str
     steps: Callable[[Path], Steps]
     check: Callable[[Path, Sequence[str]], Iterator[str]]
+    prepare: Callable[[Path], None] = lambda folder: None
 
 
 @contextmanager
@@ -216,8 +226,84 @@ def _check_exported(folder: Path, done: Sequence[str]) -> Iterator[str]:
                 yield "jsonl: the frames are not those that were copied"
 
 
+# -- work on a store -------------------------------------------------------------------------
+
+
+def _make_source(folder: Path) -> None:
+    """Make a store with a run of detector data, and a folder of recordings."""
+    source = folder / "source"
+    with connect(folder / "store") as db:
+        source.mkdir()
+        for run in (RUNS[0], stream_run(source)[0]):
+            for name, doc in run:
+                db.insert(name, doc)
+        list(export(db, folder / "recordings", "jsonl"))
+
+
+def _worked(folder: Path) -> Steps:
+    yield "check", partial(_check_all, folder / "store")
+    yield "backup", partial(_back_up, folder)
+    yield "copy", partial(_copy, folder)
+    yield "ingest", partial(_ingest, folder)
+    yield "reprocess", partial(_reprocess, folder)
+
+
+def _check_all(place: Path) -> None:
+    with connect(place, create=False, mode="r") as db:
+        for damage in check(db, files=True):
+            raise StoreError(str(damage))
+
+
+def _back_up(folder: Path) -> None:
+    target = folder / "backup"
+    with connect(folder / "store", create=False, mode="r") as db, suppress(StoreExists):
+        for damage in backup(db, target).damages:
+            rmtree(target)
+            raise StoreError(str(damage))
+
+
+def _copy(folder: Path) -> None:
+    with connect(folder / "store", create=False, mode="r") as db, connect(folder / "copy") as into:
+        for reason in copy(db, into, files=folder / "copied").failed.values():
+            raise StoreError(reason)
+
+
+def _ingest(folder: Path) -> None:
+    with connect(folder / "ingested") as db:
+        for refusal in ingest(db, folder / "recordings").refusals:
+            raise StoreError(refusal.reason)
+
+
+def _reprocess(folder: Path) -> None:
+    with connect(folder / "store", create=False) as db:
+        for error in reprocess(db, _mean, db, name="mean").failed.values():
+            raise error
+
+
+def _mean(header: Header) -> Any:
+    return header.table()[["time"]].compute().astype("int64")
+
+
+def _check_worked(folder: Path, done: Sequence[str]) -> Iterator[str]:
+    places = {"check": "store", "backup": "backup", "copy": "copy", "ingest": "ingested"}
+    for name in (name for name in done if name in places):
+        with connect(folder / places[name], create=False) as db:
+            yield from (f"{name}: {damage}" for damage in check(db))
+            runs = len(db(derived=False))
+            if runs != 2:
+                yield f"{name}: {runs} runs"
+            try:
+                assert_documents_equal(RUNS[0], db[RUNS[0][0][1]["uid"]].documents())
+            except AssertionError as error:
+                yield f"{name}: {error}"
+    with connect(folder / "store", create=False) as db:
+        if "reprocess" in done and len(db(derived=True)) != 2:
+            yield f"reprocess: {len(db(derived=True))} runs"
+
+
 SESSIONS = (
     Session("embedded", _embedded, _check_embedded),
     Session("spool", _spooled, _check_spooled),
     Session("export", _exported, _check_exported),
+    Session("work", _worked, _check_worked, _make_source),
 )

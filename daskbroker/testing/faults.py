@@ -1,16 +1,16 @@
 """Let every system call fail, one after the other, and check that nothing is lost.
 
 ``python -m daskbroker.testing.faults`` runs small sessions: an embedded store that is written,
-sealed, packed and closed; one with a spool; an export with copies of detector files. It counts
-their calls, including those of SQLite: writes, syncs, renames, folders made, and files opened,
-removed, truncated and closed. Then each session is run again for each call, which fails: either
-once, after which the refused step is repeated, or from then on. The errors take turns; with
-``--each-error`` every call has each of them. A failure must raise a StoreError that names a path
-(FillError for detector files). Afterwards, in another process, everything that was reported as
-stored must be there. ``--most 5`` takes five failures of each kind of call, spread over the
-session; ``--sessions spool --kinds sync rename`` only some of them. All of them, some 2,900, take
-about ten minutes of one processor; on a disk they also wait for its syncs, so ``TMPDIR`` had better
-be a folder in memory.
+sealed, packed and closed; one with a spool; an export with copies of detector files; a store that
+is checked, backed up, copied and reprocessed. It counts their calls, including those of SQLite:
+writes, reads, syncs, renames, folders made, and files opened, removed, truncated and closed. Then
+each session is run again for each call, which fails: either once, after which the refused step is
+repeated, or from then on. The errors take turns; with ``--each-error`` every call has each of them.
+A failure must raise a StoreError that names a path (FillError for detector files). Afterwards, in
+another process, everything that was reported as stored must be there. ``--most 5`` takes five
+failures of each kind of call, spread over the session; ``--sessions spool --kinds sync rename``
+only some of them. All of them, some 7,500, take about 45 minutes of one processor; on a disk they
+also wait for its syncs, so ``TMPDIR`` had better be a folder in memory.
 
 It needs a C compiler (``cc``) and Linux: the calls are counted by a library that is loaded before
 the C library.
@@ -42,7 +42,7 @@ from .fault_sessions import SESSIONS, Session, small_sizes
 
 __all__ = ["main"]
 
-KINDS = ("write", "sync", "rename", "mkdir", "open", "unlink", "truncate", "close")
+KINDS = ("write", "sync", "rename", "mkdir", "open", "unlink", "truncate", "close", "read")
 ERRORS = ("EIO", "ENOSPC", "EDQUOT")
 LIBRARY = "DASKBROKER_FAILING_CALLS"
 EVER = 10**9
@@ -183,6 +183,7 @@ def _one(calls: Calls, session: Session, fault: Fault) -> tuple[int, list[str]]:
         folder.mkdir()
 
         def work() -> dict[str, Any]:
+            session.prepare(folder)
             calls.fail(folder, fault)
             report = _attempt(session, folder, once=fault.once)
             calls.fail(Path(name, "nowhere"), None)
@@ -199,6 +200,7 @@ def _count(calls: Calls, session: Session) -> dict[str, int]:
     with tempfile.TemporaryDirectory(prefix="daskbroker-faults-") as name:
 
         def work() -> dict[str, Any]:
+            session.prepare(Path(name))
             calls.fail(Path(name), None)
             report = _attempt(session, Path(name), once=True)
             return {**report, "counts": calls.counts()}

@@ -13,11 +13,12 @@ position are a unique key, so only one of two concurrent sealers succeeds.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, get_type_hints
 
 import pyarrow as pa
 from bson.binary import Binary
@@ -71,8 +72,12 @@ DOCUMENTS_AT_ONCE = 5000
 Manifest = dict[str, Any]
 """A document of ``event_chunk``."""
 
-_FACTS = itemgetter("_id", "owner", "run", "first", *Statistics._fields, "whole")
-"""What never changes of a manifest, besides its schema."""
+_TYPES = {int: "q", float: "d", bool: "?"}
+_PACKED = struct.Struct(f"<q{''.join(_TYPES[of] for of in get_type_hints(Statistics).values())}?")
+_numbers = itemgetter("first", *Statistics._fields, "whole")
+_names = itemgetter("_id", "owner", "run")
+_SUMS = struct.Struct("<II")
+"""Checksums of what never changes of a manifest: of its names and numbers, and of its schema."""
 
 
 class TooLarge(BadDocument):
@@ -133,12 +138,24 @@ def store_columns(
         "schema": to_json(kinds),
         "journal": journal,
     }
-    manifest["checksums"] = [_sum_of(ascii(_FACTS(manifest))), _sum_of(manifest["schema"])]
+    manifest["checksums"] = _SUMS.pack(_sum_of_facts(manifest), _sum_of(manifest["schema"]))
     return manifest
 
 
-def _sum_of(text: str) -> int:
-    return zlib.crc32(text.encode("utf8", "surrogatepass"))
+def _compression(table: pa.Table) -> str | None:
+    """Return the compression of a table for :func:`to_ipc`.
+
+    Small ones have none: starting lz4 takes seven times as long as writing a small column.
+    """
+    return "lz4" if table.nbytes > PLAIN_BYTES else None
+
+
+def _sum_of_facts(manifest: Manifest) -> int:
+    return _sum_of("\0".join(_names(manifest)), zlib.crc32(_PACKED.pack(*_numbers(manifest))))
+
+
+def _sum_of(text: str, begun: int = 0) -> int:
+    return zlib.crc32(text.encode("utf8", "surrogatepass"), begun)
 
 
 def check_manifest(database: Database, manifest: Manifest, *, schema: bool = True) -> None:
@@ -161,29 +178,21 @@ def check_manifest(database: Database, manifest: Manifest, *, schema: bool = Tru
     StoreDamaged
         If it was changed, or lacks a field.
     """
+    problem = "its checksum is wrong"
     try:
-        facts, sums = _FACTS(manifest), manifest.get("checksums")
-        text = manifest["schema"] if schema else ""
-        sound = manifest["journal"] in (WAITING, KEPT, GONE) and (
+        sums, facts = manifest.get("checksums"), _sum_of_facts(manifest)
+        of_schema = _sum_of(manifest["schema"]) if schema else 0
+        if manifest["journal"] in (WAITING, KEPT, GONE) and (
             sums is None
-            or (sums[0] == _sum_of(ascii(facts)) and (not schema or sums[1] == _sum_of(text)))
-        )
-        problem = "" if sound else "its checksum is wrong"
-    except (LookupError, TypeError, AttributeError) as error:
+            or (sums == _SUMS.pack(facts, of_schema) if schema else _SUMS.unpack(sums)[0] == facts)
+        ):
+            return
+    except (LookupError, TypeError, AttributeError, struct.error) as error:
         problem = f"{type(error).__name__}: {error}"
-    if problem:
-        raise StoreDamaged(
-            f"{database.label}: the manifest of chunk {manifest.get('_id')} of run "
-            f"{manifest.get('run')!r} is damaged: {problem}"
-        )
-
-
-def _compression(table: pa.Table) -> str | None:
-    """Return the compression of a table for :func:`to_ipc`.
-
-    Small ones have none: starting lz4 takes seven times as long as writing a small column.
-    """
-    return "lz4" if table.nbytes > PLAIN_BYTES else None
+    raise StoreDamaged(
+        f"{database.label}: the manifest of chunk {manifest.get('_id')} of run "
+        f"{manifest.get('run')!r} is damaged: {problem}"
+    )
 
 
 def publish(database: Database, manifests: Sequence[Manifest]) -> bool:
