@@ -18,6 +18,7 @@ import numpy as np
 
 from .clock import seconds_of, show_time
 from .errors import BadQuery
+from .printable import shown
 from .query import Query, compile_query
 from .text import METHODS, TextQuery
 from .timespan import timespan
@@ -205,7 +206,7 @@ def _search_without_text(search: object) -> BadQuery:
         )
     return BadQuery(
         f"search= is the method for full= and must be one of {', '.join(METHODS)}; to search for "
-        f"{search!r:.200} write full={search!r:.200}, and for a key 'search' of start documents "
+        f"{shown(search)} write full={shown(search)}, and for a key 'search' of start documents "
         "start={'search': …}"
     )
 
@@ -220,8 +221,9 @@ def _text(full: str | None, search: str | None) -> Search:
 def _of_start(query: Mapping[str, Any]) -> Search:
     if not query:
         return EVERY_RUN
-    shown = tuple(f"{key}={value!r}" for key, value in query.items())
-    return Search(queries=(compile_query(query),), shown=shown)
+    compiled = compile_query(query)  # it refuses what is nested too deeply to be shown
+    told = tuple(f"{key}={value!r}" for key, value in query.items())
+    return Search(queries=(compiled,), shown=told)
 
 
 def _span(since: object, until: object, timezone: str) -> Search:
@@ -229,8 +231,8 @@ def _span(since: object, until: object, timezone: str) -> Search:
         return EVERY_RUN
     begin, end = timespan(since, until, timezone)
     ends = {"since": begin, "until": end}
-    shown = [f"{name}={show_time(t, timezone)!r}" for name, t in ends.items() if t is not None]
-    return Search(since=begin, until=end, shown=tuple(shown))
+    told = [f"{name}={show_time(t, timezone)!r}" for name, t in ends.items() if t is not None]
+    return Search(since=begin, until=end, shown=tuple(told))
 
 
 # -- words that have a meaning of their own ------------------------------------------------------
@@ -238,7 +240,7 @@ def _span(since: object, until: object, timezone: str) -> Search:
 
 def _of_documents(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, Mapping):
-        raise BadQuery(f"{word}: needs a query on {word} documents, not {value!r:.200}")
+        raise BadQuery(f"{word}: needs a query on {word} documents, not {shown(value)}")
     compiled = compile_query(value, word)
     found = Search(shown=(f"{word}={compiled.source!r}",))
     if word == "start":
@@ -253,7 +255,7 @@ def _of_documents(value: object, word: str, timezone: str) -> Search:
 def _of_data_key(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, str):
         raise BadQuery(
-            f"data_key: is the name of one data key, not {value!r:.200}; of several write "
+            f"data_key: is the name of one data key, not {shown(value)}; of several write "
             "db(data_key='a')(data_key='b'), of anything else in descriptors descriptor={…}"
         )
     return Search(descriptors=(HasDataKey(value),), shown=(f"data_key={value!r}",))
@@ -269,7 +271,7 @@ def _of_exit_status(value: object, word: str, timezone: str) -> Search:
 def _of_derived(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, (bool, np.bool_)):
         raise BadQuery(
-            f"derived: is True (runs made of others) or False (raw runs), not {value!r:.200}; "
+            f"derived: is True (runs made of others) or False (raw runs), not {shown(value)}; "
             "what they were made of is in derived_from"
         )
     compiled = compile_query({DERIVED: {"$exists": bool(value)}})

@@ -11,6 +11,7 @@ import numpy as np
 
 from .clock import possible_seconds, zone_of
 from .errors import BadQuery
+from .printable import shown
 
 __all__ = ["timespan", "timestamp", "zone_of"]
 
@@ -73,13 +74,8 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
             raise
         found = None
     if found is None or not math.isfinite(found):
-        raise BadQuery(f"{_shown(value)} is not a time; write for example {EXAMPLES}")
+        raise BadQuery(f"{shown(value)} is not a time; write for example {EXAMPLES}")
     return found
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) < 100 else f"{text[:100]}…"
 
 
 def _instant(value: object, tz: dt.tzinfo, *, end: bool) -> float | None:
