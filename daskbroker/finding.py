@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .core.arguments import is_whole
 from .core.documents import start_of
 from .core.errors import OffsetOutOfRange, RunNotFound
+from .core.printable import shown
 from .display.header_list import HeaderList
 from .header import Header
 from .results import Results
@@ -60,7 +61,7 @@ def is_found(db: DataBroker, key: object) -> bool:
 
 def _one(key: Any, what: str) -> Any:
     if isinstance(key, (slice, *SEVERAL)) or getattr(key, "ndim", 0) > 0:
-        raise TypeError(f"{what} needs the uid, scan_id or offset of a run, not {key!r:.200}")
+        raise TypeError(f"{what} needs the uid, scan_id or offset of a run, not {shown(key)}")
     return key
 
 

@@ -10,6 +10,7 @@ from .core.arguments import is_whole
 from .core.bad_runs import leave_out_bad
 from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
 from .core.name_lists import listed
+from .core.printable import shown
 from .core.search import LEAST_PREFIX, Search, compile_search, is_derived
 from .core.validate import prepare
 from .stores.header_store import FARTHEST, HeaderPair, HeaderStore
@@ -71,7 +72,9 @@ class HeaderSource:
         if isinstance(key, str):
             return self._by_uid(key)
         if not is_whole(key):
-            raise TypeError(f"a run is looked up by uid (text), scan_id or offset, not by {key!r}")
+            raise TypeError(
+                f"a run is looked up by uid (text), scan_id or offset, not by {shown(key)}"
+            )
         return self._by_offset(int(key)) if key < 0 else self._by_scan_id(int(key))
 
     def _by_uid(self, uid: str) -> HeaderPair:

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .printable import message_text
+
 __all__ = ["is_quiet", "quiet_thread", "warn", "warn_caller"]
 
 PACKAGE = __name__.partition(".")[0]
@@ -34,9 +36,12 @@ def is_quiet() -> bool:
 
 
 def warn(text: str, category: type[Warning], stacklevel: int = 1) -> None:
-    """Issue a warning as :func:`warnings.warn`, unless this thread is quiet."""
+    """Issue a warning as :func:`warnings.warn`, unless this thread is quiet.
+
+    Its text is escaped and bounded as that of an error, as it may hold names from documents.
+    """
     if not is_quiet():
-        warnings.warn(text, category, stacklevel=stacklevel + 1)
+        warnings.warn(message_text(text), category, stacklevel=stacklevel + 1)
 
 
 def warn_caller(text: str, category: type[Warning]) -> None:

@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .printable import printable
+from .printable import message_text
 
 
 class DaskbrokerError(Exception):
     """Base of all errors that daskbroker raises on purpose."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument, quotes included. The text is escaped, as it
-        # may hold names from documents.
-        return printable(Exception.__str__(self))
+        # KeyError would show the repr of its argument, quotes included. The text is escaped and
+        # bounded, as it may hold names from documents.
+        return message_text(Exception.__str__(self))
 
 
 class BadDocument(DaskbrokerError, ValueError):

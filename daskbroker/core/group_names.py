@@ -3,7 +3,9 @@ r"""Names of variables and streams as files have them, where ``/`` divides group
 =============================== =====================================================
 of a name                       in files
 =============================== =====================================================
-``/``, ``\``, null character     ``%2F``, ``%5C``, ``%00``
+``/``, ``\``                     ``%2F``, ``%5C``
+control characters, which a     ``%00`` to ``%1F``, ``%7F`` to ``%9F``
+terminal that lists files obeys
 ``.`` of a name that means a    ``%2E``
 place in a path, or that Zarr
 gives to files of its own
@@ -20,7 +22,8 @@ import re
 
 __all__ = ["group_name", "of_group_name"]
 
-_CHARACTERS = {"2E": ".", "2F": "/", "5C": "\\", "00": "\0"}
+_CONTROLS = {f"{code:02X}": chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))}
+_CHARACTERS = {"2E": ".", "2F": "/", "5C": "\\", **_CONTROLS}
 _ESCAPE = re.compile(f"%((?:25)*)({'|'.join(_CHARACTERS)})")
 _EMPTY = re.compile("%((?:25)*)")
 _ALWAYS = str.maketrans({found: f"%{code}" for code, found in _CHARACTERS.items() if found != "."})

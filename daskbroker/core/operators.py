@@ -12,6 +12,7 @@ from typing import Any
 from .documents import equal
 from .errors import BadQuery
 from .patterns import search_pattern
+from .printable import shown
 
 __all__ = [
     "LOGICAL",
@@ -71,7 +72,7 @@ class Compiler:
         if depth > MAX_QUERY_DEPTH:
             raise self._fail(f"nested deeper than {MAX_QUERY_DEPTH} levels")
         if not isinstance(query, dict):
-            raise self._fail(f"a query is a mapping, not {query!r}")
+            raise self._fail(f"a query is a mapping, not {shown(query)}")
         tests = [self._entry(key, value, depth) for key, value in query.items()]
         # Most queries have one condition; a call less for each document.
         if len(tests) == 1:
@@ -86,14 +87,16 @@ class Compiler:
         if key in LOGICAL:
             return self._logical(key, value, depth)
         if key.startswith("$"):
-            raise self._fail(f"{key!r} is not allowed here; operators are {', '.join(OPERATORS)}")
+            raise self._fail(
+                f"{shown(key)} is not allowed here; operators are {', '.join(OPERATORS)}"
+            )
         steps = tuple(key.split("."))
         test = self.value(value, depth)
         return lambda doc: test(list(reach(doc, steps)))
 
     def _logical(self, key: str, value: object, depth: int) -> Callable[[Any], bool]:
         if not isinstance(value, list) or not value:
-            raise self._fail(f"{key} needs a list of queries, not {value!r}")
+            raise self._fail(f"{key} needs a list of queries, not {shown(value)}")
         tests = [self.document(part, depth + 1) for part in value]
         if key == "$and":
             return lambda doc: all(test(doc) for test in tests)
@@ -112,7 +115,7 @@ class Compiler:
             self.count += 1
             if operator not in OPERATORS or operator in LOGICAL:
                 raise self._fail(
-                    f"the operator {operator!r} is not allowed; those allowed are "
+                    f"the operator {shown(operator)} is not allowed; those allowed are "
                     f"{', '.join(OPERATORS)}"
                 )
             # It was read together with $regex, which stands beside it.
@@ -134,7 +137,9 @@ class Compiler:
             return self._membership(name, operand, depth)
         if name == "$not":
             if not is_operators(operand):
-                raise self._fail(f"$not needs operators, such as {{'$gt': 1}}, not {operand!r}")
+                raise self._fail(
+                    f"$not needs operators, such as {{'$gt': 1}}, not {shown(operand)}"
+                )
             return _negated(self.value(operand, depth + 1))
         if name == "$regex":
             pattern = search_pattern(operand, beside.get("$options", ""), self.where)
@@ -149,7 +154,7 @@ class Compiler:
     def _ordered(self, name: str, operand: object) -> Test:
         kind = order_class(operand)
         if kind is None:
-            raise self._fail(f"{name} compares numbers, text or booleans, not {operand!r}")
+            raise self._fail(f"{name} compares numbers, text or booleans, not {shown(operand)}")
         compare = {
             "$gt": lambda a: a > operand,
             "$gte": lambda a: a >= operand,
@@ -164,7 +169,7 @@ class Compiler:
 
     def _membership(self, name: str, operand: object, depth: int) -> Test:
         if not isinstance(operand, list):
-            raise self._fail(f"{name} needs a list, not {operand!r}")
+            raise self._fail(f"{name} needs a list, not {shown(operand)}")
         self.count += len(operand)
         if self.count > MAX_CONDITIONS * 100:
             raise self._fail(f"more than {MAX_CONDITIONS * 100} values")
@@ -184,12 +189,12 @@ class Compiler:
 
     def _exists(self, operand: object) -> Test:
         if not isinstance(operand, (bool, int)):
-            raise self._fail(f"$exists needs true or false, not {operand!r}")
+            raise self._fail(f"$exists needs true or false, not {shown(operand)}")
         return lambda found: bool(found) is bool(operand)
 
     def _size(self, operand: object) -> Test:
         if type(operand) is not int or operand < 0:
-            raise self._fail(f"$size needs an integer of 0 or more, not {operand!r}")
+            raise self._fail(f"$size needs an integer of 0 or more, not {shown(operand)}")
         return lambda found: any(isinstance(v, list) and len(v) == operand for v in found)
 
     def _mod(self, operand: object) -> Test:
@@ -199,7 +204,7 @@ class Compiler:
             or not all(type(part) is int for part in operand)
             or operand[0] == 0
         ):
-            raise self._fail(f"$mod needs [divisor, remainder], not {operand!r}")
+            raise self._fail(f"$mod needs [divisor, remainder], not {shown(operand)}")
         divisor, remainder = operand
 
         def test(cell: Any) -> bool:
@@ -213,7 +218,7 @@ class Compiler:
     def _type(self, operand: Any) -> Test:
         names = operand if isinstance(operand, list) else [operand]
         if not names or not all(isinstance(n, str) and n in _TYPES for n in names):
-            raise self._fail(f"$type takes {', '.join(_TYPES)}, not {operand!r}")
+            raise self._fail(f"$type takes {', '.join(_TYPES)}, not {shown(operand)}")
         tests = [_TYPES[name] for name in names]
 
         def test(values: list[Any]) -> bool:
@@ -223,7 +228,7 @@ class Compiler:
 
     def _elem_match(self, operand: object, depth: int) -> Test:
         if not isinstance(operand, dict) or not operand:
-            raise self._fail(f"$elemMatch needs a query, not {operand!r}")
+            raise self._fail(f"$elemMatch needs a query, not {shown(operand)}")
         # Operators are tested on the items themselves, a query on items that are mappings.
         if is_operators(operand) and not set(operand) & set(LOGICAL):
             inner = self.value(operand, depth + 1)

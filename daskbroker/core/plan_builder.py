@@ -115,11 +115,26 @@ class PlanBuilder:
         stream = f"stream {stream_of(descriptor)!r}, " if "data_keys" in descriptor else ""
         self._bad.setdefault(run, BadRun(run, stream + reason))
 
+    def _sound_records(self) -> tuple[np.ndarray, list[Any]]:
+        """Return the records and keys of the chunks, except those of damaged manifests."""
+        try:
+            return np.array(self._records, dtype=CHUNK_RECORD), self._keys
+        except (TypeError, ValueError, OverflowError):
+            pass  # the damaged ones are found one by one, which takes longer
+        sound = []
+        for record, key in zip(self._records, self._keys, strict=True):
+            try:
+                sound.append((np.array([record], dtype=CHUNK_RECORD), key))
+            except (TypeError, ValueError, OverflowError) as error:
+                self.note_bad(record[0], f"the list of its chunks is damaged: {error}")
+        records = np.concatenate([NO_RECORDS, *(record for record, _ in sound)])
+        return records, [key for _, key in sound]
+
     def plan(self) -> ChunkPlan:
         """Return the plan of all that was added, in the order of the descriptors."""
         records, keys = NO_RECORDS, self._keys
         if keys:  # most runs have no references of most kinds
-            records = np.array(self._records, dtype=CHUNK_RECORD)
+            records, keys = self._sound_records()
             order = np.argsort(records["descriptor"], kind="stable")
             records, keys = records[order], [keys[number] for number in order.tolist()]
         return ChunkPlan(

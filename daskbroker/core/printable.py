@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["printable", "shortened"]
+import re
+
+__all__ = ["message_text", "printable", "shortened", "shown"]
+
+MAX_MESSAGE_LENGTH = 4000
+"""Maximum characters of an error or a warning."""
+MAX_WORD_LENGTH = 1000
+"""Maximum characters of a word in it, such as a name from a document."""
+MAX_SHOWN_LENGTH = 200
+"""Maximum characters of a value in a message."""
+
+_LONG_WORD = re.compile(rf"\S{{{MAX_WORD_LENGTH + 1},}}")
 
 
 def printable(text: object) -> str:
@@ -22,3 +33,24 @@ def shortened(text: str, most: int) -> str:
     """Return a text, or its beginning and its end if it has more than ``most`` characters."""
     half = most // 2
     return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+
+
+def message_text(text: object) -> str:
+    """Return the text of an error or a warning: printable, and of bounded length.
+
+    Long words lose their middle, and so does the text if it is still too long.
+    """
+    text = printable(text)
+    if len(text) <= MAX_WORD_LENGTH:
+        return text
+    text = _LONG_WORD.sub(lambda word: shortened(word[0], MAX_WORD_LENGTH), text)
+    return shortened(text, MAX_MESSAGE_LENGTH)
+
+
+def shown(value: object) -> str:
+    """Return any value as it is shown in a message: its ``repr``, cut if it is long."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply to be shown"
+    return text if len(text) <= MAX_SHOWN_LENGTH else f"{text[: MAX_SHOWN_LENGTH - 1]}…"

@@ -19,6 +19,7 @@ import numpy as np
 from . import advice
 from .clock import seconds_of, show_time
 from .errors import BadQuery
+from .printable import shown
 from .query import Query
 from .text import METHODS, TextQuery
 from .timespan import timespan
@@ -206,7 +207,7 @@ def _search_without_text(search: object) -> BadQuery:
         )
     return BadQuery(
         f"search= is the method for full= and must be one of {', '.join(METHODS)}; to search for "
-        f"{search!r:.200} write {advice.words(full=search):.200}, and for a key 'search' of "
+        f"{shown(search)} write {advice.words(full=search):.200}, and for a key 'search' of "
         f"start documents {advice.words(start={'search': advice.ANY})}"
     )
 
@@ -221,8 +222,9 @@ def _text(full: str | None, search: str | None) -> Search:
 def _of_start(query: Mapping[str, Any]) -> Search:
     if not query:
         return EVERY_RUN
-    shown = tuple(f"{key}={value!r}" for key, value in query.items())
-    return Search(queries=(Query(query),), shown=shown)
+    compiled = Query(query)  # it refuses what is nested too deeply to be shown
+    told = tuple(f"{key}={value!r}" for key, value in query.items())
+    return Search(queries=(compiled,), shown=told)
 
 
 def _span(since: object, until: object, timezone: str) -> Search:
@@ -230,8 +232,8 @@ def _span(since: object, until: object, timezone: str) -> Search:
         return EVERY_RUN
     begin, end = timespan(since, until, timezone)
     ends = {"since": begin, "until": end}
-    shown = [f"{name}={show_time(t, timezone)!r}" for name, t in ends.items() if t is not None]
-    return Search(since=begin, until=end, shown=tuple(shown))
+    told = [f"{name}={show_time(t, timezone)!r}" for name, t in ends.items() if t is not None]
+    return Search(since=begin, until=end, shown=tuple(told))
 
 
 # -- words that have a meaning of their own ------------------------------------------------------
@@ -239,20 +241,20 @@ def _span(since: object, until: object, timezone: str) -> Search:
 
 def _of_documents(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, Mapping):
-        raise BadQuery(f"{word}: needs a query on {word} documents, not {value!r:.200}")
+        raise BadQuery(f"{word}: needs a query on {word} documents, not {shown(value)}")
     compiled = Query(value, word)
-    shown = (f"{word}={compiled.source!r}",)
+    told = (f"{word}={compiled.source!r}",)
     if word == "start":
-        return Search(queries=(compiled,), shown=shown)
+        return Search(queries=(compiled,), shown=told)
     if word == "stop":
-        return Search(stop=(compiled,), shown=shown)
-    return Search(descriptors=(compiled,), shown=shown)
+        return Search(stop=(compiled,), shown=told)
+    return Search(descriptors=(compiled,), shown=told)
 
 
 def _of_data_key(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, str):
         raise BadQuery(
-            f"data_key: is the name of one data key, not {value!r:.200}; of several write "
+            f"data_key: is the name of one data key, not {shown(value)}; of several write "
             "db(data_key='a')(data_key='b'), of anything else in descriptors descriptor={…}"
         )
     return Search(descriptors=(HasDataKey(value),), shown=(f"data_key={value!r}",))
@@ -268,7 +270,7 @@ def _of_exit_status(value: object, word: str, timezone: str) -> Search:
 def _of_derived(value: object, word: str, timezone: str) -> Search:
     if not isinstance(value, (bool, np.bool_)):
         raise BadQuery(
-            f"derived: is True (runs made of others) or False (raw runs), not {value!r:.200}; "
+            f"derived: is True (runs made of others) or False (raw runs), not {shown(value)}; "
             "what they were made of is in derived_from"
         )
     compiled = Query({DERIVED: {"$exists": bool(value)}})

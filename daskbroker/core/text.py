@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import BadQuery
 from .patterns import search_pattern
+from .printable import shown
 
 __all__ = ["METHODS", "TextQuery", "document_words", "words"]
 
@@ -64,14 +65,15 @@ class TextQuery:
 
     def __init__(self, full: str, search: str = "text") -> None:
         if search not in METHODS:
-            raise BadQuery(f"search: {search!r} is not one of {', '.join(METHODS)}")
+            raise BadQuery(f"search: {shown(search)} is not one of {', '.join(METHODS)}")
         if not isinstance(full, str) or not full.strip():
-            raise BadQuery(f"full: what to search for must be text, not {full!r}")
+            raise BadQuery(f"full: what to search for must be text, not {shown(full)}")
         self.full, self.search = full, search
         self.words = sorted(set(words(full))) if search == "text" else None
         if self.words == []:
             raise BadQuery(
-                f"full: {full!r} contains no word; search='substring' searches for any characters"
+                f"full: {shown(full)} contains no word; search='substring' searches for any "
+                "characters"
             )
         self._folded = full.casefold()
         self._pattern = search_pattern(full, "", "full") if search == "regex" else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from .clock import possible_seconds, zone_of
 from .errors import BadQuery
-from .printable import shortened
+from .printable import shown
 
 __all__ = ["timespan", "timestamp", "zone_of"]
 
@@ -74,8 +74,7 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
             raise
         found = None
     if found is None or not math.isfinite(found):
-        shown = shortened(repr(value), 100)
-        raise BadQuery(f"{shown} is not a time; write for example {EXAMPLES}")
+        raise BadQuery(f"{shown(value)} is not a time; write for example {EXAMPLES}")
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DaskbrokerError
-from ..core.printable import printable
+from ..core.printable import printable, shown
 from ..core.search import origin_of
 from .facts import RunFacts, names_in, text_of
 from .listing import marks, uid_markup
@@ -34,7 +34,7 @@ def header_line(header: Header) -> str:
         "exit_status": fact.status,
         **({"derived_from": origin} if origin else {}),
     }
-    return "<Header " + " ".join(f"{k}={v!r}" for k, v in told.items() if v != "") + ">"
+    return "<Header " + " ".join(f"{k}={shown(v)}" for k, v in told.items() if v != "") + ">"
 
 
 def header_text(header: Header, width: int | None = None) -> str:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from daskbroker.core import errors
+from daskbroker.core.bad_runs import BadRun, warn_of_bad
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,18 @@ def test_each_is_also_the_builtin_one(error, builtin):
     assert issubclass(error, builtin)
     assert issubclass(error, errors.DaskbrokerError)
     assert str(error("a 'quoted' text\n")) == "a 'quoted' text\\n"
+
+
+def test_long_names_lose_their_middle():
+    error = errors.StoreDamaged(f"run {'u' * 10**6!r}, stream {'s' * 900!r}, key 'x': is damaged")
+    assert str(error).startswith("run 'uuuu")
+    assert str(error).endswith(f"uuuu', stream {'s' * 900!r}, key 'x': is damaged")
+    assert len(str(error)) < 2000
+    with pytest.warns(errors.BadRunWarning, match="^run 'long") as caught:
+        warn_of_bad(BadRun("long\x1b" * 10**6, "some words " * 10**5))
+    text = str(caught[0].message)
+    assert len(text) <= 4000
+    assert text.isprintable()
 
 
 def test_all_errors_are_daskbrokers():

@@ -9,7 +9,7 @@ import pytest
 from daskbroker.core.group_names import group_name, of_group_name
 
 ODD = ["", ".", "..", ".zgroup", ".zarray", ".zattrs", ".zmetadata", "zarr.json", "a/b", "a\\b"]
-PARTS = ["%", "25", "2E", "2F", "5C", "00", ".", "/", "\\", "\0", "a"]
+PARTS = ["%", "25", "2E", "2F", "5C", "00", "1B", ".", "/", "\\", "\0", "\x1b", "a"]
 
 
 def test_every_name_comes_back_and_has_a_name_of_its_own():
@@ -20,7 +20,14 @@ def test_every_name_comes_back_and_has_a_name_of_its_own():
     made = {name: group_name(name) for name in names}
     assert len(set(made.values())) == len(names)
     assert {name: of_group_name(found) for name, found in made.items()} == {n: n for n in names}
-    assert not any(set("/\\\0") & set(found) or found in ("", *ODD) for found in made.values())
+    assert not any(set("/\\\0\x1b") & set(found) or found in ("", *ODD) for found in made.values())
+
+
+@pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0)])
+def test_no_name_acts_on_a_terminal(code):
+    found = group_name(f"a{chr(code)}b")
+    assert found.isprintable()
+    assert of_group_name(found) == f"a{chr(code)}b"
 
 
 @pytest.mark.parametrize("name", ["det", "a.b", "größe", "50%", "a%b", ".hidden", "...", "%2f"])

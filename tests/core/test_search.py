@@ -81,6 +81,20 @@ def test_refused(arguments, message):
         compile_search(**arguments)
 
 
+@pytest.mark.parametrize(
+    "word", ["stop", "data_key", "derived", "derived_from", "since", "full", "a"]
+)
+@pytest.mark.parametrize("kind", [list, dict])
+def test_what_is_nested_too_deeply_is_refused_in_few_words(word, kind):
+    value = "x" * 10**6
+    for _ in range(5000):
+        value = [value] if kind is list else {"$not": value}
+    given = {word: value} if word in ("since", "full") else {"query": {word: value}}
+    with pytest.raises(BadQuery, match=r"deep|text|time") as caught:
+        compile_search(**given)
+    assert len(str(caught.value)) < 1000
+
+
 def test_the_query_is_not_changed():
     query = {"stop": {"a": 1}, "b": 2}
     compile_search(query=query)

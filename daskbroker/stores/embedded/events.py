@@ -278,12 +278,16 @@ class EmbeddedEventStore(SequenceStore):
                 connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
             )
         rows.sort(key=lambda row: order[row[0]])
-        return [self._listed(runs[order[run]], uid, body) for run, uid, body in rows]
+        return [self._listed(runs[order[row[0]]], *row) for row in rows]
 
-    def _listed(self, run: str, uid: str, body: bytes) -> Document | BadRun:
+    def _listed(self, run: str, stored_run: str, uid: str, body: bytes) -> Document | BadRun:
         try:
-            return unpack_document(body)
-        except StoreDamaged as error:
+            doc = unpack_document(body)
+            # Else its events would not be found, or those of another run.
+            if (storable(doc["uid"]), storable(doc["run_start"])) != (uid, stored_run):
+                raise StoreDamaged("it has another uid or run than its row")
+            return doc
+        except (StoreDamaged, LookupError, TypeError, AttributeError) as error:
             return BadRun(run, f"descriptor {uid!r}: {error}", str(self._database.path))
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
@@ -382,6 +386,8 @@ class EmbeddedEventStore(SequenceStore):
 
     def _seal_sequence(self, key: tuple[str, str, str]) -> int:
         kind, run, owner = key
+        if kind not in LAYOUTS:
+            raise StoreDamaged(f"run {run!r}: documents of no known kind: {kind!r}")
         sequence = self._sequences.get((kind, owner, run))
         # This process has not written to it; the context makes the sequence known.
         if sequence is None:

@@ -111,11 +111,21 @@ class EventPlanner:
         self._database = database
         self._builder = builder
         self._known = known
-        self._streams = {
-            storable(descriptor["uid"]): _Stream(descriptor, number)
-            for number, descriptor in enumerate(descriptors)
-        }
+        self._streams: dict[str, _Stream] = {}
+        for number, descriptor in enumerate(descriptors):
+            self._add_stream(descriptor, number)
         self._schemas: dict[str, int] = {}
+
+    def _add_stream(self, descriptor: Document, number: int) -> None:
+        uid = storable(descriptor["uid"])
+        known = self._streams.get(uid)
+        # Without the unique index another program may have stored a uid twice. The events name
+        # only the uid, so they are given to the first run.
+        if known is not None and known.descriptor["run_start"] != descriptor["run_start"]:
+            run = known.descriptor["run_start"]
+            self._builder.note_bad(number, f"its descriptor has the uid {uid!r} of one of {run!r}")
+        else:
+            self._streams[uid] = _Stream(descriptor, number)
 
     def add_all(self) -> None:
         """Add the chunks of all descriptors, and the rows still in the journal, to the plan."""

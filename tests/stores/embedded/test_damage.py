@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 import daskbroker
+from daskbroker import BadRunWarning
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged
 from daskbroker.stores.embedded import events
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import check_run, insert_all
 
 LARGE = make_run(keys={"x": [[float(n)] * 300 for n in range(60)], "s": ["text"] * 60}, uid="large")
 SMALL = make_run(20, uid="small-run", note="silver")
@@ -118,3 +121,45 @@ def test_the_command_line_says_it_in_one_line(copy, tmp_path, kind, run_command)
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stderr.startswith("daskbroker: error: ")
     assert str(copy) in done.stderr
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE chunk SET {column} = '' WHERE sequence = {sequence}",
+        "UPDATE chunk SET first = x'00' WHERE sequence = {sequence}",
+        "UPDATE descriptor SET uid = 'other' WHERE run = 2",
+        "UPDATE descriptor SET run = 1 WHERE run = 2",
+        "UPDATE sequence SET kind = 'odd' WHERE run = 2",
+    ],
+)
+def test_a_row_with_other_values_costs_its_run(tmp_path, statement):
+    """Only documents and chunks have checksums, the columns beside them have none."""
+    folder = tmp_path / "store"
+    is_open = "sequence SET" in statement
+    runs = {uid: make_run(3, uid=uid, stop=not is_open) for uid in ("one", "two", "three")}
+    with daskbroker.connect(folder) as db:
+        for docs in runs.values():
+            insert_all(db, docs)
+    with closing(sqlite3.connect(folder / "daskbroker.sqlite")) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(chunk)")]
+        (sequence,) = connection.execute(
+            "SELECT sequence.id FROM sequence JOIN run ON run = run.id WHERE run.uid = 'two'"
+        ).fetchone()
+        connection.execute(statement.format(column=columns[3], sequence=sequence))
+        connection.commit()
+    bad = "one" if "run = 1" in statement else "two"
+    with daskbroker.connect(folder) as db:
+        if is_open:
+            with pytest.raises(StoreDamaged, match=r"run 'two'.*kind: 'odd'"):
+                db.seal("two")
+            with pytest.warns(BadRunWarning, match=r"run 'two'.*kind: 'odd'"):
+                db.seal()
+            return
+        with pytest.warns(BadRunWarning, match=f"run '{bad}'"):
+            frame = db().table().compute()
+        # The run that lost its descriptor to another one has no streams.
+        sound = ["three"] if bad == "one" else ["one", "three"]
+        assert sorted(frame["run"]) == [uid for uid in sound for _ in range(3)]
+        for uid in sound:
+            check_run(db[uid], runs[uid])

@@ -23,6 +23,7 @@ from daskbroker import BadRunWarning
 from daskbroker.cli import main
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged
 from daskbroker.stores.mongodb import bad_headers, journal_ranges, planning, reference_planning
+from daskbroker.testing import make_run
 
 TOKEN = uuid.UUID("12345678-1234-5678-1234-567812345678")
 NUMBER = ObjectId()
@@ -321,6 +322,23 @@ def test_odd_hints_cost_nothing(three, db):
         assert run.runs.dataset().sizes["time"] == db[run.bad].dataset().sizes["time"] * 3 == 15
     run = three(start={"hints": {"dimensions": [["x", "primary"]]}})
     assert "x" in db[run.bad].dataset().coords
+
+
+def test_two_runs_with_one_descriptor_are_not_mixed(mongo_database):
+    """Without the unique index; the events name only the descriptor."""
+    runs = [make_run(3, uid=f"run-{number}", time=number * 10.0) for number in range(3)]
+    with pymongo.MongoClient(mongo_database) as client:
+        raw = client.get_default_database()
+        for docs in runs:
+            for name, doc in docs:
+                if name == "descriptor" and doc["run_start"] == "run-2":
+                    doc["uid"] = runs[1][1][1]["uid"]
+                name = {"start": "run_start", "stop": "run_stop"}.get(name, name)
+                raw["event_descriptor" if name == "descriptor" else name].insert_one(dict(doc))
+    with daskbroker.connect(mongo_database) as db:
+        with pytest.warns(BadRunWarning, match="run 'run-2'.*has the uid .* of one of 'run-1'"):
+            frame = db().table().compute()
+        assert frame["run"].tolist() == ["run-0"] * 3 + ["run-1"] * 3
 
 
 def test_what_was_put_right_is_there_again(three, db, raw):
