@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DaskbrokerError,
         ExportWarning,
         FilledValuesWarning,
+        MissingTimeWarning,
         SearchWarning,
     )
     from .display.header_list import HeaderList
@@ -56,6 +57,7 @@ _PUBLIC = {
         "DaskbrokerError",
         "ExportWarning",
         "FilledValuesWarning",
+        "MissingTimeWarning",
         "SearchWarning",
     ],
     "display.header_list": ["HeaderList"],
@@ -86,6 +88,7 @@ __all__ = [
     "FilledValuesWarning",
     "Header",
     "HeaderList",
+    "MissingTimeWarning",
     "Outcome",
     "PageBuffer",
     "ReprocessReport",

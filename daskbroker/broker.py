@@ -128,6 +128,7 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles, BrokerUpkeep):
         self.files = FileAccess(handlers, root_map, readable_roots)
         for source in self.event_sources:
             source.files = self.files
+            source.find_run = header_source.__getitem__
         self.closed = False
         self._key = BrokerKey(key, uri)
         self._inserter = Inserter(header_source.store, self.event_sources, route)

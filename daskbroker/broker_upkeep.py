@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .core.arguments import FLAG, accepts
-from .event_source import run_of
 from .event_sources import EventSources
+from .given_run import run_of
 from .header import Header
 
 __all__ = ["BrokerUpkeep"]

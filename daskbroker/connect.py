@@ -26,10 +26,10 @@ from .configuration import (
     settings_of,
     target_of,
 )
-from .core import open_brokers
+from .core import advice, open_brokers
 from .core.arguments import FLAG, NAME, accepts, instance
 from .core.clock import resolved_zone
-from .core.errors import ConfigError
+from .core.errors import ConfigError, StoreNotFound
 from .core.forking import Origin
 from .core.name_lists import listed
 from .core.redaction import redacted
@@ -116,7 +116,15 @@ def connect(
     each worker reads its own copy. A password within a ``uri`` given here travels in the pickle.
     """
     request = _request_of(default_place() if uri is None else uri)
-    return _opened(request, mode, timezone, create=create)
+    try:
+        return _opened(request, mode, timezone, create=create)
+    except StoreNotFound as error:
+        if uri is not None or os.environ.get(ENVIRONMENT):
+            raise
+        raise StoreNotFound(
+            f"{error}, the default place; name another one by "
+            f"{advice.opening('PLACE', option=True)}, or set {ENVIRONMENT}"
+        ) from None
 
 
 def _request_of(place: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +160,7 @@ def _unknown_word(word: str) -> ConfigError:
     return ConfigError(
         f"{word!r} is neither a store in the current folder nor the name of a configuration; "
         f"{there or f'the names are: {_names(word)}'}. A folder is given as a path, "
-        f'connect("./{word}")'
+        f"{advice.opening(f'./{word}')}"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import dask.dataframe as dd
 import pandas as pd
@@ -26,19 +26,14 @@ from .core.fields import data_keys_of
 from .core.layouts import REFERENCES
 from .core.run_plan import RunPlan, stream_of
 from .core.stored_streams import from_store, is_from_store
+from .given_run import AnyRun, FindRun, looked_up, run_of, start_and_stop
 from .stores.contract import EventStore
 from .views.documents import streaming as documents_view
 from .views.row_order import Duplicates
 from .views.table import lazy_table
 from .views.view_options import ViewOptions
 
-if TYPE_CHECKING:
-    from .header import Header
-
-    AnyRun: TypeAlias = Header | Mapping[str, Any] | tuple[Any, ...] | str
-    """A run, given as a Header, start document, pair of start and stop, or uid."""
-
-__all__ = ["EventSource", "run_of"]
+__all__ = ["EventSource"]
 
 BACKGROUND_SECONDS = 10.0
 """Maximum seconds of peeking into the files of a stopped run; its first reader does the rest."""
@@ -55,6 +50,13 @@ class EventSource:
         Handlers and roots of detector files; a broker sets its own on its sources.
     name
         Name in the broker's event sources; a broker names a source that has none.
+
+    Attributes
+    ----------
+    find_run
+        Lookup of start and stop by uid, which a broker sets on its sources. It raises RunNotFound
+        for a text that is no uid. A source of its own (None) takes such a text as a run without
+        streams.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class EventSource:
         self.store = store
         self.name = name
         self.files = files or FileAccess()
+        self.find_run: FindRun | None = None
         self._peeker: BackgroundPeeker | None = None
 
     @property
@@ -81,8 +84,14 @@ class EventSource:
     # -- what there is -----------------------------------------------------------------------
 
     def stream_names_given_header(self, header: AnyRun) -> set[str]:
-        """Return the names of the streams of a run."""
-        return {stream_of(d) for d in self.store.descriptors_of([run_of(header)])}
+        """Return the names of the streams of a run.
+
+        Raises
+        ------
+        RunNotFound
+            If a text is given that is no uid.
+        """
+        return {stream_of(d) for d in self.descriptors_given_header(header)}
 
     def descriptors_given_header(
         self, header: AnyRun, stream_name: StreamName = ALL
@@ -93,12 +102,13 @@ class EventSource:
         ------
         StreamNotFound
             If the run does not have the named stream.
+        RunNotFound
+            If a text is given that is no uid.
         """
         run = run_of(header)
         found = self.store.descriptors_of([run], stream_name)
-        # A run without streams is valid; a stream that is named must exist.
-        if not found and stream_name is not ALL:
-            raise self._no_stream(run, stream_name)
+        if not found:
+            self._check_absent(header, run, stream_name)
         return found
 
     def chunks_given_header(self, header: AnyRun, stream_name: StreamName = ALL) -> ChunkPlan:
@@ -131,9 +141,18 @@ class EventSource:
     ) -> RunPlan:
         run = run_of(header)
         plan = self.store.plan_runs([run], stream_name, references=references).checked()
-        if not plan.descriptors and stream_name is not ALL:
-            raise self._no_stream(run, stream_name)
+        if not plan.descriptors:
+            self._check_absent(header, run, stream_name)
         return plan
+
+    def _check_absent(self, header: AnyRun, run: str, stream_name: StreamName) -> None:
+        """Raise an error if nothing was found of a run, and that is the fault of what was given."""
+        # Only a text may be the uid of no run; it is looked up when it has found nothing.
+        if isinstance(header, str):
+            looked_up(header, self.find_run)
+        # A run without streams is valid; a stream that is named must exist.
+        if stream_name is not ALL:
+            raise self._no_stream(run, stream_name)
 
     def _no_stream(self, run: str, stream_name: StreamName) -> StreamNotFound:
         descriptors = self.store.descriptors_of([run])
@@ -189,7 +208,7 @@ class EventSource:
             missing=missing,
             fill_value=fill_value,
         )
-        start, stop = _start_and_stop(header)
+        start, stop = start_and_stop(header, self.find_run)
         plan = self._plan(header, stream_name, references=True)
         return from_store(
             documents_view.stream_documents(
@@ -226,7 +245,7 @@ class EventSource:
             missing=missing,
             fill_value=fill_value,
         )
-        start, stop = _start_and_stop(header)
+        start, stop = start_and_stop(header, self.find_run)
         plan = self._plan(header, stream_name, references=options.runs_to_fill)
         runs = {start["uid"]: (start, stop)}
         return lazy_table.table(plan, stream_name, runs, options, self.reach)
@@ -253,7 +272,7 @@ class EventSource:
         int
             Number of external keys, counted per descriptor, that are kept now and were not before.
         """
-        _, stop = _start_and_stop(header)
+        _, stop = start_and_stop(header, self.find_run)
         run = run_of(header)
         return self._look(run, seconds, stopped=stop is not None, keep_open=keep_open)
 
@@ -430,26 +449,6 @@ class EventSource:
         return fill_frame(tab, filling, descriptors, keys, in_place=in_place)
 
 
-def run_of(header: AnyRun) -> str:
-    """Return the uid of a run, given as a Header, start document, pair of documents, or uid.
-
-    Raises
-    ------
-    TypeError
-        If it is none of these.
-    """
-    # A uid is taken as it is, without a look into the store.
-    if isinstance(header, str):
-        return header
-    # A pair of start and stop, as databroker's searches gave.
-    if isinstance(header, tuple):
-        header = header[0]
-    start = getattr(header, "start", header)
-    if isinstance(start, Mapping) and isinstance(start.get("uid"), str):
-        return str(start["uid"])
-    raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
-
-
 def _keys_to_fill(fields: Iterable[str] | None) -> list[str] | None:
     """Return the names that may have been given as one text, or as an iterator."""
     return [fields] if isinstance(fields, str) else None if fields is None else list(fields)
@@ -458,19 +457,3 @@ def _keys_to_fill(fields: Iterable[str] | None) -> list[str] | None:
 def _is_at_hand(stream: Iterable[Any]) -> bool:
     """Whether a stream gives its next document without waiting for anything to happen."""
     return isinstance(stream, Sized) or is_from_store(stream)
-
-
-def _start_and_stop(header: AnyRun) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Return the start and stop of a run as of now; must be called before anything is planned.
-
-    Otherwise the stop could be later than the events of the plan.
-    """
-    if isinstance(header, tuple):
-        return header[0], header[1]
-    if hasattr(header, "as_now"):
-        header = header.as_now()
-        return header.start, header.known_stop
-    start = getattr(header, "start", header)
-    if isinstance(start, Mapping):
-        return start, getattr(header, "stop", None)
-    return {"uid": header, "time": 0.0}, None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .core.arguments import is_whole
+from .core.documents import start_of
 from .core.errors import OffsetOutOfRange, RunNotFound
 from .display.header_list import HeaderList
 from .header import Header
@@ -46,7 +47,7 @@ def is_found(db: DataBroker, key: object) -> bool:
     AmbiguousUID
         If several uids begin with the prefix.
     """
-    start = getattr(key, "start", key)
+    start = start_of(key)
     try:
         if isinstance(start, Mapping) and "uid" in start:
             find(db, start["uid"])

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .core.arguments import MAPPING, NAME, PATH, accepts
 from .core.documents import ALL, AllStreams, Document, StreamName
+from .core.errors import FieldNotFound
+from .core.name_lists import listed
 from .core.old_names import missing
 from .display.page import header_line, header_markup, header_text
 from .display.plots import Frame, Y, plot_run
@@ -200,7 +202,10 @@ class Header(HeaderViews, HeaderDocuments):
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.keys():
-            raise KeyError(key)
+            raise FieldNotFound(
+                f"a Header has the keys {listed(self.keys())}, not {key!r:.200}; a stream is read "
+                "by header.table('primary') or header.dataset('primary')"
+            )
         return getattr(self, key)
 
     def _ipython_key_completions_(self) -> list[str]:

@@ -157,8 +157,9 @@ class HeaderViews(StoredRun):
             As for :meth:`table`.
         chunks
             With ``"auto"``, variables that are not in memory are dask arrays, all with the same
-            blocks of about the partition size along ``time``. With None, they are xarray's own
-            lazy arrays. ``{"time": n}`` or ``{name: n}`` gives the number of events per block for
+            blocks of about the partition size along ``time``. Stored objects, such as text, are
+            xarray's own lazy arrays, unless ``chunks`` names them. With None, all variables are.
+            ``{"time": n}`` or ``{name: n}`` gives the number of events per block for
             all variables or for one. A size such as ``"8 MiB"``, alone or in place of ``n``, gives
             the approximate size of blocks. Any other value is passed to
             :meth:`xarray.Dataset.chunk`.

@@ -9,13 +9,15 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import Any
 
+from .core import advice
 from .core.asked_types import asked_values, in_other_type, type_name, types_of
 from .core.bad_runs import BadRun
 from .core.callers import is_quiet, warn_caller
 from .core.errors import SearchWarning
-from .core.name_lists import listed, nearest
+from .core.name_lists import MAX_NAME_LENGTH, listed, misspelled, nearest
 from .core.operators import is_operators
 from .core.search import LEAST_PREFIX, HasDataKey, Search
 from .stores.contract import EventStore, HeaderPair, HeaderStore
@@ -53,14 +55,14 @@ class SearchHints:
                     ("word", word),
                     f"start documents have a key {word!r}, but {word}= is a reserved word of "
                     "searches and does not look at that key. To search for the key, write "
-                    f"start={{{word!r}: …}}",
+                    f"{advice.words(start={word: advice.ANY})}",
                 )
 
     def on_nothing(self, search: Search) -> None:
         """Warn about a search that found nothing, if its keys or values may be why.
 
-        That is if no run has the key, if the runs have values of other types there, if the value
-        is a list, or if a uid is not a whole one.
+        That is if no run has the key, if the runs have values of other types there, or a text
+        that differs in spelling only, if the value is a list, or if a uid is not a whole one.
         """
         for kind, key, values in _asked(search):
             # Each hint is given once, so it is not prepared again.
@@ -71,14 +73,16 @@ class SearchHints:
                 self._tell(
                     (kind, key),
                     f"no run was found: a list as the value of {key!r} is compared as a whole. To "
-                    f"match any of several values, write {{{key!r}: {{'$in': […]}}}}",
+                    f"match any of several values, write "
+                    f"{advice.condition(key, {'$in': [advice.ANY]}, kind)}",
                 )
             # Likewise a mapping.
             elif whole := next((v for v in values if v and _is_mapping(v)), None):
+                part = advice.condition(f"{key}.{next(iter(whole))}", advice.ANY, kind)
                 self._tell(
                     (kind, key),
                     f"no run was found: a mapping as the value of {key!r} is compared as a whole, "
-                    f"with all its keys. To match one, write {{'{key}.{next(iter(whole))}': …}}",
+                    f"with all its keys. To match one, write {part}",
                 )
             # A search for missing keys is right to name a key that no run has.
             elif not any(isinstance(value, dict) and "$exists" in value for value in values):
@@ -92,8 +96,10 @@ class SearchHints:
             return
         if path in known:
             asked = [one for value in values for one in asked_values(value)]
-            text = self._on_uid(document, path, asked) or self._on_types(
-                document, key, asked, known[path]
+            text = (
+                self._on_uid(document, path, asked)
+                or self._on_types(document, key, asked, known[path].types)
+                or _on_spelling(document, key, asked, known[path].texts)
             )
             if text:
                 self._tell((document, key), f"no run was found: {text}")
@@ -113,12 +119,12 @@ class SearchHints:
                 if len(value) >= LEAST_PREFIX:
                     return (
                         f"uid= is compared as a whole. To find a run by the beginning of its uid, "
-                        f"use db[{value!r}]"
+                        f"use {advice.run_by(value)}"
                     )
                 pattern = {"$regex": f"^{re.escape(value)}"}
                 return (
                     f"uid= is compared as a whole. To find runs by the beginning of their uid, use "
-                    f"uid={pattern!r}"
+                    f"{advice.words(uid=pattern)}"
                 )
         return None
 
@@ -140,7 +146,7 @@ class SearchHints:
             return f"{text}. To search by dates and times as text, use since= and until="
         other = in_other_type(asked, there)
         if other is not None:
-            return f"{text}. Write {{{key!r}: {other!r}}}"
+            return f"{text}. Write {advice.condition(key, other, document)}"
         below = sorted(p for p in self._known.of(document) if p.startswith(f"{key}."))
         return f"{text}. Search for one of its keys: {listed(below)}" if below else text
 
@@ -148,9 +154,9 @@ class SearchHints:
         """Return a text that says what may have been meant by a key."""
         # The most frequent cause: a key of another document.
         if document == "start" and path in self._known.of("stop"):
-            return f"Stop documents have it: write stop={{{path!r}: …}}"
+            return f"Stop documents have it: write {advice.words(stop={path: advice.ANY})}"
         if document == "start" and path in self._known.of(DATA_KEY):
-            return f"It is a data key: write data_key={path!r}"
+            return f"It is a data key: write {advice.words(data_key=path)}"
         return f"The nearest known key is {nearest(self._known.of(document), path)!r}"
 
     def _tell(self, what: tuple[str, str], text: str) -> None:
@@ -158,6 +164,14 @@ class SearchHints:
         if not is_quiet():
             self._told.add(what)
             warn_caller(text, SearchWarning)
+
+
+@dataclass(slots=True)
+class _Values:
+    """Types of the values of a key, and the short texts among them."""
+
+    types: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
 
 
 class _KnownKeys:
@@ -171,16 +185,16 @@ class _KnownKeys:
         self._headers = headers
         self._events = events
         self._state: Any = None
-        self._keys: dict[str, dict[str, set[str]]] = {}
+        self._keys: dict[str, dict[str, _Values]] = {}
 
     def begins_uid(self, text: str) -> bool:
         """Return whether the uid of some run begins with a text."""
         return bool(self._headers.find_prefix(text, 1))
 
-    def of(self, document: str) -> dict[str, set[str]]:
+    def of(self, document: str) -> dict[str, _Values]:
         """Return the keys of ``start``, ``stop`` or ``descriptor`` documents, or the data keys.
 
-        Each comes with the types of its values; data keys have none.
+        Each comes with what is known of its values; data keys have none.
         """
         newest = [(start["uid"], stop is None) for start, stop in self._runs(1)]
         state = newest, time.monotonic() // KNOWN_SECONDS
@@ -190,7 +204,7 @@ class _KnownKeys:
         if document not in self._keys:
             if document == DATA_KEY:
                 keys = (key for doc in self._descriptors() for key in doc.get("data_keys", ()))
-                self._keys[document] = {key: set() for key in keys}
+                self._keys[document] = {key: _Values() for key in keys}
             else:
                 self._keys[document] = _paths(self._newest(document))
         return self._keys[document]
@@ -229,12 +243,28 @@ def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:
                     yield kind, key, values
 
 
-def _paths(documents: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """Return the dotted keys that a query can reach, without positions in arrays, and their types.
+def _on_spelling(
+    document: str, key: str, asked: Sequence[Any], texts: AbstractSet[str]
+) -> str | None:
+    """Return what to write if a text is the value of no run, but one of similar spelling is."""
+    for value in asked:
+        if not isinstance(value, str) or value in texts:
+            continue
+        meant = misspelled(texts, value)
+        if meant is not None:
+            return (
+                f"{key!r} is never {value!r:.200} in the {document} documents of the newest "
+                f"{NEWEST:,} runs. The nearest value is {meant!r}"
+            )
+    return None
+
+
+def _paths(documents: Iterable[Mapping[str, Any]]) -> dict[str, _Values]:
+    """Return the dotted keys that a query can reach, without positions in arrays, and their values.
 
     Stops soon after `MOST_KEYS` keys, so that the result is incomplete then.
     """
-    found: dict[str, set[str]] = {}
+    found: dict[str, _Values] = {}
     for document in documents:
         _add_paths(document, (), found)
         # More keys would take long to compare, and are not compared at all.
@@ -243,16 +273,26 @@ def _paths(documents: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     return found
 
 
-def _add_paths(value: object, steps: tuple[str, ...], keys: dict[str, set[str]]) -> None:
+def _add_paths(value: object, steps: tuple[str, ...], keys: dict[str, _Values]) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if "." not in key:  # a dot in a query always leads into a mapping
                 below = (*steps, *_names([key]))
-                keys.setdefault(".".join(below), set()).update(types_of(item))
+                values = keys.setdefault(".".join(below), _Values())
+                values.types.update(types_of(item))
+                values.texts.update(_texts(item))
                 _add_paths(item, below, keys)
     elif isinstance(value, list):
         for item in value:
             _add_paths(item, steps, keys)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield the texts that a query compares with a value: of lists those of the items."""
+    if isinstance(value, str) and len(value) <= MAX_NAME_LENGTH:
+        yield value
+    elif isinstance(value, list):
+        yield from (one for one in value if isinstance(one, str) and len(one) <= MAX_NAME_LENGTH)
 
 
 def _names(steps: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from .assets.access import FileAccess
 from .core.absent_streams import no_stream
 from .core.clock import seconds_of
 from .core.documents import ALL, AllStreams, Document, StreamName
-from .core.errors import FieldNotFound
+from .core.errors import FieldNotFound, StreamNotFound
 from .core.fields import data_keys_of
 from .core.name_lists import listed
 from .core.run_plan import RunPlan, stream_of
@@ -23,6 +23,19 @@ __all__ = ["StoredRun"]
 
 LOOK_AGAIN_SECONDS = 0.2
 """Minimum seconds between two lookups of a missing stop by the attribute ``stop``."""
+
+
+class _Descriptors(dict[str, list[Document]]):
+    """Descriptors by stream; the error for another key says so, as databroker had a list."""
+
+    def __missing__(self, key: object) -> list[Document]:
+        raise StreamNotFound(
+            f"descriptors are given by stream, such as descriptors['primary'][0]; there is no "
+            f"stream {key!r:.200}, there are: {listed(self, key)}"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (dict, (dict(self),))
 
 
 class StoredRun:
@@ -98,10 +111,10 @@ class StoredRun:
     def descriptors(self) -> dict[str, list[Document]]:
         """``{stream: [descriptor, ...]}``, ordered by the times of the descriptors."""
         found = sorted(
-            (d for es in self._sources for d in es.descriptors_given_header(self.uid)),
+            (d for es in self._sources for d in es.descriptors_given_header(self.start)),
             key=seconds_of,
         )
-        by_stream: dict[str, list[Document]] = {}
+        by_stream = _Descriptors()
         for descriptor in found:
             by_stream.setdefault(stream_of(descriptor), []).append(descriptor)
         return by_stream
@@ -119,7 +132,7 @@ class StoredRun:
             If none has it; the message lists the streams of the run.
         """
         for source in self._sources:
-            if stream_name in list(source.stream_names_given_header(self.uid)):
+            if stream_name in list(source.stream_names_given_header(self.start)):
                 return source
         raise no_stream(self.uid, stream_name, self.streams, self.fields())
 
@@ -160,7 +173,9 @@ class StoredRun:
 
     def _descriptors_of(self, stream_name: StreamName) -> list[Document]:
         if not isinstance(stream_name, AllStreams):
-            return self.es_given_stream(stream_name).descriptors_given_header(self.uid, stream_name)
+            return self.es_given_stream(stream_name).descriptors_given_header(
+                self.start, stream_name
+            )
         return [d for descriptors in self.descriptors.values() for d in descriptors]
 
     # -- plans -------------------------------------------------------------------------------

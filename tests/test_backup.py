@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
 import daskbroker
-from daskbroker.core.errors import BadQuery, StoreError, StoreExists, StoreFull, StoreReadOnly
+from daskbroker.core.errors import (
+    BadQuery,
+    StoreDamaged,
+    StoreError,
+    StoreExists,
+    StoreFull,
+    StoreReadOnly,
+)
 from daskbroker.stores.embedded import backup as backing_up
 from daskbroker.stores.embedded import events
 from daskbroker.testing import assert_documents_equal, make_run
@@ -118,6 +127,38 @@ def test_a_damaged_store_is_backed_up_as_far_as_it_goes(store, tmp_path):
     assert [damage.path for damage in report.damages] == [str(path)]
     with daskbroker.connect(tmp_path / "backup") as copy:
         assert_documents_equal(RUNS[1], copy["small-run"].documents())
+
+
+@pytest.mark.parametrize("change", [os.rename, lambda path, _: shutil.rmtree(path)])
+def test_a_store_that_goes_away_meanwhile_is_an_error(store, tmp_path, monkeypatch, change):
+    copy = backing_up.EmbeddedBackup._copy_database
+
+    def copy_and_change(self, *arguments):
+        copy(self, *arguments)
+        change(store, tmp_path / "gone")
+
+    monkeypatch.setattr(backing_up.EmbeddedBackup, "_copy_database", copy_and_change)
+    with daskbroker.connect(store, mode="r") as db, pytest.raises(StoreError, match=str(store)):
+        daskbroker.backup(db, tmp_path / "backup")
+    assert set(os.listdir(tmp_path)) <= {"gone"}
+
+
+def test_a_damaged_list_of_chunks_is_told(store, tmp_path):
+    path = store / "daskbroker.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'chunk'"
+        (page,) = connection.execute(query).fetchone()
+    body = bytearray(path.read_bytes())
+    body[(page - 1) * size] ^= 15  # the type of the page
+    path.write_bytes(body)
+    with (
+        daskbroker.connect(store, mode="r") as db,
+        pytest.raises(StoreDamaged, match=str(path)),
+    ):
+        daskbroker.backup(db, tmp_path / "backup")
+    assert os.listdir(tmp_path) == ["store"]
 
 
 def test_mongodb_has_tools_of_its_own(mongo_database, tmp_path):

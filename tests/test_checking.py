@@ -19,6 +19,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.documents import pack, unpack
+from daskbroker.core.errors import StoreError
 from daskbroker.stores.embedded import events
 from daskbroker.testing import external_run, make_run
 from daskbroker.testing.processes import Program
@@ -388,8 +389,24 @@ def test_a_lost_column_is_named(mongo_database, database, run):
     assert (found.run, found.stream) == (run, "primary")
 
 
+@pytest.mark.parametrize("change", [lambda place: place.rename(f"{place}.away"), shutil.rmtree])
+def test_a_store_that_goes_away_meanwhile_is_an_error(tmp_path, change):
+    with daskbroker.connect(tmp_path / "store") as db:
+        for number in range(3):
+            insert_all(db, make_run(3, uid=f"run-{number}"))
+        checked = daskbroker.check(db, progress=lambda _: change(tmp_path / "store"))
+        with pytest.raises(StoreError, match=str(tmp_path / "store")):
+            list(checked)
+        assert checked.damages == 0
+
+
 def test_a_wrong_manifest_is_named(mongo_database, database):
     database["event_chunk"].update_one({"run": "small-run"}, {"$set": {"seq_max": 3}})
+    found = only(damages(mongo_database))
+    assert (found.run, found.stream) == ("small-run", "primary")
+    assert chunk_of(database, "small-run") in found.problem
+    # Manifests of earlier versions have no checksums, and are compared with their chunks.
+    database["event_chunk"].update_many({}, {"$unset": {"checksums": 1}})
     found = only(damages(mongo_database))
     assert (found.run, found.stream) == ("small-run", "primary")
     assert "seq_max" in found.problem

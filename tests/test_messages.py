@@ -162,11 +162,19 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_what_a_dead_process_left_comes_first(tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda body: body + b"half a reco", [b"0", b"1", b"2", b"new"]),
+        (lambda body: body + bytes(64), [b"0", b"1", b"2", b"new"]),
+        (lambda body: body.replace(b"1", b"?"), [b"0", b"2", b"new"]),
+    ],
+    ids=["half a record", "zeros", "a flipped bit"],
+)
+def test_what_a_dead_process_left_comes_first(tmp_path, damage, expected):
     Program(DIES, tmp_path).communicate()
     (left,) = tmp_path.glob("*.spool")
-    with open(left, "ab") as file:
-        file.write(b"half a reco")
+    left.write_bytes(damage(left.read_bytes()))
     inbox = Inbox(tmp_path, "listen-x")
     other = Inbox(tmp_path, "listen-x")  # at the same time: takes none of it
     inbox.put(b"new")
@@ -174,7 +182,7 @@ def test_what_a_dead_process_left_comes_first(tmp_path):
     while (message := inbox.first()) is not None:
         found.append(message)
         inbox.drop()
-    assert found == [b"0", b"1", b"2", b"new"]
+    assert found == expected
     assert inbox.first(timeout=0.01) is None
     inbox.put(b"last")
     (path,) = inbox.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
 
 import bson
 import dask
@@ -239,8 +240,9 @@ def test_a_manifest_in_mongodb(mongo_database):
     with pymongo.MongoClient(mongo_database) as client:
         chunks = client.get_default_database().event_chunk
         (chunk,) = chunks.find({"schema": {"$regex": "data:n"}})
-        change = {"$set": {"schema": change_manifest(chunk["schema"])}}
-        chunks.update_one({"_id": chunk["_id"]}, change)
+        schema = change_manifest(chunk["schema"])
+        sums = [chunk["checksums"][0], zlib.crc32(schema.encode())]
+        chunks.update_one({"_id": chunk["_id"]}, {"$set": {"schema": schema, "checksums": sums}})
     with daskbroker.connect(mongo_database) as db:
         with pytest.raises(StoreVersion, match=r"column 'data:n' .*kind 'decimal'.*newer"):
             db[-2].table()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import BadRecording
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.work import recordings
 from daskbroker.work.ingest import ingest
 from daskbroker.work.recordings import find_recordings, read_recording
 
@@ -266,6 +268,20 @@ def test_what_must_not_be_read_is_named_and_costs_nothing_else():
     assert documents == len(DOCUMENTS)
     assert re.search(r"locked.json: .*Permission denied", locked)
     assert re.search(r"secret: .*Permission denied", secret)
+
+
+def test_a_path_that_cannot_be_looked_at_stops_no_search(tmp_path, monkeypatch):
+    (tmp_path / "group").mkdir()
+    write(tmp_path / "group/sound.json", TEXT)
+    write(tmp_path / "sound.json", TEXT)
+
+    def fail(path):
+        raise OSError(errno.EIO, "input/output error", str(path))
+
+    monkeypatch.setattr(recordings, "is_ours", fail)
+    assert [path.name for path in find_recordings(tmp_path)] == ["sound.json"] * 2
+    monkeypatch.setattr(recordings, "is_zarr", lambda path: fail(path) if path != tmp_path else 0)
+    assert [path.name for path in find_recordings(tmp_path)] == ["group", "sound.json"]
 
 
 def test_one_path_or_several(tmp_path, db):

@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 
+import dask
 import h5py
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 import daskbroker
 from daskbroker import dataset_to_stream, savable
 from daskbroker.cli import app
+from daskbroker.core.errors import BadDocument
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.datasets import assert_comes_back, written_datasets
@@ -203,6 +205,22 @@ def test_names_with_a_slash_have_a_form_too(db, tmp_path, format):
     assert_comes_back(db[uid].dataset(), written, dtypes=False)
 
 
+@pytest.mark.parametrize("name", ["ü" * 128, "s/" * 100])
+def test_names_that_no_file_can_have_are_named(db, tmp_path, name):
+    insert_all(db, make_run(keys={name: [1.0], "x": [1.0]}, streams=("primary", name)))
+    header = db[-1]
+    for number, written in enumerate(
+        (header.dataset(), header.tree(), header.dataset(chunks=None))
+    ):
+        with pytest.raises(
+            BadDocument, match=r"255 bytes or less .*(ü+…ü+|s/s|s%2Fs).* \(ds.rename"
+        ):
+            save(written, tmp_path / f"{number}.zarr")
+        save(written, tmp_path / f"{number}.nc")
+    with pytest.raises(BadDocument, match=r"255 bytes or less .*(ü+…ü+|s%2Fs)"):
+        list(header.export(tmp_path / "export.zarr", format="zarr"))
+
+
 NULLS = {"text": ["a\0", "\\x00b", "ü"], "inner": ["a\0b", "", "c\n"], "z": [1.0, 2.0, 3.0]}
 
 
@@ -236,6 +254,40 @@ def test_text_with_null_characters_is_written_as_it_comes(db, tmp_path, format):
         (uid,) = ingest(db, [path]).runs
         for name in NULLS:
             assert db[uid].dataset()[name].values.tolist() == node[name].values.tolist()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("size", ["8 MiB", 0], ids=["in memory", "lazy"])
+def test_one_event_is_written(db, tmp_path, format, size):
+    """Also booleans of which none is missing any more, which are objects still."""
+    insert_all(db, make_run(keys=ODD))
+    with dask.config.set({"daskbroker.loaded-size": size}):
+        dataset = db[-1].dataset()
+    event = opened(save(dataset.isel(time=0), tmp_path / f"0.{format}"))
+    assert event["flags"].dtype == bool
+    assert event["flags"].item() is True
+    assert event["ragged"].item() == "[1.5]"
+    two = opened(save(dataset.dropna("time", subset=["flags"]), tmp_path / f"2.{format}"))
+    assert two["flags"].values.tolist() == [True, False]
+    assert two["ragged_length"].values.tolist() == [1, -1]
+
+
+def test_methods_of_trees_keep_that_they_can_be_written(db, tmp_path):
+    insert_all(db, make_run(keys=ODD))
+    tree = db[-1].tree()
+    for number, one in enumerate(
+        (
+            tree.filter(lambda node: True),
+            tree.match("prim*"),
+            tree.map_over_datasets(lambda node: node),
+            tree["primary"].filter(lambda node: True),
+        )
+    ):
+        found = opened(save(one, tmp_path / f"{number}.nc"), tree=True)
+        node = found.get("primary", found)
+        assert node["ragged_length"].values.tolist() == [1, 2, -1]
+    nothing = db[-1].dataset().isnull()
+    assert not opened(save(nothing, tmp_path / "nothing.zarr"))["a%2Fb"].values.any()
 
 
 def test_methods_of_datasets_with_odd_cells_keep_that_they_can_be_written(db, tmp_path):

@@ -27,7 +27,7 @@ from daskbroker.core.errors import (
     OffsetOutOfRange,
     StreamNotFound,
 )
-from daskbroker.core.name_lists import listed
+from daskbroker.core.name_lists import listed, misspelled
 from daskbroker.core.printable import printable
 from daskbroker.testing import RunBuilder, assert_documents_equal, make_run, stream_datum_run
 from daskbroker.work.ingest import ingest
@@ -204,6 +204,15 @@ def test_of_many_names_the_nearest_are_listed():
     assert text.endswith("(501 in all)")
     assert len(text) < 400
     assert len(listed(["x" * 10_000] * 3)) < 400
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [("Count", "count"), ("gridscan", "grid_scan"), ("cuont", "count"), ("LAB6", "LaB6"),
+     ("Ag-4", None), ("fly", None), ("", None)],
+)  # fmt: skip
+def test_a_wrong_spelling_is_recognized(asked, meant):
+    assert misspelled(["count", "grid_scan", "Ag-3", "LaB6"], asked) == meant
 
 
 @pytest.fixture

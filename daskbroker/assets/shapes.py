@@ -35,6 +35,7 @@ from ..core.peeks import Cell
 from .regions import Roi, as_index, axes_of, increasing, take_region, take_roi
 
 __all__ = [
+    "HAVE_MISSING",
     "Declared",
     "Mismatch",
     "Shape",
@@ -52,6 +53,13 @@ Shape = tuple[int, ...]
 
 GUESSED_BYTES = 2**20
 """Assumed bytes of a cell whose shape is not declared, to choose the size of blocks."""
+
+MOST_ELEMENTS = 2**40
+"""Maximum number of elements of a cell. A claim of more, such as -1 as an unsigned number, declares
+no lengths: it cannot be true of any file, and sizes that follow from it overflow."""
+
+HAVE_MISSING = "fcOmM"
+"""Kinds of dtypes that have NaN, NaT or None."""
 
 _BY_NAME = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "object"}
 
@@ -72,11 +80,15 @@ class Declared:
         Dtype of a cell's elements; ``object`` if ``shape`` is None, ``float64`` if unknown.
     measured
         Bytes of the largest known cell if ``shape`` is None; 0 if no size is known.
+    exact
+        Dtype that cells must have, if ``dtype`` is another one so that it can represent missing
+        cells.
     """
 
     shape: Shape | None
     dtype: np.dtype
     measured: int = 0
+    exact: np.dtype | None = None
 
     @classmethod
     def of(cls, claims: Sequence[Mapping[str, Any]], dtype: Any = None) -> Declared:
@@ -136,14 +148,17 @@ class Declared:
         """Return the same shape with a dtype that can represent a missing cell.
 
         As in xarray, integers of one or two bytes become ``float32``, which represents them
-        exactly, and longer ones ``float64``. Other dtypes without NaN become ``object``.
+        exactly, and longer ones ``float64``. Other dtypes without NaN or NaT become ``object``.
         """
+        # These have a form for a missing cell.
+        if self.dtype.kind in HAVE_MISSING:
+            return self
         if self.dtype.kind in "iu":
             # float32 holds all integers of two bytes exactly.
-            short = self.dtype.itemsize <= 2
-            return Declared(self.shape, np.dtype(np.float32 if short else np.float64))
-        # Only floats, complex numbers and objects have a form for a missing cell.
-        return self if self.dtype.kind in "fcO" else Declared(self.shape, np.dtype(object))
+            dtype = np.dtype(np.float32 if self.dtype.itemsize <= 2 else np.float64)
+        else:
+            dtype = np.dtype(object)
+        return Declared(self.shape, dtype, exact=self.dtype)
 
 
 def is_open(claim: Mapping[str, Any]) -> bool:
@@ -226,7 +241,9 @@ def _shape(claim: Mapping[str, Any]) -> Shape | None:
     if not lengths:
         # An array without lengths may have any shape; anything else without them is a scalar.
         return None if claim.get("dtype") == "array" else ()
-    return tuple(lengths) if all(map(_is_length, lengths)) else None
+    if not all(map(_is_length, lengths)) or prod(lengths) > MOST_ELEMENTS:
+        return None
+    return tuple(lengths)
 
 
 def _dtype(claim: Mapping[str, Any]) -> np.dtype:
@@ -257,10 +274,14 @@ def _description(given: object) -> Any:
 
 
 def _common(dtypes: Sequence[np.dtype]) -> np.dtype:
+    if len(set(dtypes)) == 1:
+        return dtypes[0]
     try:
-        return np.result_type(*dtypes) if len(set(dtypes)) > 1 else dtypes[0]
+        common = np.result_type(*dtypes)
     except TypeError:
         return np.dtype(object)
+    # NumPy would make text of numbers.
+    return common if all(_is_convertible(d, common) for d in dtypes) else np.dtype(object)
 
 
 # -- shapes ----------------------------------------------------------------------------------
@@ -359,7 +380,9 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
     # A cast that may change values is tried, and undone to compare.
     try:
         with np.errstate(all="ignore"):
-            changed = block.astype(dtype)
+            # NumPy warns of imaginary parts that it leaves out, here checked by the way back.
+            is_made_real = block.dtype.kind == "c" and dtype.kind not in "cO"
+            changed = (block.real if is_made_real else block).astype(dtype)
             is_made_complex = dtype.kind == "c" and block.dtype.kind != "c"
             back = (changed.real if is_made_complex else changed).astype(block.dtype)
     except (TypeError, ValueError) as error:

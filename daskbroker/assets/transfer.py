@@ -220,8 +220,8 @@ def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
     Raises
     ------
     FillError
-        If a link is absolute, as it would lead from the copy to the original, or if a file is
-        outside the readable roots.
+        If a link is absolute, as it would lead from the copy to the original, a file is outside
+        the readable roots, or a file is damaged so that its links cannot be read.
     """
     import h5py
 
@@ -235,8 +235,15 @@ def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
         # Other files have no links.
         if not h5py.is_hdf5(here):
             continue
-        # As handlers open it: HDF5 refuses a second way of opening while frames are being read.
-        names = _names_in(open_file(str(here), swmr=False, readable=readable))
+        try:
+            # As handlers open it: HDF5 refuses a second way of opening while frames are being read.
+            names = _names_in(open_file(str(here), swmr=False, readable=readable))
+        except (RuntimeError, KeyError) as error:  # of h5py, for damage and reads that fail
+            if isinstance(error, FillError):
+                raise
+            raise FillError(
+                f"{label}: the links of {str(here)!r} to other files cannot be read: {error}"
+            ) from error
         for name in names:
             # An absolute link would lead out of the copy, to the files it was made from.
             if os.path.isabs(name):

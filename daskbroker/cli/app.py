@@ -16,11 +16,13 @@ from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperGroup
 
 from .. import __version__
+from ..core.advice import for_command_line
 from ..core.errors import (
     BadQuery,
     BadRunWarning,
     DaskbrokerError,
     ExportWarning,
+    RunNotFound,
     SearchWarning,
     StoreNotFound,
 )
@@ -85,7 +87,7 @@ def main() -> None:
     try:
         if COMPLETING in os.environ:
             completion_init()  # typer knows the shells by it
-        with _naming_bad_runs():
+        with for_command_line(), _naming_bad_runs():
             app(complete_var=COMPLETING)
     except SystemExit as ended:
         _end(ended)
@@ -307,9 +309,12 @@ def find_run(broker: DataBroker, text: str) -> Header:
     """Return the run of a uid, prefix, offset or scan_id; a number that is a uid means the uid."""
     digits = text.removeprefix("-")
     # More digits do not fit into 64 bits, so they are (the beginning of) a uid.
-    if digits.isascii() and digits.isdigit() and len(digits) < 19:
-        try:
+    is_number = digits.isascii() and digits.isdigit() and len(digits) < 19
+    if is_number:
+        with suppress(KeyError):
             return broker[int(text)]  # type: ignore[no-any-return]
-        except KeyError:
-            pass
-    return broker[text]  # type: ignore[no-any-return]
+    try:
+        return broker[text]  # type: ignore[no-any-return]
+    except RunNotFound as error:
+        why = f"no run has the scan_id {text}, or a uid that begins with it" if is_number else error
+        raise RunNotFound(f"{why}; daskbroker ls lists the runs") from None

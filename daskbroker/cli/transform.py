@@ -98,7 +98,8 @@ def _function(text: str) -> Callable[..., Any]:
     sys.path.insert(0, os.getcwd())
     try:
         return attrgetter(name)(import_module(module))  # type: ignore[no-any-return]
-    except (ImportError, AttributeError, ValueError) as error:
+    # A TypeError is of a path, such as ./store, where the function should be.
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(
             f"{text!r} is not a module:function that can be imported: {error}"
         ) from None

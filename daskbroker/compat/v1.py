@@ -25,7 +25,7 @@ from .file_registry import Registry, file_list
 from .human_time import seconds
 from .images import Images
 from .v1_documents import Hook, hooked_document, run_documents
-from .v1_runs import Header, Results
+from .v1_runs import Header, Headers, Results, runs_of
 from .v1_tables import table_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Broker", "Header", "Results"]
 
-Headers = Header | today.Header | Iterable[Header | today.Header]
 OLD_NAMES = {"start_time": "since", "stop_time": "until"}
 
 
@@ -304,7 +303,7 @@ class Broker:
         fields = None if fields is None else list(fields)
         return (
             pair
-            for run in _runs(headers)
+            for run in runs_of(headers)
             for pair in self._documents_of(run, stream_name, fields, fill=fill)
         )
 
@@ -356,7 +355,7 @@ class Broker:
             Ignored, as in databroker 1.2.
         """
         _no_handlers(handler_registry)
-        runs = list(_runs(headers))
+        runs = list(runs_of(headers))
         if fill:
             for run in runs:
                 self.reg.check(run)
@@ -372,7 +371,7 @@ class Broker:
     ) -> Images:
         """Return the values of a data key as a sequence of arrays, each read when it is indexed."""
         _no_handlers(handler_registry)
-        runs = list(_runs(headers))
+        runs = list(runs_of(headers))
         for run in runs:
             self.reg.check(run)
         return Images([run.dataset(stream_name, [f"data:{name}"])[name] for run in runs])
@@ -431,7 +430,7 @@ class Broker:
             ``(old path, new path)`` of each copied file.
         """
         copied: list[tuple[str, str]] = []
-        for run in _runs(headers):
+        for run in runs_of(headers):
             for name, doc in run.documents(fill=False):
                 if name == "resource" and new_root:
                     asked = {"run_start_uid": run.uid, **(copy_kwargs or {})}
@@ -444,7 +443,7 @@ class Broker:
         """Return the size of the detector files of runs, in GB."""
         sizes = (
             os.path.getsize(path)
-            for run in _runs(headers)
+            for run in runs_of(headers)
             for name, doc in run.documents(fill=False)
             if name == "resource"
             for path in file_list(run, doc)
@@ -461,12 +460,6 @@ class Broker:
 
 def _of(db: DataBroker, search: Search | None) -> Any:
     return db.v1 if search is None else db.v1.narrowed(search)
-
-
-def _runs(headers: Headers) -> Iterator[today.Header]:
-    """Yield runs as Headers of daskbroker itself."""
-    several = [headers] if isinstance(headers, (Header, today.Header)) else headers
-    return (one.run if isinstance(one, Header) else one for one in several)
 
 
 def _no_handlers(handler_registry: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .v1 import Broker
 
-__all__ = ["Header", "Results"]
+__all__ = ["Header", "Headers", "Results", "runs_of"]
 
 KEYS = ("start", "descriptors", "stop", "ext")
 
@@ -249,3 +249,23 @@ class Results:
 
     def _repr_html_(self) -> str:
         return self.runs._repr_html_()
+
+
+Headers = Header | today.Header | Iterable[Header | today.Header]
+"""One or more runs."""
+
+
+def runs_of(headers: Headers) -> Iterator[today.Header]:
+    """Yield runs as Headers of daskbroker itself.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no Header.
+    """
+    single = (Header, today.Header, str, Mapping)  # the last two are refused as they are
+    for one in [headers] if isinstance(headers, single) else headers:
+        run = one.run if isinstance(one, Header) else one
+        if not isinstance(run, today.Header):
+            raise TypeError(f"a Header is needed, such as db[uid], not {run!r:.80}")
+        yield run

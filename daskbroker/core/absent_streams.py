@@ -12,7 +12,11 @@ __all__ = ["meant_fields", "no_stream"]
 
 
 def no_stream(
-    run: str, name: Any, there: Iterable[str], data_keys: Collection[str] = ()
+    run: str,
+    name: Any,
+    there: Iterable[str],
+    data_keys: Collection[str] = (),
+    argument: str | None = None,
 ) -> StreamNotFound:
     """Return the error for a stream that a run does not have.
 
@@ -26,14 +30,16 @@ def no_stream(
         Names of the streams of the run.
     data_keys
         Data keys of the run, to recognize a data key that was given as a stream.
+    argument
+        Name of the argument for data keys; ``fields=`` by default.
     """
     return StreamNotFound(
         f"run {run!r} has no stream {name!r:.200}; it has: {listed(sorted(there), name)}"
-        f"{meant_fields(name, data_keys)}"
+        f"{meant_fields(name, data_keys, argument)}"
     )
 
 
-def meant_fields(name: Any, data_keys: Collection[str] = ()) -> str:
+def meant_fields(name: Any, data_keys: Collection[str] = (), argument: str | None = None) -> str:
     """Return a hint for the message about a missing stream that fields may have been meant.
 
     It is empty if the name is a text, but not a data key.
@@ -42,4 +48,5 @@ def meant_fields(name: Any, data_keys: Collection[str] = ()) -> str:
         return ""
     fields = [name] if isinstance(name, str) else name
     why = f"{name!r} is a data key" if isinstance(name, str) else "a stream is named by text"
-    return f". {why}: data keys are given as fields={fields!r:.200}"
+    how = f"given as fields={fields!r:.200}" if argument is None else f"chosen with {argument}"
+    return f". {why}: data keys are {how}"

@@ -1,4 +1,4 @@
-"""Cut what comes into lists of a bounded size; Python 3.12 has ``itertools.batched``."""
+"""Items in lists of a bounded size, as by ``itertools.batched`` of Python 3.12."""
 
 from __future__ import annotations
 

@@ -37,6 +37,7 @@ __all__ = [
     "pack",
     "plain",
     "show_by",
+    "start_of",
     "stream_of",
     "to_json",
     "unpack",
@@ -177,6 +178,12 @@ def unpack_document(data: bytes) -> Document:
     # No one else has the outermost mapping, so its class is changed rather than its items copied.
     object.__setattr__(content, "__class__", Document)
     return content  # type: ignore[no-any-return]
+
+
+def start_of(run: object) -> Any:
+    """Return the start document of a Header; of anything else, a start document too, itself."""
+    # The attributes of a document are its keys, and plans may have one called "start".
+    return run if isinstance(run, Mapping) else getattr(run, "start", run)
 
 
 def iter_named(pairs: Iterable[Any]) -> Iterator[tuple[str, Any]]:

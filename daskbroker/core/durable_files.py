@@ -114,14 +114,16 @@ class DurableFolders:
         Raises
         ------
         OSError
-            If it cannot be made or synced.
+            If it cannot be made or synced, or if the root does not exist.
         """
         if folder in self._durable and folder.is_dir():
             return
-        folder.mkdir(parents=True, exist_ok=True)
         way = [folder, *folder.parents]
+        below = way[: way.index(self._root)][::-1]
+        for one in below:  # the root is not made again if it was moved away
+            one.mkdir(exist_ok=True)
         # The folder's own name is synced in any case: it may have been deleted and made again.
-        for one in reversed(way[: way.index(self._root)]):
+        for one in below:
             if one == folder or one not in self._durable:
                 sync_folder(one.parent)
                 self._durable[one] = True

@@ -141,6 +141,14 @@ class ExportWarning(DaskbrokerError, UserWarning):
     """Frames are left out of an exported file, because its format cannot link or describe them."""
 
 
+class MissingTimeWarning(DaskbrokerError, UserWarning):
+    """Rows of a table, or steps of a Dataset, that becomes a run have no time (NaT).
+
+    Their events have the time of the start document. Such rows are made by ``reindex``, by joins,
+    and of events whose times are outside the years 1 to 9999. There is one warning for each stream.
+    """
+
+
 class FilledValuesWarning(DaskbrokerError, UserWarning):
     """Values of detector files are stored in events, in place of references to the files.
 

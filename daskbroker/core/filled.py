@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 
 from .documents import Document
+from .frozen import FROZEN, FrozenDict, FrozenList, freeze
 
 __all__ = ["FilledDocument", "as_document", "read_only", "unfilled_form"]
 
 
 class FilledDocument(Document):
-    """An event or event_page with external data in place of references; see `unfilled_form`."""
+    """An event or event_page with external data in place of references; see `unfilled_form`.
+
+    Structured arrays in its data stay arrays, as those of numbers do. (In other documents they are
+    lists of rows.)
+    """
 
     __slots__ = ("_unfilled",)
 
@@ -34,13 +39,30 @@ class FilledDocument(Document):
         unfilled
             Document that was filled; other keys of it may have been filled before.
         """
-        doc = cls(filled)
+        doc = cls({**filled, "data": _frozen_data(filled["data"])})
         before = unfilled_form(unfilled)
         object.__setattr__(doc, "_unfilled", as_document(before))
         return doc
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (FilledDocument.of, (self.copy(), self._unfilled.copy()))
+
+
+def _frozen_data(data: Mapping[str, Any]) -> FrozenDict:
+    if type(data) is FrozenDict:
+        return data
+    return FrozenDict((k, v if type(v) in FROZEN else _frozen(v)) for k, v in data.items())
+
+
+def _frozen(value: Any) -> Any:
+    """Return a value as :func:`~.frozen.freeze` does, but structured arrays as read-only views."""
+    if isinstance(value, np.ndarray) and value.dtype.names:
+        view = value.view()
+        view.flags.writeable = False
+        return view
+    if type(value) is list:  # as a column of an event_page
+        return FrozenList(map(_frozen, value))
+    return freeze(value)
 
 
 def unfilled_form(doc: Mapping[str, Any]) -> Mapping[str, Any]:

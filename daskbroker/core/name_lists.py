@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from heapq import nlargest
 from itertools import islice
 
 from .printable import printable, shortened
 
-__all__ = ["listed", "nearest"]
+__all__ = ["MAX_NAME_LENGTH", "listed", "misspelled", "nearest"]
 
 MAX_NAMES = 10
 """Maximum number of names that are shown; up to twice as many are shown if these are all."""
 MAX_NAME_LENGTH = 80
 """Maximum characters of a name that is shown or compared."""
+LIKE = 0.8
+"""Least likeness, of 1, of a name and a wrong spelling of it."""
 COMPARED = 2000
 """Maximum number of names that are compared with what was requested; each takes 50 us."""
 
@@ -45,6 +47,27 @@ def nearest(names: Collection[str], asked: str) -> str:
     candidates = {name.rpartition(".")[2]: name for name in names}
     candidates |= {name: name for name in names}
     return candidates[_nearest(candidates, asked, 1)[0]]
+
+
+def misspelled(names: Iterable[str], asked: str) -> str | None:
+    """Return the name that ``asked`` may be a wrong spelling of; None if there is none.
+
+    Case, spaces and punctuation count for nothing. Digits must be the same, as ``Ag-3`` and
+    ``Ag-4`` are two samples.
+    """
+    digits = _digits(asked)
+    alike = (name for name in islice(names, COMPARED) if _digits(name) == digits)
+    by_letters = {_letters(name): name for name in sorted(alike, reverse=True)}
+    near = get_close_matches(_letters(asked), by_letters, n=1, cutoff=LIKE)
+    return by_letters[near[0]] if near else None
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalpha, text.casefold()))
+
+
+def _digits(text: str) -> str:
+    return "".join(filter(str.isdigit, text))
 
 
 def _nearest(names: Iterable[str], asked: object, most: int) -> list[str]:

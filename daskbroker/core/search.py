@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from . import advice
 from .clock import seconds_of, show_time
 from .errors import BadQuery
 from .query import Query
@@ -201,12 +202,12 @@ def _search_without_text(search: object) -> BadQuery:
     if isinstance(search, str) and search in METHODS:
         return BadQuery(
             f"search={search!r} is the method for full=, which is missing; write "
-            f"full='what to search for', search={search!r}"
+            f"{advice.words(full='what to search for', search=search)}"
         )
     return BadQuery(
         f"search= is the method for full= and must be one of {', '.join(METHODS)}; to search for "
-        f"{search!r:.200} write full={search!r:.200}, and for a key 'search' of start documents "
-        "start={'search': …}"
+        f"{search!r:.200} write {advice.words(full=search):.200}, and for a key 'search' of "
+        f"start documents {advice.words(start={'search': advice.ANY})}"
     )
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core import advice
+from ..core.absent_streams import no_stream
 from ..core.clock import show_time
 from ..core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
 from ..core.name_lists import listed
@@ -126,7 +128,7 @@ def save_plot(
     if len(headers) == 1:
         plot_run(headers[0], stream, y, frame, figure)
     elif frame is not None:
-        raise BadQuery(f"frame= needs one run, not {len(headers)}")
+        raise BadQuery(f"{advice.option('frame')} needs one run, not {len(headers)}")
     else:
         plot_runs(headers, stream, y, figure)
     try:
@@ -139,8 +141,9 @@ def save_plot(
 
 
 def _hints(header: Header, stream: str | None) -> Hints:
-    if stream is not None:
-        header.es_given_stream(stream)
+    if stream is not None and stream not in header.streams:
+        by = advice.option("y")
+        raise no_stream(header.uid, stream, header.streams, header.fields(), by)
     hints = Hints.of(header.start, header.descriptors, stream)
     if hints is None:
         raise StreamNotFound(f"run {header.uid!r} has no stream, so there is nothing to plot")
@@ -164,9 +167,12 @@ def _chosen(header: Header, hints: Hints, y: Y, frame: Frame) -> list[str]:
     else:
         keys = list(hints.signals[:MOST_SIGNALS] or hints.images[:1])
     if not keys:
+        what = (
+            "hinted data key can be plotted" if frame is None else "data key is declared as image"
+        )
         raise BadQuery(
-            f"run {header.uid!r}, stream {hints.stream!r}: no hinted data key can be plotted; "
-            f"choose one with y=; there are: {listed(sorted(known))}"
+            f"run {header.uid!r}, stream {hints.stream!r}: no {what}; "
+            f"choose one with {advice.option('y')}; there are: {listed(sorted(known))}"
         )
     return keys
 
@@ -212,7 +218,8 @@ def _draw_cell(
     cell, label = read_shown_cell(header, stream, key, frame)
     if cell.ndim == 0:
         raise BadQuery(
-            f"{key!r} has no frames: its cells are single values; plot it without frame="
+            f"{key!r} has no frames: its cells are single values; plot it without "
+            f"{advice.option('frame')}"
         )
     if cell.ndim == 1:
         axes.plot(cell)
@@ -273,7 +280,8 @@ def _axes(given: Any, count: int) -> Any:
     axes = np.atleast_1d(np.asarray(given, dtype=object)).ravel()
     if len(axes) != count:
         raise BadQuery(
-            f"there are {count} signals to plot, and {len(axes)} axes; choose signals with y="
+            f"there are {count} signals to plot, and {len(axes)} axes; choose signals with "
+            f"{advice.option('y')}"
         )
     return axes
 

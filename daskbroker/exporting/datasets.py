@@ -25,6 +25,7 @@ from ..core.group_names import group_name
 from ..views.dataset.attributes import root_attrs
 from ..views.dataset.savable import savable
 from ..views.dataset.trees import tree
+from ..views.dataset.writers import naming_long_names
 from ..workers import current_client
 from .export_options import Destination, ExportOptions, storing
 from .folder_exports import replacing_folder
@@ -78,7 +79,8 @@ def write_zarr(header: Header, destination: Destination, options: ExportOptions)
         target = destination.of_run(header, options)
         with storing(target), replacing_folder(target, GROUP) as temporary:
             consolidated = _can_be_consolidated(data)
-            data.to_zarr(temporary, zarr_format=2, consolidated=consolidated)
+            with naming_long_names(data.subtree):
+                data.to_zarr(temporary, zarr_format=2, consolidated=consolidated)
             if options.verify:
                 check_datasets(data, temporary, "zarr", target, consolidated=consolidated)
         yield target

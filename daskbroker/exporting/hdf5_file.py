@@ -18,7 +18,7 @@ from typing import Any
 
 __all__ = ["hdf5_file"]
 
-TOLD_BYTES = 2**16
+REPORTED_BYTES = 2**16
 """Minimum bytes of a write whose failure is reported to HDF5.
 
 These are data, and the program that writes them stops. Smaller ones may be metadata that HDF5
@@ -63,7 +63,7 @@ class _LenientFile(io.FileIO):
                 rest = rest[done:]
         except OSError as error:
             self._note(error)
-            if size >= TOLD_BYTES:
+            if size >= REPORTED_BYTES:
                 raise
         if len(rest):
             self.seek(len(rest), os.SEEK_CUR)

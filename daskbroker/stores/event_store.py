@@ -15,7 +15,7 @@ from ..core.bulk import expand_bulk
 from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.damage import Damage
 from ..core.documents import ALL, Document, StreamName
-from ..core.errors import StoreFull, UnknownReference
+from ..core.errors import UnknownReference
 from ..core.external import external_keys
 from ..core.layouts import (
     DATUM,
@@ -35,6 +35,7 @@ from ..core.validate import check_keys, document_label
 from .already_stored import unknown_run
 from .backing_up import BackupSource
 from .checking import EventChecks, check_document
+from .full_disk import repeat_if_full
 from .unfilling import Unfilling, prepared
 
 __all__ = ["EventStore"]
@@ -357,12 +358,7 @@ class EventStore(EventChecks, ABC):
         chunks.
         """
         with _NO_LIMIT if name == "stop" else self.insert_limit():
-            try:
-                self._insert_prepared(name, doc, run)
-            except StoreFull:
-                if not self.make_room():
-                    raise
-                self._insert_prepared(name, doc, run)
+            repeat_if_full(self.make_room, self._insert_prepared, name, doc, run)
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         if name == "start":

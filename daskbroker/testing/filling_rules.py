@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,9 +30,10 @@ from .detector_runs import (
     squares,
     squares_run,
     stacked,
+    stream_place,
     stream_run,
 )
-from .files import frames
+from .files import frames, write_hdf5
 from .runs import Documents, RunBuilder, make_run
 
 __all__ = ["FillRuleConformance"]
@@ -128,6 +131,31 @@ class FillRuleConformance(Conformance):
         header.db.register_handler("SQUARES", Tables, overwrite=True)
         cells = header.table().compute()["img"].tolist()
         assert [cell[0]["n"].tolist() for cell in cells] == [[n, n + 1] for n in range(4)]
+
+    def test_structured_cells(self, put: Put, tmp_path: Path) -> None:
+        """All views have arrays with fields, and so have copies of documents."""
+        data = np.array([[(n, n / 2), (n, -n)] for n in range(4)], [("n", "<i4"), ("x", "<f8")])
+        path = write_hdf5(tmp_path / "s.h5", data)
+        run = RunBuilder()
+        claim = {"source": "x", "dtype": "array", "shape": [], "external": "STREAM:"}
+        descriptor = run.descriptor({"img": claim, "x": 0.5})
+        run.stream_datum(run.stream_resource("img", **stream_place(path)), descriptor, (0, 4))
+        for number in range(4):
+            run.event(descriptor, {"x": number})
+        header = put(run.stop())
+        event = next(doc for name, doc in header.documents() if name == "event")
+        copies = (copy.copy(event), copy.deepcopy(event), pickle.loads(pickle.dumps(event)))
+        first = [doc["data"]["img"] for doc in (event, *copies)]
+        for cells, expected in (
+            (filled_cells(header), data),
+            (header.table().compute()["img"], data),
+            (header.dataset()["img"].values, data),
+            (first, [data[0]] * 4),
+        ):
+            for cell, rows in zip(cells, expected, strict=True):
+                assert cell.dtype == data.dtype
+                np.testing.assert_array_equal(cell, rows)
+        assert not first[0].flags.writeable
 
     def test_a_handler_that_fails(self, put: Put) -> None:
         header = put(squares_run())

@@ -110,6 +110,12 @@ class MissingConformance(Conformance):
         with pytest.warns(UserWarning, match="tell neither shape nor dtype"):
             table = results.table(missing="drop").compute()
         np.testing.assert_array_equal(stacked(table["img"]), data[:, None])
+        wrong, old = datum_run(tmp_path, 3, shape=(5, 5))[0], datum_run(tmp_path, 2, shape=[])[0]
+        headers = [header_of(broker, run) for run in (wrong, _of_old(old))]
+        results = broker(uid={"$in": [header.uid for header in headers]})
+        with pytest.raises(FillError, match="leaves open is taken from others") as caught:
+            results.dataset(peek=False)["img"][3:].compute()
+        assert headers[1].uid in str(caught.value)
 
     def test_a_gap_as_an_error(self, put: Put, tmp_path: Path) -> None:
         docs, _ = aborted_run(tmp_path, "<u2")
@@ -196,13 +202,17 @@ class MissingConformance(Conformance):
         assert not [name for name, _ in header.documents(missing="drop") if name == "event"]
 
     def test_what_is_wrong_otherwise_is_an_error(self, broker: Any, tmp_path: Path) -> None:
-        docs, _ = datum_run(tmp_path, 3, shape=(5, 5))
-        header = header_of(broker, docs)
-        for missing in ("nan", "drop"):
-            with pytest.raises(FillError, match="declares the shape"):
-                header.dataset(missing=missing)["img"].compute()
-            with pytest.raises(FillError, match="declares the shape"):
-                header.table(missing=missing).compute()
+        wrong: dict[str, dict[str, Any]] = {
+            "shape": {"shape": (5, 5)}, "dtype": {"dtype_numpy": "|b1"},
+        }  # fmt: skip
+        for name, claim in wrong.items():
+            docs, _ = datum_run(tmp_path, 3, **claim)
+            header = header_of(broker, docs)
+            for missing in ("nan", "drop"):
+                with pytest.raises(FillError, match=f"declares the {name}"):
+                    header.dataset(missing=missing)["img"].compute()
+                with pytest.raises(FillError, match=f"declares the {name}"):
+                    header.table(missing=missing).compute()
         failing = header_of(broker, squares_run(spec="FAILING"), {"FAILING": FailsAtTwo})
         with pytest.raises(FillError, match="no beam"):
             failing.table(missing="nan").compute()

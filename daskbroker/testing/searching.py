@@ -192,6 +192,8 @@ class SearchConformance(Conformance):
             ({"uid": {"$in": ["run-0-of"]}}, r"use db\['run-0-of'\]"),
             ({"uid": "run"}, r"find runs .* use uid={'\$regex': '\^run'}"),
             ({"uid": 7}, "'uid' is text"),
+            ({"plan_name": "Scan"}, "'plan_name' is never 'Scan' .* The nearest value is 'scan'"),
+            ({"stop": {"exit_status": "sucess"}}, "The nearest value is 'success'"),
             ({"uid": "absent"}, None),
             ({"plan_name": {"$not": {"$regex": "."}}}, None),
             ({"sample.name": None}, None),
@@ -250,6 +252,33 @@ class SearchConformance(Conformance):
     def test_without_runs_nothing_is_said(self, broker: Any) -> None:
         """There is no nearest key in a store without runs, so no warning is given."""
         assert not _told(lambda: len(broker(plan_nam="scan", data_key="det", exit_status="fail")))
+
+    def test_a_source_takes_whole_uids_and_start_documents(self, searched: Any) -> None:
+        """A text that is no uid is an error, and a start may have keys such as ``start``."""
+        insert_all(searched, make_run(2, uid="abcdef-whole", start=-1, descriptors=[1]))
+        header = searched["abcdef"]
+        source = header.es_given_stream("primary")
+        for run in (header.uid, header.start, header):
+            assert source.stream_names_given_header(run) == {"primary"}
+            table = source.table_given_header(run, fields=["start:plan_name", "stop:exit_status"])
+            assert list(table["start:plan_name"]) == [header.start["plan_name"]] * 2
+        for text, why in (
+            ("abcdef", r"beginning of a uid.*'abcdef-whole'"),
+            ("nope", "uid 'nope'"),
+        ):
+            for ask in (
+                source.stream_names_given_header,
+                source.descriptors_given_header,
+                source.chunks_given_header,
+                source.documents_given_header,
+                source.table_given_header,
+                source.peek,
+            ):
+                with pytest.raises(RunNotFound, match=why):
+                    ask(text)
+        assert header.start in searched
+        made = table_to_stream(header.table(), header=header.start)
+        assert [name for name, _ in made] == ["start", "descriptor", "event", "event", "stop"]
 
     def test_a_number_as_text_is_no_scan_id(self, searched: Any) -> None:
         """Nor an offset; the error says what to write. Nor is sealing no run a success."""

@@ -11,7 +11,7 @@ import numpy as np
 from ..assets.filling.common_cells import common_cells
 from ..assets.filling.filling import Filling, Target
 from ..assets.filling.missing import MissingMode, Rule, filler, is_mode
-from ..assets.shapes import Declared, Mismatch
+from ..assets.shapes import HAVE_MISSING, Declared, Mismatch
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.external import external_keys
 from ..core.name_lists import listed
@@ -111,29 +111,27 @@ def with_rules(
     """
     if missing is None and fill_value is None:
         return filling
+    rule_of_mode = Rule() if missing is None else Rule(missing, missing)
     rules: dict[tuple[str, str], Rule] = {}
     for stream in plan.streams:
         part = plan.of_stream(stream)
-        for key in dict.fromkeys(key for d in part.descriptors for key in external_keys(d)):
-            if keys is None or key in keys:
-                target = Target.of(part.descriptors[0], key)
-                dtype = dtypes.get(key, dtypes.get(f"data:{key}"))
-                if isinstance(fill_value, Mapping) and key not in fill_value:
-                    rule = _rule_of_mode(missing)
-                elif fill_value is not None:
-                    value = fill_value[key] if isinstance(fill_value, Mapping) else fill_value
-                    declared = common_cells(part.events, key, filling, dtype)
-                    rule = _fill(target, value, declared)
-                else:
-                    rule = _rule_of_mode(missing)
-                if rule.lost == "nan" and dtype is not None:
-                    _check_has_nan(target, np.dtype(dtype))
-                rules[target.stream, key] = rule
+        there = dict.fromkeys(key for d in part.descriptors for key in external_keys(d))
+        if isinstance(fill_value, Mapping):
+            values = fill_value
+        else:
+            values = {} if fill_value is None else dict.fromkeys(there, fill_value)
+        for key in [key for key in there if keys is None or key in keys]:
+            target = Target.of(part.descriptors[0], key)
+            dtype = dtypes.get(key, dtypes.get(f"data:{key}"))
+            if key in values:
+                declared = common_cells(part.events, key, filling, dtype)
+                rule = _fill(target, values[key], declared)
+            else:
+                rule = rule_of_mode
+            if rule.lost == "nan" and dtype is not None:
+                _check_has_nan(target, np.dtype(dtype))
+            rules[target.stream, key] = rule
     return replace(filling, rules=rules)
-
-
-def _rule_of_mode(missing: MissingMode | None) -> Rule:
-    return Rule() if missing is None else Rule(missing, missing)
 
 
 def _fill(target: Target, value: object, declared: Declared) -> Rule:
@@ -148,7 +146,7 @@ def _fill(target: Target, value: object, declared: Declared) -> Rule:
 
 
 def _check_has_nan(target: Target, dtype: np.dtype) -> None:
-    if dtype.kind not in "fcO":
+    if dtype.kind not in HAVE_MISSING:
         raise BadQuery(
             f"{target.where}: dtypes asks for {dtype}, which has no NaN, and missing='nan' for it: "
             f"write dtypes={{{target.key!r}: 'float32'}}, or missing='drop', or fill_value=0"

@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 
 from ..core.chunks import ChunkPlan
-from ..core.errors import BadQuery
 
 __all__ = [
     "Duplicates",
@@ -91,14 +90,7 @@ def group_rows(
         Which rows are shown if a ``seq_num`` occurs more than once.
     row_bytes
         Bytes that a row of the view has more than a row of the chunks; negative if it has less.
-
-    Raises
-    ------
-    BadQuery
-        If `duplicates` is not valid.
     """
-    if duplicates not in ("last", "all"):
-        raise BadQuery(f"duplicates must be 'last' or 'all', not {duplicates!r}")
     if not len(plan):
         return []
     uids = [descriptor["run_start"] for descriptor in plan.descriptors]

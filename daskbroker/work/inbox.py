@@ -41,6 +41,7 @@ class Inbox:
         self._files = deque([*left_behind(folder, name), self._own])
         self._offset = self._files[0].begin()
         self._first: bytes | None = None
+        self._damaged = 0
         self.waiting = 0
 
     def put(self, message: bytes) -> None:
@@ -101,17 +102,23 @@ class Inbox:
         """Read the first message of the first file that has any."""
         self._first = self._files[0].record(self._offset)
         while self._first is None and len(self._files) > 1:
-            self._leave(self._files.popleft())
-            self._offset = self._files[0].begin()
+            following = self._files[0].after_damage(self._offset)
+            if following is None:
+                self._leave(self._files.popleft())
+                self._offset = self._files[0].begin()
+            else:
+                self._damaged += following - self._offset
+                self._offset = following
             self._first = self._files[0].record(self._offset)
 
     def _leave(self, file: SpoolFile) -> None:
         """Close and remove the file of another process, or keep it if some of it is unreadable."""
-        unread = file.size - self._offset
+        unread = self._damaged + file.size - self._offset
+        self._damaged = 0
         if unread:
             kept = file.path.with_suffix(".refused")
             logger.error(
-                "the last %d bytes of the spool %s cannot be read; it is kept as %s",
+                "%d bytes of the spool %s are damaged and were left out; it is kept as %s",
                 unread,
                 file.path,
                 kept,

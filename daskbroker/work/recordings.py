@@ -21,7 +21,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -116,11 +116,19 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
         # detector files there.
         folders[:] = [f for f in folders if not f.startswith(".") and f != "external_files"]
         found += [Path(folder, f) for f in files if _may_be_recording(f)]
-        groups = [f for f in folders if is_zarr(Path(folder, f))]
-        found += [path for f in (*files, *groups) if is_ours(path := Path(folder, f))]
+        groups = [f for f in folders if _may_be(is_zarr, Path(folder, f))]
+        found += [path for f in (*files, *groups) if _may_be(is_ours, path := Path(folder, f))]
         # A Zarr group is one recording; its chunks are no files of documents.
         folders[:] = [f for f in folders if f not in groups]
-    return sorted([*found, *(Path(error.filename) for error in closed)])
+    return sorted({*found, *(Path(error.filename) for error in closed)})
+
+
+def _may_be(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Return whether a path is of a kind, or cannot be looked at: reading it says why."""
+    try:
+        return kind(path)
+    except OSError:
+        return True
 
 
 def _may_be_recording(file: str) -> bool:

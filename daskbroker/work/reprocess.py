@@ -412,6 +412,9 @@ def _products(result: object) -> Iterator[Any]:
     """
     if result is None:
         return
+    # Dask takes a DataArray, which has dims, for a Series.
+    if hasattr(result, "dims") and not _is_dataset(result):
+        raise _refused(result)
     if is_dataframe_like(result) or is_series_like(result) or _is_dataset(result):
         yield result
         return
@@ -440,9 +443,14 @@ def _is_dataset(product: object) -> bool:
 
 
 def _refused(result: object) -> BadDocument:
+    instead = ""
+    if hasattr(result, "to_dataset"):
+        instead = "; .to_dataset(name='...') makes a Dataset of it"
+    elif isinstance(result, Mapping):
+        instead = "; pandas.DataFrame([result]) makes a table of it"
     return BadDocument(
         f"the function gave a {type(result).__name__}; it must return or yield tables, Datasets, "
-        "(name, document) pairs, or None"
+        f"(name, document) pairs, or None{instead}"
     )
 
 

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from daskbroker.assets.files.resolving import resolve
-from daskbroker.assets.filling.blocks import cell_shape, read_block
+from daskbroker.assets.filling.blocks import BlockReader
 from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.assets.handlers import Datums
 from daskbroker.assets.handlers.registry import HandlerRegistry
@@ -35,16 +35,17 @@ class Reader:
             "resource_kwargs": kwargs,
         }
         datums = datums if isinstance(datums, Datums) else Datums.of(datums)
-        return read_block(*self._found(doc), datums, roi, where="run 'r', stream 's', key 'k'")
+        return BlockReader(*self._found(doc), {}, "run 'r', stream 's', key 'k'").read(datums, roi)
 
     def stream(self, mimetype, uri, shape, datums, roi=(), **parameters):
         doc = self._stream(mimetype, uri, parameters)
         datums = datums if isinstance(datums, Datums) else Datums({"index": datums}, len(datums))
-        return read_block(*self._found(doc), datums, roi, data_key={"shape": list(shape)})
+        return BlockReader(*self._found(doc), {"shape": list(shape)}).read(datums, roi)
 
     def stream_shape(self, mimetype, uri, shape, **parameters):
         doc = self._stream(mimetype, uri, parameters)
-        return cell_shape(*self._found(doc), Datums.range(0, 1), data_key={"shape": list(shape)})
+        reader = BlockReader(*self._found(doc), {"shape": list(shape)})
+        return reader.cell_shape(Datums.range(0, 1))
 
     def _stream(self, mimetype, uri, parameters):
         return {

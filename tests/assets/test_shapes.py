@@ -40,6 +40,8 @@ def claim(shape, dtype="array", **more):
         (claim([None, 5]), None, "object"),
         (claim([25, 27, 0]), None, "object"),
         (claim([-1]), None, "object"),
+        (claim([2**64 - 1, 6, 8], dtype_numpy="<u2"), None, "object"),
+        (claim([2**31] * 3, dtype_numpy="<u2"), None, "object"),
         (claim([3], dtype_descr=[["x", "<f8"], ["y", "<i2", [2]]]), (3,), None),
         *(
             (claim([4], dtype_descr=unusable, dtype_numpy="<u2", dtype_str="<f4"), (4,), "uint16")
@@ -91,6 +93,8 @@ def test_descriptors_that_disagree():
     assert Declared.of([claim([4, 5]), claim([5, 4])]).shape is None
     mixed = Declared.of([claim([4], dtype_numpy="<u2"), claim([4], dtype_numpy="<i2")])
     assert mixed.dtype == np.int32
+    mixed = Declared.of([claim([4], dtype_numpy="<u2"), claim([4], dtype_numpy="|S3")])
+    assert mixed.dtype == object
 
 
 def test_a_chosen_dtype_wins_where_there_is_a_shape():
@@ -108,6 +112,8 @@ def test_missing_cells_make_integers_floats():
     assert Declared((), np.dtype("uint16")).nullable().dtype == np.float32
     assert Declared((), np.dtype("float32")).nullable().dtype == np.float32
     assert Declared((), np.dtype(bool)).nullable().dtype == object
+    assert Declared((), np.dtype("M8[ns]")).nullable().dtype == "M8[ns]"
+    assert Declared((), np.dtype("uint16")).nullable().exact == np.uint16
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (4, 1, 5), (1, 4, 1, 5, 1)])
@@ -181,8 +187,10 @@ def test_a_region_is_that_of_the_declared_shape(case):
         (np.array([1.0, 2.0]), "i8"),
         (np.array([], "f8"), "u1"),
         (np.array(["a"]), "O"),
+        (np.array([1 + 0j, 2]), "u2"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_values_that_survive_take_the_declared_dtype(values, dtype):
     changed = cast(values, np.dtype(dtype))
     assert changed.dtype == np.dtype(dtype)
@@ -199,8 +207,10 @@ def test_values_that_survive_take_the_declared_dtype(values, dtype):
         (np.array([2**53 + 1], "i8"), "f4"),
         (np.array(["a"]), "f8"),
         (np.array([np.nan]), "i4"),
+        (np.array([1 + 2j]), "f8"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_values_that_would_change_are_refused_naming_both(values, dtype):
     with pytest.raises(Mismatch, match=r"declares the dtype .*, the file holds") as caught:
         cast(values, np.dtype(dtype))

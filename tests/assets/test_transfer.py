@@ -196,6 +196,19 @@ def test_missing_and_forbidden_files(db, into, tmp_path, old):
     assert "a.h5" in report.failed[db[-1].uid]
 
 
+@pytest.mark.parametrize("offset", [18, 24], ids=["RuntimeError", "KeyError"])
+def test_a_damaged_file_fails_its_run_only(db, into, tmp_path, old, offset):
+    docs, _ = datum_run(old)
+    body = bytearray((old / "a.h5").read_bytes())
+    body[offset] ^= 64  # in the superblock: the file opens, and its objects cannot be listed
+    (old / "a.h5").write_bytes(body)
+    sound = squares_run()
+    insert_all(db, [*docs, *sound])
+    report = copy(db, into, files=tmp_path / "new")
+    assert report.copied == [sound[0][1]["uid"]]
+    assert "a.h5" in report.failed[docs[0][1]["uid"]]
+
+
 def test_computed_resources_have_no_files(db, into, tmp_path):
     insert_all(db, squares_run())
     assert copy(db, into, files=tmp_path / "new").failed == {}

@@ -40,7 +40,12 @@ def test_plot(run, store, tmp_path, arguments, file, begin):
     [
         (["-1", "-o", "a.nothing"], "a.nothing: Format 'nothing' is not supported"),
         (["-1", "-o", "missing/a.png"], "missing/a.png"),
-        (["-1", "-2", "--frame", "0", "-o", "a.png"], "frame= needs one run, not 2"),
+        (["-1", "-2", "--frame", "0", "-o", "a.png"], "--frame needs one run, not 2"),
+        (["-2", "--frame", "0", "-o", "a.png"], "is declared as image; choose one with --y; there"),
+        (
+            ["-2", "--stream", "x", "-o", "a.png"],
+            "'x' is a data key: data keys are chosen with --y",
+        ),
         (["-1", "--y", "z", "-o", "a.png"], "no data key 'z'"),
         (["-9", "-o", "a.png"], "only 3 runs"),
     ],

@@ -111,8 +111,15 @@ def test_a_bare_word_that_is_no_name_makes_no_store(run, store, tmp_path):
             done = run(*command, *options, cwd=tmp_path, **environment)
             assert done.returncode == 1
             assert "'beamlin' is neither a store" in done.stderr
-            assert 'connect("./beamlin")' in done.stderr
+            assert "given as a path, ./beamlin\n" in done.stderr
     assert not (tmp_path / "beamlin").exists()
+
+
+def test_without_a_place_and_without_a_store_it_says_what_to_give(run, tmp_path):
+    done = run("ls", DASKBROKER_URI="", XDG_DATA_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "no daskbroker store at" in done.stderr
+    assert "the default place; name another one by --db PLACE, or set DASKBROKER_URI" in done.stderr
 
 
 def test_ingest_says_that_it_made_a_store(run, store, tmp_path, mongo_database):
@@ -135,7 +142,17 @@ def test_words_of_a_search_on_the_command_line(run, store):
     assert "The nearest known key is 'scan_id'" in done.stderr
     twice = run("ls", "--db", store, "since=1970", "--since", "1980")
     assert "since is given twice: 1970 and '1980'" in twice.stderr
-    assert "write full='surf'" in run("ls", "--db", store, "search=surf").stderr
+    for words, told in {
+        "search=surf": "write full=surf, and for a key 'search' of start documents 'start=",
+        'scan_id="1"': "Write scan_id=1\n",
+        "plan_name=[1]": """write 'plan_name={"$in": […]}'""",
+        "uid=run-0-": "use daskbroker show run-0-\n",
+        "reason=x": """write 'stop={"reason": …}'""",
+        'stop={"time": "1"}': """Write 'stop={"time": 1}'""",
+    }.items():
+        assert told in run("ls", "--db", store, words).stderr
+    for text in ("999999", "abcdef"):
+        assert "daskbroker ls lists the runs\n" in run("show", text, "--db", store).stderr
 
 
 def test_derived_runs_are_marked(run, tmp_path):

@@ -80,7 +80,7 @@ def test_failures_are_told(run):
     assert done.stderr.count("RuntimeError: no beam") == 3
 
 
-@pytest.mark.parametrize("function", ["mine:absent", "absent:scaled", "mine", "mine:"])
+@pytest.mark.parametrize("function", ["mine:absent", "absent:scaled", "mine", "mine:", "./raw"])
 def test_what_cannot_be_imported_is_told(run, function):
     done = run(function, "raw", "./new")
     assert done.returncode == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,8 +131,13 @@ def test_all_that_a_function_may_give(db, into, anywhere):
     assert [into[u].start["derived_from"]["number"] for u in uids] == list(range(5))
     nothing = daskbroker.reprocess(db(), lambda header: None, into, name="nothing")
     assert list(nothing.done.values()) == [[]]
-    refused = daskbroker.reprocess(db(), lambda header: 5, into, name="five")
-    assert "must return or yield tables" in str(*refused.failed.values())
+    for name, (given, advice) in {
+        "five": (lambda header: 5, "must return or yield tables"),
+        "array": (lambda header: header.dataset()["x"].mean(), "a DataArray; .*to_dataset"),
+        "mapping": (lambda header: {"a": 1}, r"a dict; .*DataFrame\(\[result\]\)"),
+    }.items():
+        refused = daskbroker.reprocess(db(), given, into, name=name)
+        assert re.search(advice, str(*refused.failed.values()))
 
 
 def test_whole_runs_as_pairs_one_after_the_other(db, into, anywhere):
@@ -227,6 +233,8 @@ def test_what_is_given_is_runs_a_function_and_a_broker(runs, into, tmp_path):
             daskbroker.copy(runs, place)
     with pytest.raises(ConfigError, match="into must be a broker, not a NoneType"):
         daskbroker.copy(runs, None)
+    with pytest.raises(BadDocument, match="a DataArray is not a table"):
+        list(daskbroker.table_to_stream(db[-1].dataset()["x"], db[-1]))
     with pytest.raises(BadDocument, match="a str is not a table"):
         list(daskbroker.table_to_stream("table", db[-1]))
 

@@ -27,7 +27,15 @@ def scan(folder, number):
     data = frames(events + 1, SHAPE) + 1000 * number
     write_hdf5(folder / f"{number}.h5", data)
     run = RunBuilder(number=number, hints={"dimensions": [[["motor"], "primary"]]})
-    example = {"motor": 0.5, "x": 0.5, "n": 1, "v": [0.5, 0.5], "label": "a"}
+    example = {
+        "motor": 0.5,
+        "x": 0.5,
+        "n": 1,
+        "v": [0.5, 0.5],
+        "label": "a",
+        "note": "a",
+        "odd": [],
+    }
     descriptor = run.descriptor({"img": image_claim((1, *SHAPE)), **example})
     dark = run.descriptor({"img": image_claim((1, *SHAPE)), "y": 0.5}, "dark")
     resource = run.resource("AD_HDF5", root=str(folder), resource_path=f"{number}.h5")
@@ -36,7 +44,8 @@ def scan(folder, number):
     for place in range(events):
         row = {"motor": float(place // 2), "x": place * 0.5, "n": place, "label": f"l{place}"}
         datum = run.datum(resource, point_number=place)
-        row |= {"img": datum, "v": [float(place), 1.0]}
+        row |= {"img": datum, "v": [float(place), 1.0], "note": "abc"[place % 3]}
+        row |= {"note": None} if place % 4 == 3 else {"odd": [0.5] * (place % 3)}
         run.event(descriptor, row, filled={"img": False})
     return run.stop(), data[:events, None]
 
@@ -124,6 +133,24 @@ def test_groups_of_a_motor(opened):
     for place, value in enumerate(grouped["motor"].values):
         np.testing.assert_allclose(grouped["img"].values[place], data[motor == value].mean(0))
         assert grouped["x"].values[place] == dataset["x"].values[motor == value].mean()
+
+
+def test_text_and_ragged_cells_are_as_in_memory(opened):
+    """In Dask arrays xarray would take None for text, and could not take one cell."""
+    dataset, _, data = opened
+    dataset = dataset[["label", "note", "odd", "img"]]
+    there = np.array([text is not None for text in dataset["note"].values.tolist()])
+    assert dataset.notnull()["note"].values.tolist() == there.tolist()
+    assert int(dataset.count()["note"]) == there.sum() < len(there)
+    assert dataset["note"].fillna("z").values.tolist().count("z") == (~there).sum()
+    assert dataset.dropna("time", subset=["note"]).sizes["time"] == there.sum()
+    event = dataset.isel(time=2).compute()
+    assert event["odd"].item().tolist() == [0.5] * 2
+    assert dataset["odd"][1].values.item().tolist() == [0.5]
+    np.testing.assert_array_equal(event["img"].values, data[2])
+    groups = dataset[["img", "label"]].groupby("label").mean()
+    assert groups["label"].values.tolist() == sorted(set(dataset["label"].values.tolist()))
+    assert dataset[["label"]].resample(time="1s").first()["label"].values[0] == "l0"
 
 
 def test_where_drops(opened):

@@ -63,6 +63,12 @@ def test_a_stream_that_is_not_there_is_empty(db):
     assert list(header.data("det", "nosuch")) == []
 
 
+def test_a_uid_is_no_header(db):
+    for given in ("configured", ["configured"], db["configured"].start):
+        with pytest.raises(TypeError, match=r"a Header is needed, such as db\[uid\], not"):
+            db.v1.get_table(given)
+
+
 def test_events_taken_again_are_all_there(db):
     documents = rewound_run()
     insert(db, documents)

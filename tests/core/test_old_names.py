@@ -43,6 +43,30 @@ def test_other_names_are_just_not_there(objects):
             _ = one.nosuch
 
 
+def test_other_shapes_of_a_header_say_what_to_write(objects):
+    header = objects["Header"]
+    with pytest.raises(KeyError, match=r"start, stop, descriptors, not 'primary'; .*header\.table"):
+        _ = header["primary"]
+    for key in (0, "nosuch"):
+        with pytest.raises(
+            KeyError, match=r"by stream, .*descriptors\['primary'\]\[0\].*: primary"
+        ):
+            _ = header["descriptors"][key]
+    assert pickle.loads(pickle.dumps(header.descriptors)) == header.descriptors
+
+
+def test_what_only_pandas_has_says_that_a_table_is_lazy(objects):
+    table = objects["Header"].table()
+    for one, name in ((table, "to_numpy"), (table, "plot"), (table["x"], "to_numpy")):
+        with pytest.raises(
+            AttributeError, match=rf"\.compute\(\) .*pandas .*has '{name}'"
+        ) as caught:
+            getattr(one, name)
+        assert caught.value.name == name
+    assert not hasattr(table, "nosuch")
+    assert table.x.sum().compute() == table["x"].sum().compute()
+
+
 def test_a_subclass_knows_them(tmp_path, db):
     class Mine(daskbroker.DataBroker):
         pass

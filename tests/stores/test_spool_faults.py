@@ -82,6 +82,46 @@ def partly(write, error):
     return pwrite
 
 
+def left_with(sender, change, tmp_path):
+    """Put three entries, change the file, and return what the next process sends."""
+    sender._send.there = False
+    for number in (1, 2, 3):
+        sender.put(entry(number))
+    file, sender._file = sender._file, None
+    file.close(remove=False)
+    body = bytearray(file.path.read_bytes())
+    length = len(body) // 3
+    file.path.write_bytes(change(body, length))
+    store = Store()
+    following = Sender(tmp_path / "spool", "store", store, 1000)
+    following.flush()
+    following.close()
+    assert [path.suffix for path in (tmp_path / "spool").iterdir()] == [".refused"]
+    return store.entries
+
+
+def test_zeros_at_the_end_hide_nothing(sender, tmp_path):
+    """As a file system leaves them of a file that grew when the power failed."""
+    assert left_with(sender, lambda body, _: body + bytes(100), tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("place", [4, 30], ids=["checksum", "body"])
+def test_a_flipped_bit_costs_one_record(sender, tmp_path, place):
+    def flip(body, length):
+        body[length + place] ^= 1
+        return body
+
+    assert left_with(sender, flip, tmp_path) == [1, 3]
+
+
+def test_a_wrong_length_ends_the_file(sender, tmp_path):
+    def flip(body, length):
+        body[length] ^= 1
+        return body
+
+    assert left_with(sender, flip, tmp_path) == [1]
+
+
 @pytest.mark.parametrize(
     ("error", "raised"),
     [

@@ -10,7 +10,6 @@ import pytest
 from daskbroker.core.chunk_statistics import of_events
 from daskbroker.core.chunks import CHUNK_RECORD, ChunkPlan
 from daskbroker.core.documents import Document
-from daskbroker.core.errors import BadQuery
 from daskbroker.views.row_order import group_rows
 
 
@@ -99,5 +98,3 @@ def test_further_bytes_of_a_row_are_counted():
     (group,) = group_rows(plan_of((0, [1, 2, 3])), row_bytes=500)
     assert group.bytes == 3 * 1500
     assert group_rows(plan_of((0, [1])).take([])) == []
-    with pytest.raises(BadQuery, match="duplicates must be 'last' or 'all', not 'first'"):
-        group_rows(plan_of((0, [1])), "first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,217 +23,183 @@ from ..regions import Roi
 from ..shapes import Declared
 from .open_handlers import HandlerCache, open_handlers
 
-__all__ = [
-    "cell_shape",
-    "count_frames",
-    "locate_block",
-    "look_at_cells",
-    "look_into_file",
-    "read_block",
-    "touch_block",
-]
+__all__ = ["BlockReader"]
 
 
-def read_block(
-    resource: ResolvedResource,
-    factory: Factory,
-    datums: Datums,
-    roi: Roi = (),
-    *,
-    data_key: Mapping[str, Any] | None = None,
-    where: str = "",
-    declared: tuple[int, ...] | None = None,
-) -> Block:
-    """Read one region of the cells of some datums, by the open handlers of this process.
+@dataclass(frozen=True)
+class BlockReader:
+    """Reads cells of one data key from one resource, by the open handlers of this process.
 
-    Parameters
+    If anything goes wrong, each method raises a :class:`FillError` at once and without a retry. Its
+    message names ``where``, spec and path. It is a :class:`FrameMissing` if a frame is not on disk.
+
+    Attributes
     ----------
     resource, factory
         Results of :func:`~daskbroker.assets.files.resolving.resolve` and
         :meth:`~daskbroker.assets.handlers.registry.HandlerRegistry.find`.
-    datums
-        Datums of this resource.
-    roi
-        Region to read of each cell.
-    data_key
+    claim
         The descriptor's entry of the data key, needed for stream resources.
     where
         Beginning of an error message: run, stream and key.
-    declared
-        Shape of a cell in the descriptor, for handlers that only know the shape of a cell after
-        reading it: cells of another shape are not stacked.
-
-    Returns
-    -------
-    numpy.ndarray or list
-        Array of shape ``(len(datums), *cell[roi].shape)``, or a list if the cells have no common
-        shape.
-
-    Raises
-    ------
-    CellsDiffer
-        If a region is requested of cells that differ in shape.
-    FillError
-        If anything else goes wrong, at once and without a retry. The message names ``where``, spec
-        and path. It is a :class:`FrameMissing` if a frame is not on disk.
     """
-    with _open(resource, factory, data_key, where) as handler:
-        if isinstance(handler, ClassicHandler):
-            block = handler.read(datums, roi, declared)
-        else:
-            block = handler.read(datums, roi)
-        # Handlers of users may return anything; a block of other length would shift the cells.
-        if not isinstance(block, (np.ndarray, list)) or len(block) != len(datums):
-            raise FillError(
-                f"the handler returned a {type(block).__name__} that is not a block of "
-                f"{len(datums)} cells"
-            )
-        return block
 
+    resource: ResolvedResource
+    factory: Factory
+    claim: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
 
-def touch_block(
-    resource: ResolvedResource,
-    factory: Factory,
-    datums: Datums,
-    *,
-    data_key: Mapping[str, Any] | None = None,
-    where: str = "",
-) -> None:
-    """Check that the cells of some datums exist, reading as little as possible.
+    def read(self, datums: Datums, roi: Roi = (), declared: tuple[int, ...] | None = None) -> Block:
+        """Read one region of the cells of some datums.
 
-    A block handler reads an empty region: no values, but each file is opened. A classic handler
-    reads the cells.
+        Parameters
+        ----------
+        datums
+            Datums of this resource.
+        roi
+            Region to read of each cell.
+        declared
+            Shape of a cell in the descriptor, for handlers that only know the shape of a cell
+            after reading it: cells of another shape are not stacked.
 
-    Raises
-    ------
-    FrameMissing
-        If a cell does not exist.
-    FillError
-        Under the conditions of :func:`read_block`.
-    """
-    with _open(resource, factory, data_key, where) as handler:
-        shape = None if isinstance(handler, ClassicHandler) else handler.cell_shape(datums)
-        nothing = () if not shape else (*[slice(None)] * (len(shape) - 1), slice(0, 0))
+        Returns
+        -------
+        numpy.ndarray or list
+            Array of shape ``(len(datums), *cell[roi].shape)``, or a list if the cells have no
+            common shape.
+
+        Raises
+        ------
+        CellsDiffer
+            If a region is requested of cells that differ in shape.
+        """
+        with self._open() as handler:
+            if isinstance(handler, ClassicHandler):
+                block = handler.read(datums, roi, declared)
+            else:
+                block = handler.read(datums, roi)
+            # Handlers of users may return anything; a block of other length would shift the cells.
+            if not isinstance(block, (np.ndarray, list)) or len(block) != len(datums):
+                raise FillError(
+                    f"the handler returned a {type(block).__name__} that is not a block of "
+                    f"{len(datums)} cells"
+                )
+            return block
+
+    def touch(self, datums: Datums) -> None:
+        """Check that the cells of some datums exist, reading as little as possible.
+
+        A block handler reads an empty region: no values, but each file is opened. A classic
+        handler reads the cells.
+        """
+        with self._open() as handler:
+            shape = None if isinstance(handler, ClassicHandler) else handler.cell_shape(datums)
+            nothing = () if not shape else (*[slice(None)] * (len(shape) - 1), slice(0, 0))
+            try:
+                handler.read(datums, nothing)
+            except CellsDiffer:
+                handler.read(datums)
+
+    def locate(self, datums: Datums) -> CellFrames:
+        """Return which bytes hold the cells of some datums; see :meth:`BlockHandler.frames_of`.
+
+        Raises
+        ------
+        NoReference
+            If the cells are not ranges of bytes of files, or if these cannot be told.
+        """
+        with self._open() as handler:
+            return handler.frames_of(datums)
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        """Return the shape of whole cells as their handler reads them; None if it cannot tell.
+
+        The file is opened but no values are read; see :meth:`BlockHandler.cell_shape`.
+        """
+        with self._open() as handler:
+            return handler.cell_shape(datums)
+
+    def cells_of(self, datums: Datums) -> list[Cell]:
+        """Return the shape and dtype of some cells, without reading values if possible.
+
+        If their handler cannot tell, cells are read: all of them if the claim does not declare
+        their shape, else only the first. So there should be few datums.
+        """
+        with self._open() as handler:
+            return self._cells(handler, datums)
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        """Return the number of frames of the resource for all events; None if not known."""
+        with self._open() as handler:
+            return _frames_there(handler, datums)
+
+    def look(
+        self, datums: Datums, *, keep_open: bool = True
+    ) -> tuple[list[Cell], FramesThere | None]:
+        """Return :meth:`cells_of` and :meth:`frames_there` of some datums, opening the file once.
+
+        With ``keep_open`` the handler stays in the cache, as the caller will probably read.
+        """
+        with self._open(open_handlers() if keep_open else HandlerCache(0)) as handler:
+            return self._cells(handler, datums), _frames_there(handler, datums)
+
+    def _cells(self, handler: BlockHandler, datums: Datums) -> list[Cell]:
+        cells = []
+        for position in range(len(datums)):
+            one = datums.take(slice(position, position + 1))
+            shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
+            if shape is None or dtype is None:
+                cells.append(_read_cell(handler, one))
+                # The shape is declared, so one cell tells the rest; more would cost as much.
+                if Declared.of([self.claim]).shape is not None:
+                    break
+            else:
+                lengths = tuple(map(int, shape))
+                if min(lengths, default=0) < 0:  # before it is remembered, and a guess for others
+                    raise FillError(f"the handler gives cells the shape {lengths}")
+                cells.append(Cell(lengths, dtype.newbyteorder("=")))
+        return cells
+
+    @contextmanager
+    def _open(self, cache: HandlerCache | None = None) -> Iterator[BlockHandler]:
+        """Provide the open handler; if it fails, drop it and say where in the error."""
+        resource, path = self.resource, self.resource.path
+        key = (
+            *(self.factory, path, resource.readable, resource.stream),
+            to_json(resource.kwargs) if resource.kwargs else "",
+            to_json(self.claim) if resource.stream else "",
+        )
+        cache = open_handlers() if cache is None else cache
         try:
-            handler.read(datums, nothing)
-        except CellsDiffer:
-            handler.read(datums)
+            yield cache.get(key, path, lambda: self._build(path))
+        # The handler works, but its cells are not ranges of bytes, or not of one shape.
+        except (NoReference, CellsDiffer):
+            raise
+        except Exception as error:
+            # The next read opens the file anew, as it may have been replaced meanwhile.
+            cache.discard(key)
+            label = f"{self.where}, " if self.where else ""
+            shown = " or ".join(map(repr, dict.fromkeys((path, *resource.paths))))
+            is_missing = isinstance(error, (FrameMissing, FileNotFoundError, NotADirectoryError))
+            kind = FrameMissing if is_missing else FillError
+            raise kind(f"{label}spec {resource.spec!r}, path {shown}: {_reason(error)}") from error
 
-
-def locate_block(
-    resource: ResolvedResource,
-    factory: Factory,
-    datums: Datums,
-    *,
-    data_key: Mapping[str, Any] | None = None,
-    where: str = "",
-) -> CellFrames:
-    """Return which bytes hold the cells of some datums; see :meth:`BlockHandler.frames_of`.
-
-    Raises
-    ------
-    NoReference
-        If the cells are not ranges of bytes of files, or if these cannot be told.
-    FillError
-        Under the conditions of :func:`read_block`.
-    """
-    with _open(resource, factory, data_key, where) as handler:
-        return handler.frames_of(datums)
-
-
-def cell_shape(
-    resource: ResolvedResource,
-    factory: Factory,
-    datums: Datums,
-    *,
-    data_key: Mapping[str, Any] | None = None,
-    where: str = "",
-) -> tuple[int, ...] | None:
-    """Return the shape of whole cells as their handler reads them; None if it cannot tell.
-
-    The file is opened but no values are read; see :meth:`BlockHandler.cell_shape`.
-
-    Raises
-    ------
-    FillError
-        Under the conditions of :func:`read_block`.
-    """
-    with _open(resource, factory, data_key, where) as handler:
-        return handler.cell_shape(datums)
-
-
-def look_at_cells(
-    resource: ResolvedResource,
-    factory: Factory,
-    datums: Datums,
-    *,
-    data_key: Mapping[str, Any] | None = None,
-    where: str = "",
-) -> list[Cell]:
-    """Return the shape and dtype of some cells, without reading values if their handler can tell.
-
-    Otherwise cells are read: all of them if the claim does not declare their shape, else only the
-    first.
-
-    Parameters
-    ----------
-    resource, factory, datums, data_key, where
-        See :func:`read_block`; there should be few datums.
-
-    Raises
-    ------
-    FillError
-        Under the conditions of :func:`read_block`.
-    """
-    with _open(resource, factory, data_key, where) as handler:
-        return _cells(handler, datums, data_key)
-
-
-def look_into_file(
-    resource: ResolvedResource,
-    factory: Factory,
-    datums: Datums,
-    *,
-    data_key: Mapping[str, Any] | None = None,
-    where: str = "",
-    keep_open: bool = True,
-) -> tuple[list[Cell], FramesThere | None]:
-    """Return what :func:`look_at_cells` does and the number of frames, opening the file once.
-
-    Parameters
-    ----------
-    resource, factory, datums, data_key, where
-        See :func:`look_at_cells`.
-    keep_open
-        If True, keep the handler in the cache, as the caller will probably read.
-
-    Raises
-    ------
-    FillError
-        Under the conditions of :func:`read_block`.
-    """
-    cache = open_handlers() if keep_open else HandlerCache(0)
-    with _open(resource, factory, data_key, where, cache) as handler:
-        return _cells(handler, datums, data_key), _frames_there(handler, datums)
-
-
-def count_frames(
-    resource: ResolvedResource,
-    factory: Factory,
-    datums: Datums,
-    *,
-    data_key: Mapping[str, Any] | None = None,
-    where: str = "",
-) -> FramesThere | None:
-    """Return the number of frames of a resource for all events; None if its handler cannot tell.
-
-    Raises
-    ------
-    FillError
-        If the handler cannot be built.
-    """
-    with _open(resource, factory, data_key, where) as handler:
-        return _frames_there(handler, datums)
+    def _build(self, path: str) -> BlockHandler:
+        resource, found = self.resource, self.factory.load()
+        made, preset = found, {}
+        if isinstance(found, partial) and not found.args:
+            made, preset = found.func, found.keywords
+        handler: BlockHandler
+        if isinstance(made, type) and issubclass(made, BlockHandler):
+            stream = {"data_key": self.claim} if resource.stream else {}
+            make: Callable[..., BlockHandler] = made
+            # The documents' parameters must not replace the descriptor's entry; a partial's
+            # keywords take precedence over the parameters.
+            handler = make(path, **{**resource.kwargs, **stream, **preset})
+        else:
+            handler = ClassicHandler(found, path, resource.kwargs)
+        handler.readable = resource.readable
+        return handler
 
 
 def _frames_there(handler: BlockHandler, datums: Datums) -> FramesThere | None:
@@ -241,60 +208,11 @@ def _frames_there(handler: BlockHandler, datums: Datums) -> FramesThere | None:
     return None
 
 
-def _cells(handler: BlockHandler, datums: Datums, data_key: Mapping[str, Any] | None) -> list[Cell]:
-    cells = []
-    for position in range(len(datums)):
-        one = datums.take(slice(position, position + 1))
-        shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
-        if shape is None or dtype is None:
-            cells.append(_read_cell(handler, one))
-            # The shape is declared, so one cell tells the rest; more would cost as much.
-            if Declared.of([data_key or {}]).shape is not None:
-                break
-        else:
-            lengths = tuple(map(int, shape))
-            if min(lengths, default=0) < 0:  # before it is remembered, and a guess for other runs
-                raise FillError(f"the handler gives cells the shape {lengths}")
-            cells.append(Cell(lengths, dtype.newbyteorder("=")))
-    return cells
-
-
 def _read_cell(handler: BlockHandler, datums: Datums) -> Cell:
     (value,) = handler.read(datums)
     if isinstance(value, (np.ndarray, np.generic)):
         return Cell(value.shape, value.dtype.newbyteorder("="))
     return Cell(None, np.dtype(object))
-
-
-@contextmanager
-def _open(
-    resource: ResolvedResource,
-    factory: Factory,
-    data_key: Mapping[str, Any] | None,
-    where: str,
-    cache: HandlerCache | None = None,
-) -> Iterator[BlockHandler]:
-    """Provide the open handler of a resource; if it fails, drop it and say where in the error."""
-    path = resource.path
-    key = (
-        *(factory, path, resource.readable, resource.stream),
-        to_json(resource.kwargs) if resource.kwargs else "",
-        to_json(data_key) if resource.stream else "",
-    )
-    cache = open_handlers() if cache is None else cache
-    try:
-        yield cache.get(key, path, lambda: _build(resource, factory, path, data_key))
-    # The handler works, but its cells are not ranges of bytes, or not of one shape.
-    except (NoReference, CellsDiffer):
-        raise
-    except Exception as error:
-        # The next read opens the file anew, as it may have been replaced meanwhile.
-        cache.discard(key)
-        label = f"{where}, " if where else ""
-        shown = " or ".join(map(repr, dict.fromkeys((path, *resource.paths))))
-        is_missing = isinstance(error, (FrameMissing, FileNotFoundError, NotADirectoryError))
-        kind = FrameMissing if is_missing else FillError
-        raise kind(f"{label}spec {resource.spec!r}, path {shown}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -305,25 +223,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return f"there is not enough memory for the requested cells: {error or 'MemoryError'}"
     return f"{type(error).__name__}: {error}"
-
-
-def _build(
-    resource: ResolvedResource,
-    factory: Factory,
-    path: str,
-    data_key: Mapping[str, Any] | None,
-) -> BlockHandler:
-    found = factory.load()
-    made, said = found, {}
-    if isinstance(found, partial) and not found.args:
-        made, said = found.func, found.keywords
-    handler: BlockHandler
-    if isinstance(made, type) and issubclass(made, BlockHandler):
-        stream = {"data_key": data_key or {}} if resource.stream else {}
-        make: Callable[..., BlockHandler] = made
-        # Keywords of a partial take precedence over those in the documents.
-        handler = make(path, **{**stream, **resource.kwargs, **said})
-    else:
-        handler = ClassicHandler(found, path, resource.kwargs)
-    handler.readable = resource.readable
-    return handler

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any
 
 import numpy as np
 
@@ -18,9 +17,8 @@ from ...core.layouts import STREAM_RESOURCE
 from ...core.peeks import ExtraFrames
 from ..files.resolving import ResolvedResource
 from ..handlers.contract import Datums, FramesThere
-from ..handlers.registry import Factory
 from ..references.locating import References
-from .blocks import count_frames
+from .blocks import BlockReader
 from .knowledge import extra_text
 from .target import Target
 
@@ -89,8 +87,7 @@ def _last_frame(
 def tell_extra_frames(
     target: Target,
     references: References,
-    resource: ResolvedResource,
-    factory: Factory,
+    reader: BlockReader,
     datums: Datums,
     *,
     strict: bool,
@@ -99,10 +96,10 @@ def tell_extra_frames(
 
     Parameters
     ----------
-    target, references, resource, datums
+    target, references, datums
         See :func:`extra_frames`.
-    factory
-        Handler of the resource, which is kept open.
+    reader
+        Reader of the resource, whose handler is kept open.
     strict
         Whether such frames are an error.
 
@@ -112,13 +109,13 @@ def tell_extra_frames(
         If there are such frames and ``strict`` is True.
     """
     group = references.store, target.run, target.descriptor, target.key
-    file = *group, resource.uid, resource.path, factory.label
+    resource, handler = reader.resource, reader.factory.label
+    file = *group, resource.uid, resource.path, handler
     text = _texts.get(file)
     if text is None:
-        more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
-        frames = count_frames(resource, factory, datums, **more)
+        frames = reader.frames_there(datums)
         found = extra_frames(target, references, resource, datums, frames)
-        text = extra_text(target.key, factory.label, [] if found is None else [found])
+        text = extra_text(target.key, handler, [] if found is None else [found])
         _texts[file] = text
     if text and strict:
         raise FillError(

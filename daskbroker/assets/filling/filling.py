@@ -16,21 +16,15 @@ import numpy as np
 from ...core.errors import FillError, FrameMissing
 from ...core.external import is_stream_key
 from ..files.readable import ANYWHERE, ReadableRoots
-from ..files.resolving import ResolvedResource, normal_spec, resolve
+from ..files.resolving import normal_spec, resolve
 from ..handlers.contract import CellsDiffer, Datums
 from ..handlers.registry import Factory, HandlerRegistry
 from ..handlers.stored_frames import CellFrames, NoReference
 from ..references.by_run import facts_of
 from ..references.locating import CellsOfResource, ReferenceMissing, References
 from ..regions import Roi
-from ..shapes import (
-    Declared,
-    cast,
-    check_shape,
-    fit,
-    is_open,
-)
-from .blocks import cell_shape, locate_block, look_at_cells, read_block, touch_block
+from ..shapes import Declared, cast, check_shape, fit, is_open
+from .blocks import BlockReader
 from .contents import CellContents, FilledBlock
 from .extra import tell_extra_frames
 from .fitting import (
@@ -168,8 +162,7 @@ class Filling:
         there[contents.valued] = True
 
         def touch(cells: CellsOfResource) -> bool:
-            resource, factory = self.handler(target, cells)
-            touch_block(resource, factory, cells.datums, data_key=target.claim, where=target.where)
+            self.reader(target, cells).touch(cells.datums)
             return True
 
         for positions, _ in self._there(target, contents, run_fraction, touch, strict=False):
@@ -197,10 +190,9 @@ class Filling:
             raise NoReference(f"{len(contents.valued):,} events have values in place of references")
         parts = []
         for found in self._find(target, contents, run_fraction, strict=True):
-            resource, factory = self.handler(target, found)
-            more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
-            parts.append((found.positions, locate_block(resource, factory, found.datums, **more)))
-            self._tell_extra(target, resource, factory, found.datums)
+            reader = self.reader(target, found)
+            parts.append((found.positions, reader.locate(found.datums)))
+            self._tell_extra(target, reader, found.datums)
         return CellFrames.joined(len(contents), parts)
 
     def has_frames_again(self, target: Target) -> bool:
@@ -255,10 +247,10 @@ class Filling:
         """Yield the cells of :meth:`cells` file by file, without values that events hold."""
 
         def read(cells: CellsOfResource) -> Any:
-            resource, factory = self.handler(target, cells)
-            with naming_cells(target.where, resource):
-                block = self._as_shown(target, resource, factory, cells.datums)
-            self._tell_extra(target, resource, factory, cells.datums)
+            reader = self.reader(target, cells)
+            with naming_cells(target.where, reader.resource, assumed=self._assumes(target)):
+                block = self._as_shown(target, reader, cells.datums)
+            self._tell_extra(target, reader, cells.datums)
             return block
 
         yield from self._there(target, contents, run_fraction, read)
@@ -281,26 +273,22 @@ class Filling:
             out[position] = rule.cell()
         return out, missing
 
-    def _as_shown(
-        self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
-    ) -> Any:
+    def _as_shown(self, target: Target, reader: BlockReader, datums: Datums) -> Any:
         """Read a block of cells as tables and documents have them."""
-        more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
         known = self.known_of(target)
         if known is not None and known.refused:
-            raise known.refusal(place_text(target.where, resource))
+            raise known.refusal(place_text(target.where, reader.resource))
         if self.mismatch == "keep" or (known is not None and is_open(target.claim)):
-            return read_block(resource, factory, datums, **more)
+            return reader.read(datums)
         if known is not None:
-            block = read_block(resource, factory, datums, **more)
-            return in_shape_if_it_fits(block, known.declared.shape)
+            return in_shape_if_it_fits(reader.read(datums), known.declared.shape)
         declared = self._believed(target)
         if declared.shape is None:
-            return read_block(resource, factory, datums, **more)
-        given = cell_shape(resource, factory, datums, **more)
+            return reader.read(datums)
+        given = reader.cell_shape(datums)
         if given is not None:  # before memory is taken for it
             check_shape(declared.shape, given)
-        block = read_block(resource, factory, datums, declared=declared.shape, **more)
+        block = reader.read(datums, declared=declared.shape)
         return as_declared(block, declared.shape, declared.dtype)
 
     def _believed(self, target: Target) -> Declared:
@@ -309,6 +297,10 @@ class Filling:
             return Declared.of([target.claim])
         nothing = Declared(None, np.dtype(object))
         return self.assumed.get((target.stream, target.key), nothing)
+
+    def _assumes(self, target: Target) -> bool:
+        """Return whether cells must match what is neither known of them nor in their claim."""
+        return self.known_of(target) is None and is_open(target.claim)
 
     # -- arrays of a variable ----------------------------------------------------------------
 
@@ -361,46 +353,42 @@ class Filling:
         self, target: Target, cells: CellsOfResource, declared: Declared, roi: Roi
     ) -> np.ndarray:
         assert declared.shape is not None
-        resource, factory = self.handler(target, cells)
-        more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
+        reader = self.reader(target, cells)
         known = self.known_of(target)
 
         def read(roi: Roi) -> np.ndarray:
-            block = read_block(
-                resource, factory, cells.datums, roi, declared=declared.shape, **more
-            )
+            block = reader.read(cells.datums, roi, declared.shape)
             if known is not None:
                 meet_block(known, block, given)
             if isinstance(block, np.ndarray):
                 return block
             return stack_cells(block, declared) if given is None else stack_alike(block, declared)
 
-        with naming_cells(target.where, resource):
+        with naming_cells(target.where, reader.resource, assumed=self._assumes(target)):
             if known is not None and known.refused:
-                raise known.refusal(place_text(target.where, resource))
-            given = cell_shape(resource, factory, cells.datums, **more)
+                raise known.refusal(place_text(target.where, reader.resource))
+            given = reader.cell_shape(cells.datums)
             try:
                 # The shape differs; the error needs the dtype too, for the next opening.
                 if known is not None and given is not None and not known.has_shape(given):
-                    first = cells.datums.take(slice(0, 1))
-                    known.meet(*look_at_cells(resource, factory, first, **more))
+                    known.meet(*reader.cells_of(cells.datums.take(slice(0, 1))))
                 try:
                     block = fit(read, given, declared.shape, roi)
                 except CellsDiffer:  # the error must name the shape of whole cells
                     given = None
                     block = fit(read, given, declared.shape, roi)
+                if declared.exact is not None:  # a wider dtype would hide a wrong claim
+                    block = cast(block, declared.exact)
                 block = cast(block, declared.dtype)
             except Differs as differs:
                 assert known is not None
                 group = (self.references[target.run].store, target.descriptor, target.key)
-                where = place_text(target.where, resource)
+                where = place_text(target.where, reader.resource)
                 raise known.unforeseen(where, group, differs.cell) from None
-        self._tell_extra(target, resource, factory, cells.datums)
+        self._tell_extra(target, reader, cells.datums)
         return block
 
-    def _tell_extra(
-        self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
-    ) -> None:
+    def _tell_extra(self, target: Target, reader: BlockReader, datums: Datums) -> None:
         """Warn of frames in no event in a file that was just read without a look into it before."""
         known = self.known_of(target)
         peeked = known is not None and not known.guessed
@@ -408,7 +396,7 @@ class Filling:
         if peeked or target.run not in self.stopped or self.mismatch == "keep":
             return
         references, strict = self.references[target.run], self.mismatch == "raise"
-        tell_extra_frames(target, references, resource, factory, datums, strict=strict)
+        tell_extra_frames(target, references, reader, datums, strict=strict)
 
     # -- common ------------------------------------------------------------------------------
 
@@ -469,8 +457,8 @@ class Filling:
         except KeyError:
             raise ReferenceMissing("the references of this run were not loaded") from None
 
-    def handler(self, target: Target, cells: CellsOfResource) -> tuple[ResolvedResource, Factory]:
-        """Return the resolved resource of some cells, and the handler that reads it.
+    def reader(self, target: Target, cells: CellsOfResource) -> BlockReader:
+        """Return what reads some cells: their resolved resource, and its handler.
 
         Raises
         ------
@@ -484,9 +472,11 @@ class Filling:
             stream=cells.indices is not None,
             where=target.where,
         )
-        if cells.indices is not None and cells.indices[0] > 0:  # its file may begin there
+        # Its file may begin there; a parameter of that name in the document means something else.
+        if cells.indices is not None and (cells.indices[0] > 0 or "indices" in resource.kwargs):
             resource = replace(resource, kwargs={**resource.kwargs, "indices": cells.indices})
-        return resource, self._factory(resource.spec, target.key, target.where)
+        factory = self._factory(resource.spec, target.key, target.where)
+        return BlockReader(resource, factory, target.claim, target.where)
 
     def _factory(self, spec: str, key: str, where: str) -> Factory:
         factory = self.overrides.get(key) or self.factories.get(normal_spec(spec))

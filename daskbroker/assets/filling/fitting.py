@@ -27,11 +27,22 @@ __all__ = [
 
 
 class naming_cells:
-    """Return a context that adds run, stream and key to a :class:`Mismatch` or a lack of memory."""
+    """Return a context that adds run, stream and key to a :class:`Mismatch` or a lack of memory.
 
-    def __init__(self, where: str, resource: ResolvedResource | None = None) -> None:
+    Parameters
+    ----------
+    where, resource
+        Run, stream and key, and the resource if one is read.
+    assumed
+        Whether cells must match what other descriptors declare, as their own leaves it open.
+    """
+
+    def __init__(
+        self, where: str, resource: ResolvedResource | None = None, *, assumed: bool = False
+    ) -> None:
         self._where = where
         self._resource = resource
+        self._assumed = assumed
 
     def __enter__(self) -> None:
         return None
@@ -45,9 +56,10 @@ class naming_cells:
                 f"{label}: there is not enough memory for the requested cells: "
                 f"{error or 'MemoryError'}"
             ) from None
+        others = " (what this descriptor leaves open is taken from others)" if self._assumed else ""
         raise FillError(
-            f"{label}: {error}; peek=True uses the shapes and dtypes in the files, the setting "
-            "daskbroker.shape-mismatch 'keep' makes tables hold the cells as they are, and "
+            f"{label}: {error}{others}; peek=True uses the shapes and dtypes in the files, the "
+            "setting daskbroker.shape-mismatch 'keep' makes tables hold the cells as they are, and "
             "h.dataset(dtypes={key: dtype}) replaces the declared dtype"
         ) from None
 

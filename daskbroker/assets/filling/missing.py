@@ -16,7 +16,7 @@ import numpy as np
 from ...core.errors import FillError, FrameMissing
 from ..files.sizes import SMALL_BLOCK, is_believable
 from ..regions import Roi, axes_of, shape_of
-from ..shapes import Declared, Mismatch, cast
+from ..shapes import HAVE_MISSING, Declared, Mismatch, cast
 from .contents import CellContents
 
 __all__ = [
@@ -200,11 +200,13 @@ class Gathered:
     def _instead(self, rule: Rule, where: str, dtype: np.dtype, missing: np.ndarray) -> Any:
         if rule.gap == "fill":
             return filler(rule.value, dtype)
-        if dtype.kind not in "fcO":
+        if dtype.kind not in HAVE_MISSING:
             event = int(self._contents.seq_nums[missing[0]])
             raise FillError(
                 f"{where}: event {event} has no value, and {dtype} "
                 "has no NaN; pass missing='drop' or fill_value= to keep the dtype, or "
                 "dtypes={key: 'float64'}"
             )
+        if dtype.kind in "mM":
+            return np.array("NaT", dtype)
         return None if dtype.kind == "O" else np.nan

@@ -79,7 +79,7 @@ class ClassicHandler(BlockHandler):
 
 
 def _cell(value: Any, roi: Roi) -> Any:
-    """Return a handler's result, as an array cut to the region if it is array-like.
+    """Return a handler's result; if it is array-like, as a native array cut to the region.
 
     Raises
     ------
@@ -90,6 +90,8 @@ def _cell(value: Any, roi: Roi) -> Any:
         value = value.compute(scheduler="synchronous")
     if isinstance(value, (bool, int, float, complex)) or _is_array(value):
         value = np.asanyarray(value)
+        # As block handlers give them, and as a look notes them.
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)
         return take_region(value, axes_of(roi, value.shape)) if roi else value
     if roi:
         raise FillError(

@@ -13,6 +13,9 @@ from ..regions import Roi
 __all__ = ["EventLayout", "frame_count", "parse_slice"]
 
 JOINS = ("concat", "stack")
+MOST_FRAMES = 2**31
+"""Maximum number of frames of an event, as lengths of arrays and products of them must not
+overflow."""
 _ITEM = re.compile(r"(-?\d+)?(:)?(-?\d+)?(:)?(-?\d+)?")
 
 
@@ -22,17 +25,17 @@ def frame_count(given: Any, name: str) -> int:
     Raises
     ------
     FillError
-        If it is not a whole number of at least 0.
+        If it is not a whole number of at least 0, or is too large to be true.
     """
     try:
         count = int(given)
-        if count >= 0 and (isinstance(given, str) or count == given):
+        if 0 <= count <= MOST_FRAMES and (isinstance(given, str) or count == given):
             return count
     except (TypeError, ValueError, OverflowError):
         pass
     raise FillError(
-        f"{name!r}, the number of frames of an event, must be a whole number of 0 or more, "
-        f"not {given!r:.100}"
+        f"{name!r}, the number of frames of an event, must be a whole number from 0 to "
+        f"{MOST_FRAMES:,}, not {given!r:.100}"
     )
 
 
@@ -44,7 +47,8 @@ class EventLayout:
     the number m of frames of an event, and event i has frames i*m to (i+1)*m - 1 along an axis
     of its own. With ``stack`` each event is one frame, without such an axis. ``multiplier`` is m
     if the shape does not begin with it. If the shape has fewer dimensions than the file, the
-    writer left the axis of frames out, and each event is one frame.
+    writer left the axis of frames out, and each event is one frame, or ``multiplier`` frames if
+    that is more than one.
 
     Attributes
     ----------
@@ -52,10 +56,13 @@ class EventLayout:
         Shape of the data key, with the multiplier applied; None for an unknown length.
     join
         ``"concat"`` or ``"stack"``.
+    multiplier
+        Number of frames of an event that the writer or the caller gives; 0 if none is given.
     """
 
     shape: tuple[int | None, ...]
     join: str
+    multiplier: int = 0
 
     @classmethod
     def of(
@@ -75,12 +82,12 @@ class EventLayout:
             raise FillError(f"the data key's shape {shape!r} is not valid")
         if 0 in shape[1:]:
             shape = ()  # as [width, height, 0] of old, whose first length counts no frames
-        shape = tuple(size if size is not None and size > 0 else None for size in shape)
+        shape = tuple(n if n is not None and 0 < n <= MOST_FRAMES else None for n in shape)
         count = 0 if multiplier is None else frame_count(multiplier, "multiplier")
         if count and shape[:1] != (count,):
             rest = shape[1:] if shape[:1] == (1,) else shape
             shape = (count, *rest)
-        return cls(shape, join_method)
+        return cls(shape, join_method, count)
 
     def frames_per_event(self, dimensions: int) -> int | None:
         """Return the number m of frames of an event; None: one frame without an axis of its own.
@@ -90,8 +97,10 @@ class EventLayout:
         dimensions
             Number of dimensions of the file's dataset, including the axis of frames.
         """
-        if self.join == "stack" or not self.shape or len(self.shape) < dimensions:
+        if self.join == "stack":
             return None
+        if not self.shape or len(self.shape) < dimensions:
+            return self.multiplier if self.multiplier > 1 else None
         return 1 if self.shape[0] is None else self.shape[0]
 
     @staticmethod

@@ -64,6 +64,8 @@ class FileSequence(BlockHandler):
 
     _looked: tuple[Any, tuple[tuple[int, ...], np.dtype]] | None = None
     """The file that was examined last (path, roots and identity), and its shape and dtype."""
+    _file_dimensions = 0
+    """Number of dimensions of the array in a file of several frames."""
 
     @abstractmethod
     def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
@@ -166,7 +168,9 @@ class FileSequence(BlockHandler):
             return []
         if not isinstance(picked, int) and not len(picked):
             return self._no_frames(events, per_event, roi[1:], pages)
-        like = self._frame(events, per_event, pages) if roi[1:] else None
+        # A part of a file is only that of its frames if it has the axis of frames.
+        parts = pages > 1 and not np.array_equal(picked, range(per_event))
+        like = self._frame(events, per_event, pages) if roi[1:] or parts else None
         if isinstance(picked, int):
             cells = (
                 next(self._frames(p, per_event, [picked], roi[1:], pages, like))[0] for p in events
@@ -229,11 +233,22 @@ class FileSequence(BlockHandler):
             whole = np.array_equal(inside, np.arange(pages))
             shape = None if like is None else (pages, *like)
             block = self.load_number(number, (slice(None) if whole else inside, *roi), shape)
-            if len(block) != len(inside):
-                raise FillError(
-                    f"{self.name(number)!r} holds {len(block)} frames, where each file has {pages}"
+            there = self._frames_in(block.shape, pages) if like is None else len(block)
+            if there != len(inside):
+                kind = FrameMissing if there < len(inside) else FillError
+                raise kind(
+                    f"{self.name(number)!r} holds {there} frame{'s' if there != 1 else ''}, where "
+                    f"each file has {pages}"
                 )
             yield block
+
+    def _frames_in(self, shape: Shape, pages: int) -> int:
+        """Return the number of frames of a file; one frame alone may be without an axis for it."""
+        return 1 if pages > 1 and len(shape) < self._file_dimensions else shape[0]
+
+    def frame_of(self, shape: Shape, pages: int) -> Shape:
+        """Return the shape of a frame in a file of this shape with an axis of ``pages`` frames."""
+        return shape if pages > 1 and len(shape) < self._file_dimensions else shape[1:]
 
     def _no_frames(self, events: np.ndarray, per_event: int, roi: Roi, pages: int) -> np.ndarray:
         """Return a region of no frames of some events, with the shape and dtype of their frames."""
@@ -244,7 +259,7 @@ class FileSequence(BlockHandler):
     def _frame(self, events: np.ndarray, per_event: int, pages: int) -> Shape:
         """Return the shape of a frame of the first event."""
         shape = self.shape_of_number(int(events[0]) * per_event // (pages or 1))
-        return shape[1:] if pages else shape
+        return self.frame_of(shape, pages) if pages else shape
 
 
 def _joined(parts: Iterator[np.ndarray]) -> np.ndarray:
@@ -358,6 +373,7 @@ class StreamSequence(FileSequence):
         layout = EventLayout.of(data_key, join_method or self.join, multiplier)
         self._per_event = layout.frames_per_event(len(chunk_shape))
         self._dimensions = len(layout.shape)
+        self._file_dimensions = len(chunk_shape)
         self._pages = int(chunk_shape[0]) if chunk_shape else 1
         if self._per_event is not None and (self._pages < 1 or self._per_event % self._pages):
             raise FillError(
@@ -386,7 +402,9 @@ class StreamSequence(FileSequence):
         if self._per_event is None:
             return shape
         position = number // self._files_per_event
-        return (self._per_event, *(shape[1:] if self._has_pages(position) else shape))
+        if not self._has_pages(position):
+            return (self._per_event, *shape)
+        return (self._per_event, *self.frame_of(shape, self._pages))
 
     def first_file(self, datums: Datums) -> int | None:
         positions = self._event_numbers(datums)

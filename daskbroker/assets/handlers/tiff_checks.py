@@ -14,7 +14,7 @@ from ...core.errors import FillError
 from ..files.sizes import check_cell
 from .jpeg import jpeg_shape
 
-__all__ = ["check_image", "check_pages", "frame_series", "names_others", "pages_of"]
+__all__ = ["check_image", "check_pages", "frame_series", "names_others", "pages_of", "unlike_pages"]
 
 INFLATED: dict[int, Callable[[], Any]] = {
     8: zlib.decompressobj,
@@ -69,6 +69,16 @@ def frame_series(tiff: tifffile.TiffFile) -> Sequence[Any]:
 def pages_of(some: Sequence[Any]) -> Sequence[Any]:
     """Return the pages of series."""
     return some[0].pages if len(some) == 1 else [page for one in some for page in one.pages]
+
+
+def unlike_pages(tiff: tifffile.TiffFile) -> list[str]:
+    """Describe the images beside the frames, other than previews of reduced size."""
+    frames = frame_series(tiff)
+    return [
+        f"page {one.keyframe.index} of {tuple(one.shape)}, {one.dtype}"
+        for one in tiff.series
+        if one not in frames and not one.keyframe.is_reduced
+    ]
 
 
 def check_image(tiff: tifffile.TiffFile, series: Any) -> None:

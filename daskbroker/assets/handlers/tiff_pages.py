@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 
-from ...core.errors import FillError
+from ...core.errors import FillError, FrameMissing
+from ...core.name_lists import listed
 from ...core.regular import Identity, identity
 from ..files.readable import ReadableRoots
-from ..regions import Axis, shape_of, take_region
+from ..regions import Axis, Roi, shape_of, take_region
+from .contract import Block, Datums
 from .frame_rows import ArrayRows, Located, Rows, one_dataset
+from .stored_frames import CellFrames
 from .stream_rows import StreamRows
 from .tiff import opened_tiff
-from .tiff_checks import check_pages, frame_series, pages_of
+from .tiff_checks import check_pages, frame_series, pages_of, unlike_pages
 from .tiff_stored import stored_pages
 
 __all__ = ["StreamPages"]
@@ -46,6 +49,29 @@ class StreamPages(StreamRows):
             found = state, _rows_of(self._path, self.readable)
             self._last = found
         return found[1]
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        with self._naming_unlike_pages():
+            return super().read(datums, roi)
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        with self._naming_unlike_pages():
+            return super().frames_of(datums)
+
+    @contextmanager
+    def _naming_unlike_pages(self) -> Iterator[None]:
+        """Refuse frames that may be among pages of another shape or dtype, which are not lost."""
+        try:
+            yield
+        except FrameMissing as error:
+            with self.readable.open(self._path) as file, opened_tiff(file, self.readable) as tiff:
+                unlike = unlike_pages(tiff)
+            if not unlike:
+                raise
+            raise FillError(
+                f"{error}. Further pages differ from these frames in shape or dtype, so they are "
+                f"not read as frames: {listed(unlike)}"
+            ) from None
 
 
 def _rows_of(path: str, readable: ReadableRoots) -> Rows:

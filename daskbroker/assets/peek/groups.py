@@ -101,11 +101,11 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
     except ReferenceMissing as error:
         raise FillError(f"{target.where}: {error}") from None
     for found in ends:
-        resource, factory = filling.handler(target, found)
-        before = looks.get(resource.uid)
+        reader = filling.reader(target, found)
+        before = looks.get(reader.resource.uid)
         rows = [] if before is None else [*before.datums.rows()]
         rows += [row for row in found.datums.rows() if row not in rows]
-        looks[resource.uid] = Look(resource, factory, Datums.of(rows), target.claim, target.where)
+        looks[reader.resource.uid] = Look(reader, Datums.of(rows))
     return list(looks.values())
 
 
@@ -149,13 +149,13 @@ def peek_of(
     group: Group, filling: Filling, sort: str, looks: Sequence[Look], looked: Sequence[Looked]
 ) -> Peek:
     """Return what was found in a group's files, with cells that computing found before."""
-    spec = looks[0].resource.spec
+    spec = looks[0].reader.resource.spec
     known = group_id(group, filling)
     noted = () if known is None else cells_noted(known)
     cells = (*(cell for one in looked for cell in one.cells), *noted)
     references = filling.references[group.target.run]
     extra = [
-        extra_frames(group.target, references, one.resource, one.datums, found.frames)
+        extra_frames(group.target, references, one.reader.resource, one.datums, found.frames)
         for one, found in zip(looks, looked)
     ]
     return Peek(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...core.peeks import Cell, FileState
-from ..files.resolving import ResolvedResource
-from ..filling.blocks import look_into_file
+from ..filling.blocks import BlockReader
 from ..handlers.contract import Datums, FramesThere
-from ..handlers.registry import Factory
 from .memory import file_state
 
 __all__ = ["Look", "Looked", "look"]
@@ -18,11 +15,8 @@ __all__ = ["Look", "Looked", "look"]
 class Look(NamedTuple):
     """Request to look into a resource, in any process: small and picklable."""
 
-    resource: ResolvedResource
-    factory: Factory
+    reader: BlockReader
     datums: Datums
-    claim: Mapping[str, Any]
-    where: str
 
 
 class Looked(NamedTuple):
@@ -51,8 +45,5 @@ def look(one: Look, *, keep_open: bool = True) -> Looked:
     FillError
         If the file cannot be read.
     """
-    resource, factory, datums, claim, where = one
-    cells, frames = look_into_file(
-        resource, factory, datums, data_key=claim, where=where, keep_open=keep_open
-    )
-    return Looked(cells, file_state(resource.path), frames)
+    cells, frames = one.reader.look(one.datums, keep_open=keep_open)
+    return Looked(cells, file_state(one.reader.resource.path), frames)

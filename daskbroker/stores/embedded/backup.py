@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from ...core.damage import Damage
 from ...core.durable_files import make_folder, sync_file, sync_folder
-from ...core.errors import StoreError, StoreExists, file_error, no_room
+from ...core.errors import StoreDamaged, StoreError, StoreExists, file_error, no_room
 from ...core.unfinished import unfinished
 from ..backing_up import BackupReport
 from .database import FILE_NAME, Database
@@ -67,10 +67,13 @@ class EmbeddedBackup:
             with _target_errors(target):
                 make_folder(temporary)
             self._fill(temporary, report)
+            if report.damages:  # of a store that was moved or deleted meanwhile, nothing is kept
+                self.database.check_in_place()
             with _target_errors(target):
                 _publish(temporary, target)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with suppress(OSError):  # rmtree does not ignore errors of closing a folder
+                shutil.rmtree(temporary, ignore_errors=True)
             raise
         return report
 
@@ -79,7 +82,7 @@ class EmbeddedBackup:
         self._copy_database(database, report.folder)
         written = [database]
         folders = {folder}
-        for name in _named(database):
+        for name in self._named(database, report.folder):
             path = folder / name
             with _target_errors(report.folder):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,26 @@ class EmbeddedBackup:
             target.execute("PRAGMA synchronous=OFF")  # the whole file is synced afterwards
             target.execute("PRAGMA journal_mode=OFF")
             source.backup(target)
+
+    def _named(self, copy: Path, folder: Path) -> Iterator[str]:
+        """Yield the paths, below the store's folder, that the copied SQLite file names."""
+        try:
+            with closing(sqlite3.connect(f"{copy.as_uri()}?immutable=1", uri=True)) as connection:
+                query = "SELECT DISTINCT path FROM chunk WHERE path IS NOT NULL"
+                cursor = connection.execute(query)
+                while rows := cursor.fetchmany(BATCH):
+                    yield from (row[0] for row in rows)
+        except sqlite3.DatabaseError as error:
+            name = getattr(error, "sqlite_errorname", None) or ""
+            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):  # copied as it is
+                raise StoreDamaged(
+                    f"{self.database.path} is damaged, so the files of its chunks are not known: "
+                    f"{error}"
+                ) from error
+            raise StoreError(
+                f"the backup at {folder} cannot be read: {error} ({name}); the store is not "
+                "concerned"
+            ) from error
 
     def _copy_file(self, name: str, path: Path, report: BackupReport) -> bool:
         """Copy a file of chunks; if it is missing or unreadable, report that and return False."""
@@ -140,14 +163,6 @@ def _read(reader: BinaryIO) -> bytes:
         return reader.read(COPIED_BYTES)
     except OSError as error:
         raise _Unreadable(str(error)) from error
-
-
-def _named(database: Path) -> Iterator[str]:
-    """Yield the paths, below the store's folder, that a copied SQLite file names."""
-    with closing(sqlite3.connect(f"{database.as_uri()}?immutable=1", uri=True)) as connection:
-        cursor = connection.execute("SELECT DISTINCT path FROM chunk WHERE path IS NOT NULL")
-        while rows := cursor.fetchmany(BATCH):
-            yield from (row[0] for row in rows)
 
 
 def _publish(temporary: Path, target: Path) -> None:

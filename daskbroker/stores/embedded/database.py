@@ -313,12 +313,7 @@ class Database:
         try:
             with self._lock, self.errors():
                 self._check_open()
-                if self._writer is None:
-                    self._opened_folder.check()
-                    self._writer = self._connect(write=True)
-                    self._log_bytes = bound_log(self._writer, self.root)
-                    self.log.open()
-                connection = self._writer
+                connection = self._writer or self._new_writer()
                 begun = self._begun = self._begun + 1
                 if connection.in_transaction:  # left by a block that was interrupted at its end
                     connection.execute("ROLLBACK")
@@ -345,6 +340,19 @@ class Database:
                 gate.leave()
         if durable or not self.log.interval:
             self.log.promise(number)  # outside the lock, so that other threads can write
+
+    def _new_writer(self) -> sqlite3.Connection:
+        self._opened_folder.check()
+        try:
+            self._writer = self._connect(write=True)
+            self._log_bytes = bound_log(self._writer, self.root)
+            self.log.open()
+        except BaseException:
+            # Else the next insert would write without the handle, and without having looked
+            # whether a sync has failed in another process.
+            self._drop_writer()
+            raise
+        return self._writer
 
     def bound_log(self) -> None:
         """Keep the log short enough to be copied if others have filled the disk meanwhile."""

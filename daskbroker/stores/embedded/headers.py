@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, repeat
 from operator import itemgetter
@@ -13,11 +13,12 @@ from typing import Any
 from ...core.bad_runs import BadRun, take_sound
 from ...core.checksum import without_checksum
 from ...core.documents import pack, unpack, unpack_document
-from ...core.errors import StoreDamaged, StoreFull
+from ...core.errors import StoreDamaged
 from ...core.search import Search
 from ..backing_up import BackupSource
 from ..checking import CheckedHeader
 from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..full_disk import repeat_if_full
 from ..header_store import matching
 from ..stored_text import storable
 from .backup import EmbeddedBackup
@@ -54,15 +55,7 @@ class EmbeddedHeaderStore(HeaderStore):
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
-        self._repeated_if_full(self._insert_prepared, name, doc)
-
-    def _repeated_if_full(self, insert: Callable[..., None], *what: Any) -> None:
-        try:
-            insert(*what)
-        except StoreFull:
-            if not self._database.make_room():
-                raise
-            insert(*what)
+        repeat_if_full(self._database.make_room, self._insert_prepared, name, doc)
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         with self._database.write(durable=name == "stop") as connection:
@@ -77,7 +70,7 @@ class EmbeddedHeaderStore(HeaderStore):
         if not (isinstance(store, EmbeddedEventStore) and store.is_in(self._database)):
             super().insert_with(name, doc, stores)
         else:
-            self._repeated_if_full(self._insert_both, name, doc, store)
+            repeat_if_full(self._database.make_room, self._insert_both, name, doc, store)
 
     def _insert_both(self, name: str, doc: Mapping[str, Any], store: EmbeddedEventStore) -> None:
         if name == "start":

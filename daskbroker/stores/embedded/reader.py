@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ __all__ = ["EmbeddedReader", "stored_keys"]
 
 TRAVELLING_BYTES = 64 * 2**10
 """Maximum bytes of small chunks in SQLite that are sent to workers before these are packed."""
+
+OF_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of opening a file that say nothing about the file."""
 
 Stored = str | tuple[str, int, int] | bytes
 """A key that any process can read: a path, a location in a pack, or the bytes of the chunk."""
@@ -99,6 +103,11 @@ class EmbeddedReader(ChunkReader):
             raise StoreDamaged(f"{path}, from byte {offset:,}: {error}") from None
 
     def _unreadable(self, path: str | Path, error: OSError) -> StoreError:
+        if _is_of_process(error):
+            return StoreError(
+                f"{path} cannot be opened{seen_from()}: {error}; it is not damaged: this process "
+                "has too little memory, or too many open files (ulimit -n)"
+            )
         if not isinstance(error, FileNotFoundError):
             return StoreDamaged(f"{path} cannot be read{seen_from()}: {error}")
         if Database.is_other(self.root, read_only=self.read_only, identity=self.identity):
@@ -138,6 +147,11 @@ class EmbeddedReader(ChunkReader):
             with suppress(StoreError):
                 pack_small_chunks(self._database, TRAVELLING_BYTES)
         return self._located(keys)
+
+
+def _is_of_process(error: OSError) -> bool:
+    # Arrow gives no number for a file that cannot be mapped.
+    return error.errno in OF_PROCESS or str(error).endswith(os.strerror(errno.ENOMEM))
 
 
 def _rows_in(key: str) -> int | None:

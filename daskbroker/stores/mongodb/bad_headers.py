@@ -18,6 +18,7 @@ from bson.objectid import ObjectId
 
 from ...core.bad_runs import BadRun
 from ..contract import FoundHeader
+from ..stored_text import storable
 from .bson_documents import SIDE_FIELD
 from .database import LOOK_SECONDS, Database
 
@@ -29,14 +30,24 @@ RAW: CodecOptions[dict[str, Any]] = CodecOptions()
 
 _NUMBER = {"$gte": -sys.float_info.max, "$lte": sys.float_info.max, "$not": {"$type": "array"}}
 _TEXT = {"$type": "string", "$ne": "", "$not": {"$type": "array"}}
+_PACKED = f"{SIDE_FIELD}.packed"
 _SIDE = {
-    "$or": [{SIDE_FIELD: {"$exists": False}}, {SIDE_FIELD: None}, {SIDE_FIELD: {"$type": "object"}}]
+    "$or": [
+        {SIDE_FIELD: {"$exists": False}},
+        {SIDE_FIELD: None},
+        {
+            SIDE_FIELD: {"$type": "object"},
+            "$or": [{_PACKED: {"$exists": False}}, {_PACKED: {"$type": "binData"}}],
+        },
+    ]
 }
 SOUND_HEADERS = {
     "run_start": {"uid": _TEXT, **_SIDE},
     "run_stop": {"uid": _TEXT, "time": _NUMBER, "run_start": _TEXT, **_SIDE},
 }
-"""Filters for what :func:`daskbroker.core.stored.fault_of` requires; packed values are not seen."""
+"""Filters for what :func:`daskbroker.core.stored.fault_of` requires; packed values are not seen.
+
+A run with a value that is packed and damaged is counted until somebody has read it."""
 
 
 class BadHeaders:
@@ -60,10 +71,13 @@ class BadHeaders:
         self._looked = float("-inf")
         self._latest: dict[str, Any] = {}
         self._suspects: list[Any] = []
+        self._met: set[str] = set()
 
-    def expect(self) -> None:
+    def expect(self, uid: str | None) -> None:
         """Look again at the next call of :meth:`left_out`, as a bad run was found meanwhile."""
         self._looked = float("-inf")
+        if uid is not None:
+            self._met.add(uid)
 
     def left_out(self, query: dict[str, Any]) -> tuple[dict[str, Any], list[BadRun]]:
         """Return a query narrowed to the runs that can be read, and the bad runs that it finds.
@@ -90,7 +104,9 @@ class BadHeaders:
 
     def _look(self) -> None:
         starts = self._new("run_start", "_id")
+        met, self._met = self._met, set()
         runs = [uid for uid in self._new("run_stop", "run_start") if isinstance(uid, str)]
+        runs += [storable(uid) for uid in met]
         if runs:
             query = {"uid": {"$in": runs}}
             starts += [doc["_id"] for doc in self._raw("run_start").find(query, {"_id": 1})]

@@ -2,10 +2,10 @@
 
 Collection ``event_chunk`` has one document per chunk, its manifest. It holds the sequence (the uid
 of the descriptor, as ``owner``), the position of its first row in the sequence, statistics, the
-kinds of the columns, and the state of its rows in the journal: ``waiting`` to be removed, ``kept``
-there for other readers, or ``gone``. Collection ``event_chunk_column`` has the columns as Arrow
-bytes, so that only the columns that are requested are fetched. The columns of a small chunk are
-one binary, named "".
+kinds of the columns, checksums of all that and of the kinds, and the state of its rows in the
+journal: ``waiting`` to be removed, ``kept`` there for other readers, or ``gone``. Collection
+``event_chunk_column`` has the columns as Arrow bytes, so that only the columns that are requested
+are fetched. The columns of a small chunk are one binary, named "".
 
 Columns are stored before the manifest, whose insertion publishes the chunk at once. Sequence and
 position are a unique key, so only one of two concurrent sealers succeeds.
@@ -13,8 +13,10 @@ position are a unique key, so only one of two concurrent sealers succeeds.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +45,7 @@ __all__ = [
     "WAITING",
     "Manifest",
     "TooLarge",
+    "check_manifest",
     "chunk_key",
     "chunks_of",
     "confirmed_chunks",
@@ -67,6 +70,9 @@ DOCUMENTS_AT_ONCE = 5000
 
 Manifest = dict[str, Any]
 """A document of ``event_chunk``."""
+
+_FACTS = itemgetter("_id", "owner", "run", "first", *Statistics._fields, "whole")
+"""What never changes of a manifest, besides its schema."""
 
 
 class TooLarge(BadDocument):
@@ -117,7 +123,7 @@ def store_columns(
     with database.errors():
         database.collection(COLUMN_COLLECTION).insert_many(documents, ordered=False)
     kinds = {name: kind.to_list() for name, kind in column_kinds(table).items()}
-    return {
+    manifest = {
         "_id": chunk,
         "owner": storable(owner),
         "run": storable(run),
@@ -127,6 +133,49 @@ def store_columns(
         "schema": to_json(kinds),
         "journal": journal,
     }
+    manifest["checksums"] = [_sum_of(ascii(_FACTS(manifest))), _sum_of(manifest["schema"])]
+    return manifest
+
+
+def _sum_of(text: str) -> int:
+    return zlib.crc32(text.encode("utf8", "surrogatepass"))
+
+
+def check_manifest(database: Database, manifest: Manifest, *, schema: bool = True) -> None:
+    """Check that a manifest is as it was stored; those of earlier versions have no checksums.
+
+    Wrong statistics would leave rows out of a table, or give it another index, as chunks are not
+    read to find out.
+
+    Parameters
+    ----------
+    database
+        Databases of the store.
+    manifest
+        Manifest as it was read.
+    schema
+        Whether its schema was read, too.
+
+    Raises
+    ------
+    StoreDamaged
+        If it was changed, or lacks a field.
+    """
+    try:
+        facts, sums = _FACTS(manifest), manifest.get("checksums")
+        text = manifest["schema"] if schema else ""
+        sound = manifest["journal"] in (WAITING, KEPT, GONE) and (
+            sums is None
+            or (sums[0] == _sum_of(ascii(facts)) and (not schema or sums[1] == _sum_of(text)))
+        )
+        problem = "" if sound else "its checksum is wrong"
+    except (LookupError, TypeError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        raise StoreDamaged(
+            f"{database.label}: the manifest of chunk {manifest.get('_id')} of run "
+            f"{manifest.get('run')!r} is damaged: {problem}"
+        )
 
 
 def _compression(table: pa.Table) -> str | None:
@@ -186,12 +235,19 @@ def chunks_of(
         Session to read in.
     settled
         Whether to return only chunks that no failover can lose.
+
+    Raises
+    ------
+    StoreDamaged
+        If a manifest is damaged.
     """
     query = {"owner": storable(owner)}
     with database.errors():
         chunks = database.collection(CHUNK_COLLECTION, settled=settled)
-        found = chunks.find(query, {"schema": 0}, session=session)
-        return list(found.sort("first", 1))
+        found = list(chunks.find(query, {"schema": 0}, session=session).sort("first", 1))
+    for manifest in found:
+        check_manifest(database, manifest, schema=False)
+    return found
 
 
 def confirmed_chunks(database: Database, owner: str) -> list[Manifest]:
@@ -200,6 +256,8 @@ def confirmed_chunks(database: Database, owner: str) -> list[Manifest]:
     They have their schemas and are in the order of their positions.
     """
     found = database.confirmed(CHUNK_COLLECTION, {"owner": storable(owner)})
+    for manifest in found:
+        check_manifest(database, manifest)
     return sorted(found, key=lambda chunk: int(chunk["first"]))
 
 

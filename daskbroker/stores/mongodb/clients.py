@@ -33,7 +33,7 @@ class Clients:
     def __init__(self, label: str) -> None:
         self._label = label
         self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
-        self._left: list[pymongo.MongoClient[dict[str, Any]]] = []
+        self._left: weakref.WeakSet[pymongo.MongoClient[dict[str, Any]]] = weakref.WeakSet()
         in_each_process(self._begin)
         self.closed = False
         weakref.finalize(self, _close_all, self._clients, self._left)
@@ -74,11 +74,12 @@ class Clients:
         """Set the clients aside, so that new ones are made.
 
         Needed after an interrupt, which may leave a lock of pymongo's pool held for ever. Other
-        threads may still be using these clients, so they stay open until this object is closed.
+        threads may still be using these clients, so they are not closed. Once nobody uses one any
+        more, its threads end with it: a session with many interrupts does not collect them.
         """
         with self._lock:
             while self._clients:
-                self._left.append(self._clients.popitem()[1])
+                self._left.add(self._clients.popitem()[1])
 
     def close(self) -> None:
         """Close the clients. Any later use raises StoreError."""
@@ -89,13 +90,13 @@ class Clients:
 
 def _close_all(
     clients: dict[str, pymongo.MongoClient[dict[str, Any]]],
-    left: list[pymongo.MongoClient[dict[str, Any]]],
+    left: weakref.WeakSet[pymongo.MongoClient[dict[str, Any]]],
 ) -> None:
     """Close clients, and those that were set aside after an interrupt in a thread of their own."""
     while clients:
         clients.popitem()[1].close()
     if left:  # closing these may wait for ever if an interrupt has left a lock held
-        threading.Thread(target=_close_left, args=(left,), daemon=True).start()
+        threading.Thread(target=_close_left, args=(list(left),), daemon=True).start()
 
 
 def _close_left(left: list[pymongo.MongoClient[dict[str, Any]]]) -> None:

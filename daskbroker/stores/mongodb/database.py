@@ -194,8 +194,13 @@ class Database:
             with pymongo.timeout(self._insert_seconds):
                 yield
         except (KeyboardInterrupt, SystemError):  # pymongo's C code turns the former to the latter
-            self._clients.leave()
+            self._leave_clients()
             raise
+
+    def _leave_clients(self) -> None:
+        """Set the clients aside after an interrupt; see :meth:`.Clients.leave`."""
+        self._clients.leave()
+        self._collections.clear()  # they would keep the clients
 
     def session(self) -> AbstractContextManager[ClientSession]:
         """Return a session on the metadata database, for :meth:`settle`."""
@@ -456,7 +461,7 @@ class Database:
         try:
             yield
         except (KeyboardInterrupt, SystemError):  # pymongo's C code may turn one into the other
-            self._clients.leave()
+            self._leave_clients()
             raise
         except PyMongoError as error:
             raise store_error(self.label, what, error) from error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
+from pymongo.errors import DuplicateKeyError, WriteError
 
 from ...core.bounded_dict import BoundedDict
 from ...core.documents import Document, equal
@@ -25,6 +25,7 @@ from ...core.layouts import EVENT, iter_rows
 from ...core.rounds import Rounds
 from ..stored_text import storable
 from .bson_documents import MAX_DOCUMENT_BYTES, from_bson, sparse_bson, to_bson
+from .bulk_inserts import insert_in_order
 from .chunk_store import (
     GONE,
     Manifest,
@@ -38,7 +39,7 @@ from .chunk_store import (
 from .database import CHUNK_COLLECTION, LOOK_SECONDS, Database
 from .sealed_rows import MARK_SECONDS, SEALED_MARK, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
-from .server_errors import REFUSED, can_be_single
+from .server_errors import REFUSED
 
 __all__ = ["EventWriter"]
 
@@ -173,7 +174,9 @@ class EventWriter:
                 with self._database.errors():
                     self._database.collection("event").delete_many(query)
 
-    def _insert_one(self, row: Mapping[str, Any], encoded: RawBSONDocument) -> None:
+    def _insert_one(
+        self, row: Mapping[str, Any], encoded: RawBSONDocument, *, is_plain: bool = True
+    ) -> None:
         label = f"event {row['uid']!r}"
         with self._database.errors(label):
             events = self._database.collection("event")
@@ -189,14 +192,14 @@ class EventWriter:
                 # The mark is of another descriptor; sealed uids are unique only within theirs.
                 if there is not None and meant is None:
                     events.delete_one({**same, "descriptor": SEALED_MARK})
-                    self._insert_one(row, encoded)
+                    self._insert_one(row, encoded, is_plain=is_plain)
                     return
                 self._compare(row, meant)
             except WriteError as error:
-                # Only what the server cannot hold in this form is stored in another.
-                if error.code not in REFUSED:
+                # Only what the server cannot hold in its plain form is stored in another.
+                if error.code not in REFUSED or not is_plain:
                     raise
-                events.insert_one(sparse_bson(row))
+                self._insert_one(row, sparse_bson(row), is_plain=False)
 
     def _insert_many(
         self, rows: Sequence[Mapping[str, Any]], encoded: Sequence[RawBSONDocument]
@@ -204,13 +207,7 @@ class EventWriter:
         label = f"event {rows[0]['uid']!r} and {len(rows) - 1} more"
         with self._database.errors(label):
             events = self._database.collection("event")
-            try:
-                events.insert_many(encoded)
-            except BulkWriteError as error:
-                if not can_be_single(error):
-                    raise
-                for row in rows:  # another process has just stored some, or one is refused
-                    self._insert_one(row, to_bson(row))
+            insert_in_order(events, rows, encoded, self._not_in_journal, self._insert_one)
 
     def _each_once(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """Return the rows without repetitions; raises DuplicateUID if repeated rows differ."""

@@ -130,7 +130,8 @@ class MongoHeaderStore(HeaderStore):
 
     def _pair(self, stored: dict[str, Any]) -> FoundHeader:
         """Return the header of a start document that was found by :data:`WITH_STOP`."""
-        stops = stored.pop(STOPS)
+        # The server also joins a stop whose `run_start` is a list with the uid in it.
+        stops = [stop for stop in stored.pop(STOPS) if isinstance(stop.get("run_start"), str)]
         # Several stops are of databases that another program has written; the last one counts.
         return self._checked(stored, stops[-1] if stops else None)
 
@@ -144,10 +145,11 @@ class MongoHeaderStore(HeaderStore):
             at_hand, name = stop, "stop"
             return first, checked_from_bson("stop", stop)
         except StoreDamaged as error:
-            uid = start.get("uid")
+            found = start.get("uid")
+            uid = found if isinstance(found, str) and found else None
             where = f"{self._database.label}, run_{name}, _id {at_hand.get('_id')!r}"
-            self._bad.expect()
-            return BadRun(uid if isinstance(uid, str) and uid else None, str(error), where)
+            self._bad.expect(uid)
+            return BadRun(uid, str(error), where)
 
     # -- search ------------------------------------------------------------------------------
 

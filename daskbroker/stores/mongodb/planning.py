@@ -26,7 +26,16 @@ from ...core.rounds import Rounds
 from ...core.stored import encode_stored_rows
 from ..stored_text import storable
 from .bson_documents import ROWS_FIELD, SIDE_FIELD
-from .chunk_store import KEPT, WAITING, Manifest, chunk_key, kinds_of, sealed_end, statistics_of
+from .chunk_store import (
+    KEPT,
+    WAITING,
+    Manifest,
+    check_manifest,
+    chunk_key,
+    kinds_of,
+    sealed_end,
+    statistics_of,
+)
 from .database import CHUNK_COLLECTION, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .journal import BATCH_ROWS, IN_TIME, event_columns, event_from_bson, unsealed, without_sealed
@@ -165,13 +174,19 @@ class EventPlanner:
             for doc in found:
                 # The query yields counts of the journal first, then manifests.
                 if "owner" in doc:
-                    self._streams[doc["owner"]].chunks.append(doc)
+                    stream = self._streams[doc["owner"]]
+                    self._add_manifest(stream, stream.chunks, doc)
                 elif isinstance(doc["descriptor"], str):
                     self._streams[doc["descriptor"]].journal = doc["journal"]
                 else:  # a list of which one item matches
                     for uid in self._streams.keys() & set(map(str, doc["descriptor"])):
                         number = self._streams[uid].number
                         self._builder.note_bad(number, "events whose descriptor is a list")
+
+    def _add_manifest(self, stream: _Stream, chunks: list[Manifest], manifest: Manifest) -> None:
+        with self._noted(stream):
+            check_manifest(self._database, manifest)
+            chunks.append(manifest)
 
     def _add_sealed(self, stream: _Stream) -> None:
         for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
@@ -204,7 +219,10 @@ class EventPlanner:
                 elif isinstance(doc["descriptor"], str):
                     rows.setdefault(doc["descriptor"], []).append(doc)
         for stream, uid in zip(streams, uids, strict=True):
-            before, stream.chunks = stream.chunks, _ordered(after.get(uid, []))
+            sound: list[Manifest] = []
+            for manifest in after.get(uid, ()):
+                self._add_manifest(stream, sound, manifest)
+            before, stream.chunks = stream.chunks, _ordered(sound)
             with self._noted(stream):
                 self._add_rows(stream, rows.get(uid, []), before)
 
@@ -247,7 +265,9 @@ class EventPlanner:
         while True:
             rounds.check(len(stream.chunks))
             ranges, after = self._walk(stream, session)
-            before, stream.chunks = stream.chunks, after
+            for manifest in after:
+                check_manifest(self._database, manifest)
+            before, stream.chunks = stream.chunks, _ordered(after)
             # No sealer has moved rows between the two lists, so ranges and chunks fit each other.
             if {c["_id"] for c in before} == {c["_id"] for c in after}:
                 return [self._with_packed(stream, one) for one in ranges]
@@ -272,7 +292,7 @@ class EventPlanner:
             )
             rows = self._rows_of(found, after, doubtful)
             ranges = list(cut_ranges(rows, descriptor["data_keys"]))
-        return ranges, _ordered(after)
+        return ranges, after
 
     @contextmanager
     def _named(self, stream: _Stream) -> Iterator[None]:

@@ -11,23 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 from bson.objectid import ObjectId
-from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import DuplicateKeyError, WriteError
 
 from ...core.batches import batched
 from ...core.chunks import with_columns
 from ...core.documents import equal
 from ...core.errors import DuplicateUID, StoreDamaged
-from ...core.layouts import DATUM, RESOURCE, Layout
+from ...core.layouts import DATUM, RESOURCE, STREAM_DATUM, Layout
 from ...core.stored import encode_stored_rows
 from ..stored_text import storable
 from .bson_documents import SIDE_FIELD, check_size, from_bson, sparse_bson, to_bson
+from .bulk_inserts import insert_in_order
 from .database import Database
 from .indexes import FORMER_INDEXES, warn_of_missing
-from .server_errors import REFUSED, can_be_single
+from .server_errors import REFUSED
 
 __all__ = [
     "datum_range",
@@ -44,6 +47,7 @@ __all__ = [
 
 UIDS_AT_ONCE = 2000
 """Maximum number of uids in one query."""
+STREAM_DATUM_KEYS = ("uid", "stream_resource", "descriptor")
 
 
 # -- insert ----------------------------------------------------------------------------------
@@ -60,32 +64,34 @@ def store_reference(
         If a different reference is stored under the same uid. Then none is stored, unless another
         process has stored it at this moment.
     """
-    fresh = [doc for doc in docs if not _is_stored(database, layout, doc, run)]
+    fresh = _not_stored(database, layout, docs, run)
     if not fresh:
         return
     encoded = [_encoded(layout, doc, run) for doc in fresh]
     label = f"{layout.kind} {fresh[0][layout.uid]!r}"
     with database.errors(label):
-        if len(encoded) > 1:
-            try:
-                database.collection(layout.kind).insert_many(encoded)
-                return
-            except BulkWriteError as error:
-                if not can_be_single(error):
-                    raise
-        # One by one as well if another process has just stored some, or the server refuses one.
-        for doc, one in zip(fresh, encoded, strict=True):
-            _store_one(database, layout, doc, run, one)
+        insert_in_order(
+            database.collection(layout.kind),
+            fresh,
+            encoded,
+            partial(_not_stored, database, layout, run=run),
+            partial(_store_one, database, layout, run),
+        )
 
 
 def _store_one(
-    database: Database, layout: Layout, doc: Mapping[str, Any], run: str, encoded: Any
+    database: Database,
+    layout: Layout,
+    run: str,
+    doc: Mapping[str, Any],
+    encoded: RawBSONDocument,
+    *,
+    is_plain: bool = True,
 ) -> None:
-    collection = database.collection(layout.kind)
     try:
-        collection.insert_one(encoded)
+        database.collection(layout.kind).insert_one(encoded)
     except DuplicateKeyError:  # another process may have stored the same document just now
-        if not _is_stored(database, layout, doc, run):
+        if _not_stored(database, layout, [doc], run):
             if layout.kind in FORMER_INDEXES:
                 raise DuplicateUID(
                     f"{layout.kind} {doc[layout.uid]!r}: another run has one of this uid, which an "
@@ -94,14 +100,15 @@ def _store_one(
                 ) from None
             raise
     except WriteError as error:
-        if error.code not in REFUSED:
+        # Only what the server cannot hold in its plain form is stored in another.
+        if error.code not in REFUSED or not is_plain:
             raise
-        label = f"{layout.kind} {doc[layout.uid]!r}"
         sparse = sparse_bson(doc, _side_run(layout, doc, run))
-        collection.insert_one(check_size(sparse, label))
+        check_size(sparse, f"{layout.kind} {doc[layout.uid]!r}")
+        _store_one(database, layout, run, doc, sparse, is_plain=False)
 
 
-def _encoded(layout: Layout, doc: Mapping[str, Any], run: str) -> Any:
+def _encoded(layout: Layout, doc: Mapping[str, Any], run: str) -> RawBSONDocument:
     label = f"{layout.kind} {doc[layout.uid]!r}"
     return check_size(to_bson(doc, _side_run(layout, doc, run)), label)
 
@@ -111,18 +118,51 @@ def _side_run(layout: Layout, doc: Mapping[str, Any], run: str) -> str | None:
     return run if layout.owner == "" and "run_start" not in doc else None
 
 
-def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: str) -> bool:
-    """Return whether an equal document of the run is stored and confirmed.
+def _not_stored(
+    database: Database, layout: Layout, docs: Sequence[Mapping[str, Any]], run: str
+) -> list[Mapping[str, Any]]:
+    """Return the documents of a run of which no equal ones are stored and confirmed.
 
     Raises
     ------
     DuplicateUID
-        If a different document is stored under its uid.
+        If a different document is stored under the uid of one.
     """
-    query: dict[str, Any] = {layout.uid: storable(doc[layout.uid])}
-    if layout.kind == "stream_datum":  # several runs may have one of this uid
-        for key in ("stream_resource", "descriptor"):
-            query[key] = storable(doc[key])
+    fresh: list[Mapping[str, Any]] = []
+    for some in batched(docs, UIDS_AT_ONCE):
+        names = [_name(layout, doc) for doc in some]
+        there = _stored(database, layout, names, run)
+        for doc, name in zip(some, names, strict=True):
+            found = there.get(name, ())
+            if not found:
+                fresh.append(doc)
+            elif not any(equal(from_bson(one), dict(doc)) for one in found):
+                raise DuplicateUID(
+                    f"{layout.kind} {doc[layout.uid]!r}: a different {layout.kind} is stored under "
+                    "this uid"
+                )
+    return fresh
+
+
+def _keys(layout: Layout) -> tuple[str, ...]:
+    """Return the keys by which a document of a run is found."""
+    # Several runs may have a stream_datum of one uid.
+    return STREAM_DATUM_KEYS if layout is STREAM_DATUM else (layout.uid,)
+
+
+def _name(layout: Layout, doc: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(storable(str(doc.get(key))) for key in _keys(layout))
+
+
+def _stored(
+    database: Database, layout: Layout, names: Sequence[tuple[str, ...]], run: str
+) -> dict[tuple[str, ...], list[Mapping[str, Any]]]:
+    """Return the documents of a run that are stored and confirmed under some names."""
+    texts = zip(*names, strict=True)
+    query = {
+        key: {"$in": list(dict.fromkeys(some))}
+        for key, some in zip(_keys(layout), texts, strict=True)
+    }
     with database.errors():
         collection = database.collection(layout.kind)
         warn_of_missing(collection, layout.uid, database.label)
@@ -130,16 +170,12 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
         if found:
             # A document that a failover may still lose does not count as stored.
             found = database.confirmed(layout.kind, query)
-    # Several runs may have resources of one uid.
-    if layout.owner == "":
-        found = [one for one in found if run_of_resource(one) == storable(run)]
-    if not found:
-        return False
-    if any(equal(from_bson(one), dict(doc)) for one in found):
-        return True
-    raise DuplicateUID(
-        f"{layout.kind} {doc[layout.uid]!r}: a different {layout.kind} is stored under this uid"
-    )
+    there: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for one in found:
+        # Several runs may have resources of one uid.
+        if layout.owner or run_of_resource(one) == storable(run):
+            there.setdefault(_name(layout, one), []).append(one)
+    return there
 
 
 def run_of_resource(stored: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from ...core.errors import BadDocument, StoreError, StoreReadOnly, StoreUnavaila
 from ...core.printable import shortened
 from .acknowledgement import is_unavailable
 
-__all__ = ["DUPLICATE_KEY", "INDEX_NOT_FOUND", "REFUSED", "can_be_single", "store_error"]
+__all__ = ["DUPLICATE_KEY", "INDEX_NOT_FOUND", "REFUSED", "store_error"]
 
 NO_PERMISSION = (13, 18)
 """Error codes of MongoDB for missing permissions and failed authentication."""
@@ -21,15 +21,6 @@ INDEX_NOT_FOUND = 27
 """Error code of MongoDB for an index to drop that is not there."""
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Error codes of MongoDB for a document that it cannot hold."""
-
-
-def can_be_single(error: BulkWriteError) -> bool:
-    """Return whether the documents of a bulk insert can be inserted one by one after this error.
-
-    They can if some are stored already or cannot be held, and nothing else is wrong.
-    """
-    codes = {one["code"] for one in error.details["writeErrors"]}
-    return codes <= {DUPLICATE_KEY, *REFUSED} and not error.details["writeConcernErrors"]
 
 
 def store_error(label: str, what: str, error: PyMongoError) -> Exception:

@@ -60,7 +60,7 @@ class SpoolFile:
     size
         Size of the file in bytes.
     unread
-        Number of bytes at the end that are not valid records, once all records have been read.
+        Number of bytes that are not valid records, once all records have been read.
 
     Raises
     ------
@@ -119,7 +119,7 @@ class SpoolFile:
         return state.st_ino == self._inode and state.st_dev == self._device
 
     def append(self, body: bytes) -> None:
-        """Add a record.
+        """Add a record, whose body is not empty: eight zeros in a damaged file are none.
 
         Raises
         ------
@@ -147,19 +147,27 @@ class SpoolFile:
         self._ends_whole = True
 
     def records(self) -> Iterator[bytes]:
-        """Yield the records, up to one that is incomplete or damaged; see :attr:`unread`.
+        """Yield the records without damaged ones, as far as they can be found.
+
+        See :attr:`unread` and :meth:`after_damage`.
 
         Raises
         ------
         StoreVersion
             If the file is of a newer format.
         """
-        position = self.begin()
-        self.unread = self.size - position
-        while (body := self.record(position)) is not None:
-            yield body
-            position += self.length_of(body)
-            self.unread = self.size - position
+        position: int | None = self.begin()
+        damaged = 0
+        while position is not None:
+            self.unread = damaged + self.size - position
+            body = self.record(position)
+            if body is not None:
+                yield body
+                position += self.length_of(body)
+                continue
+            following = self.after_damage(position)
+            damaged += 0 if following is None else following - position
+            position = following
 
     def begin(self) -> int:
         """Return the offset of the first record in bytes; raise as :meth:`records`."""
@@ -176,10 +184,22 @@ class SpoolFile:
         if len(head) < HEAD.size:
             return None
         length, checksum = HEAD.unpack(head)
-        if length > self.size - offset - HEAD.size:
+        # Zeros are what a file system may leave of a file that grew when the power failed.
+        if not 0 < length <= self.size - offset - HEAD.size:
             return None
         body = os.pread(self._handle, length, offset + HEAD.size)
         return body if len(body) == length and zlib.crc32(body) == checksum else None
+
+    def after_damage(self, offset: int) -> int | None:
+        """Return the offset of the record after a damaged one; None if it cannot be found.
+
+        The length of the damaged record is believed if it leads to a whole one.
+        """
+        head = os.pread(self._handle, HEAD.size, offset)
+        if len(head) < HEAD.size:
+            return None
+        following = offset + HEAD.size + int(HEAD.unpack(head)[0])
+        return None if self.record(following) is None else following
 
     @staticmethod
     def length_of(body: bytes) -> int:

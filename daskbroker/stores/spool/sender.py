@@ -407,8 +407,8 @@ class Sender:
                     logger.error("the store refuses an event of the spool %s: %s", file.path, error)
                 if file.unread:
                     logger.error(
-                        "the last %d bytes of the spool %s cannot be read; the events before them "
-                        "are stored", file.unread, file.path,
+                        "%d bytes of the spool %s are damaged; the other events in it are stored",
+                        file.unread, file.path,
                     )  # fmt: skip
                 # Kept under another name: else each start would try, and report, the same events
                 # again.

@@ -16,31 +16,23 @@ from ...core.layouts import as_one_chunk
 from ...core.layouts import cells as cells_of
 from ...core.schema import object_cells
 from ...core.structured import structured_cell
-from .column_sources import ColumnSource
+from .column_sources import ColumnSource, OneColumn
 from .row_block import ChunkRows, RowBlock
 
 __all__ = ["Cast", "StoredArray", "StructuredField", "leaf_dtype", "leaf_paths"]
 
 
 @dataclass(frozen=True)
-class StoredArray(ColumnSource):
+class StoredArray(OneColumn):
     """Source that is a stored column of arrays.
 
     Attributes
     ----------
-    name
-        Name of the column.
     form
         Common form of the cells of all chunks. Without a common shape, cells are objects.
     """
 
-    name: str
     form: ArrayForm
-
-    @property
-    def physical(self) -> tuple[str, ...]:
-        """See :attr:`ColumnSource.physical`."""
-        return (self.name,)
 
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]
@@ -55,10 +47,7 @@ class StoredArray(ColumnSource):
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         pairs = zip(tables, block.pieces, strict=True)
-        parts = [self._chosen(table, piece) for table, piece in pairs]
-        if not parts:
-            return np.empty((0, *self.cell_shape), self.dtype)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self._joined([self._chosen(table, piece) for table, piece in pairs])
 
     def _chosen(self, table: pa.Table, piece: ChunkRows) -> np.ndarray:
         if self.form.shape is None:
@@ -87,13 +76,11 @@ def leaf_dtype(dtype: np.dtype, path: Sequence[str]) -> np.dtype:
 
 
 @dataclass(frozen=True)
-class StructuredField(ColumnSource):
+class StructuredField(OneColumn):
     """Source that is one field of a stored column of rows of fields.
 
     Attributes
     ----------
-    name
-        Name of the column.
     fields
         Structured dtype that is declared or requested.
     path
@@ -103,15 +90,9 @@ class StructuredField(ColumnSource):
         objects.
     """
 
-    name: str
     fields: np.dtype
     path: tuple[str, ...]
     form: ArrayForm | None
-
-    @property
-    def physical(self) -> tuple[str, ...]:
-        """See :attr:`ColumnSource.physical`."""
-        return (self.name,)
 
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]

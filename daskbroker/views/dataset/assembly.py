@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -207,12 +207,8 @@ class Assembly:
         return chunk_length(source, self.plan.events, [doc for _, doc in resources])
 
     def _dask_arrays(self, lengths: Mapping[str, tuple[int, ...]]) -> dict[str, da.Array]:
-        """Return Dask arrays of variables; stored ones with too many tasks are left out."""
-        named = self.asked if isinstance(self.asked, Mapping) else {}
-        stored = [name for name in lengths if name in self.stored and name not in named]
-        tasks = sum(len(lengths[name]) for name in stored)
-        # Beside frames, stored variables may be cut so finely that Dask has too much to do.
-        left_out = stored if self.external and tasks > MOST_TASKS else []
+        """Return Dask arrays of variables; some stored ones are left out (:meth:`_left_out`)."""
+        left_out = self._left_out(lengths)
         arrays: dict[str, da.Array] = {}
         for cut in dict.fromkeys(lengths.values()):
             blocks = Blocks(self.plan.events, self.rows, cut)
@@ -230,6 +226,18 @@ class Assembly:
                     {name: self.stored[name] for name in group},
                 )
         return arrays
+
+    def _left_out(self, lengths: Mapping[str, tuple[int, ...]]) -> Collection[str]:
+        """Return the stored variables that are no Dask arrays, unless ``chunks`` names them."""
+        named = self.asked if isinstance(self.asked, Mapping) else {}
+        stored = [name for name in lengths if name in self.stored and name not in named]
+        tasks = sum(len(lengths[name]) for name in stored)
+        # Beside frames, stored variables may be cut so finely that Dask has too much to do.
+        if self.external and tasks > MOST_TASKS:
+            return stored
+        # In Dask arrays of objects xarray takes None for a value (`isnull`, `count`, `fillna`), and
+        # can neither group by text nor take one cell that is itself an array (`isel(time=0)`).
+        return [name for name in stored if self.sources[name].dtype.kind == "O"]
 
     def task_name(self, name: str, *content: Any) -> str:
         """Return the name of the tasks of a variable, unique for this content.
@@ -260,8 +268,9 @@ class Assembly:
             indexes["time"] = PandasIndex(loaded["time"], "time")
             variables |= indexes["time"].create_variables()
         # So that `Dataset.chunk({})` cuts at the usual blocks.
-        if self.chunks is None and variables.keys() - loaded.keys():
-            self._note_chunks(variables.values())
+        if self.chunks is None and variables.keys() - loaded.keys() and self.usual_lengths[0]:
+            for variable in variables.values():
+                variable.encoding["preferred_chunks"] = {"time": self.usual_lengths[0]}
         mixed = any(
             source.is_mixed
             or (source.dtype.kind == "O" and name not in loaded)
@@ -279,13 +288,6 @@ class Assembly:
         if self.chunks is not None and self.lengths is None:
             result = self._cut(result)
         return result if self.restoring is None else self.restoring(result, loaded)
-
-    def _note_chunks(self, variables: Iterable[xr.Variable]) -> None:
-        """Note the usual blocks in the encodings of lazy variables, for ``Dataset.chunk({})``."""
-        length = self.usual_lengths[0]
-        for variable in variables:
-            if length:
-                variable.encoding["preferred_chunks"] = {"time": length}
 
     def _cut(self, lazy: xr.Dataset) -> xr.Dataset:
         """Cut a lazy Dataset by xarray, as requested.

@@ -34,6 +34,7 @@ __all__ = [
     "ColumnSource",
     "Constants",
     "ExternalColumn",
+    "OneColumn",
     "StoredColumn",
     "read_columns",
 ]
@@ -92,6 +93,30 @@ class ColumnSource(ABC):
         tables = list(block.tables(self.physical))
         return take_roi(block.arranged(self.cells(block, tables)), inner)
 
+    def _joined(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the cells of all pieces as one array; those of a single piece are not copied."""
+        if not parts:
+            return np.empty((0, *self.cell_shape), self.dtype)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class OneColumn(ColumnSource):
+    """Source that is a stored column.
+
+    Attributes
+    ----------
+    name
+        Name of the column.
+    """
+
+    name: str
+
+    @property
+    def physical(self) -> tuple[str, ...]:
+        """See :attr:`ColumnSource.physical`."""
+        return (self.name,)
+
 
 @dataclass(frozen=True)
 class Constants(ColumnSource):
@@ -127,18 +152,15 @@ class Constants(ColumnSource):
 
 
 @dataclass(frozen=True)
-class StoredColumn(ColumnSource):
-    """Source that is a stored column.
+class StoredColumn(OneColumn):
+    """Source that is a stored column of scalars, or of objects.
 
     Attributes
     ----------
-    name
-        Name of the column.
     pandas_dtype
         Name of the dtype that a table has for it.
     """
 
-    name: str
     pandas_dtype: str
     dtype: np.dtype
     cell_shape: tuple[int, ...] = ()
@@ -153,11 +175,6 @@ class StoredColumn(ColumnSource):
         """See :attr:`ColumnSource.is_mixed`."""
         return self.pandas_dtype == "object"
 
-    @property
-    def physical(self) -> tuple[str, ...]:
-        """See :attr:`ColumnSource.physical`."""
-        return (self.name,)
-
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         if self.pandas_dtype == "object":  # chunks have notes of their rows
@@ -167,13 +184,11 @@ class StoredColumn(ColumnSource):
             ]
         else:
             parts = [
-                _numpy(values, self.pandas_dtype) for values in self._joined(tables, block.pieces)
+                _numpy(values, self.pandas_dtype) for values in self._chosen(tables, block.pieces)
             ]
-        if not parts:
-            return np.empty((0, *self.cell_shape), self.dtype)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self._joined(parts)
 
-    def _joined(self, tables: Sequence[pa.Table], pieces: Sequence[ChunkRows]) -> Iterator[Any]:
+    def _chosen(self, tables: Sequence[pa.Table], pieces: Sequence[ChunkRows]) -> Iterator[Any]:
         """Yield the chosen rows as in a table; consecutive chunks of one type are joined."""
         if len(pieces) == 1:
             yield to_pandas(tables[0], self.name, self.pandas_dtype)[pieces[0].rows]
@@ -348,7 +363,7 @@ class ExternalColumn(ColumnSource):
                 )
         if not parts:
             return take_roi(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self._joined(parts)
 
     def _contents(
         self, block: RowBlock, tables: Sequence[pa.Table]
@@ -411,7 +426,7 @@ class ChunkColumn(BackendArray):
         owners = np.unique(self._plan.records["descriptor"][[position for position, _ in pieces]])
         block = planned_block(self._plan, pieces, order, owners.tolist(), self._rows.later)
         values = self._source.of_owners(owners.tolist()).read(block, key[1:])
-        return values[0] if np.ndim(positions) == 0 else values
+        return _first_cell(values) if np.ndim(positions) == 0 else values
 
 
 class BlockColumn:
@@ -438,7 +453,12 @@ class BlockColumn:
             return self._source.read(self._block.take(key[0]), tuple(key[1:]))
         positions = row_positions(key[0], len(self._block))
         values = self._source.read(self._block.take(np.atleast_1d(positions)), tuple(key[1:]))
-        return values[0] if positions.ndim == 0 else values
+        return _first_cell(values) if positions.ndim == 0 else values
+
+
+def _first_cell(values: np.ndarray) -> np.ndarray:
+    """Return the first cell; an object as an array of no dimensions, as it may be an array."""
+    return np.asarray(values[0, ...])
 
 
 def row_positions(item: Any, count: int) -> np.ndarray:

@@ -164,6 +164,7 @@ def _read(read: _Read) -> list[np.ndarray]:
     return read_columns(read.block, read.sources)
 
 
+# Not `operator.getitem`, which Dask's optimizer takes for a slice of an array.
 def _column_of(columns: list[np.ndarray], index: int) -> np.ndarray:
     return columns[index]
 

@@ -1,9 +1,8 @@
 """Lay out grid scans as grids, with a dimension for each axis in place of ``time``.
 
 The start document describes the grid (:mod:`.grid_plan`), and ``seq_num`` is the number of the
-point. So a point that was taken again counts
-once, and one that was not taken is missing. Variables that are not in memory stay lazy: reading a
-region of the grid reads only its events.
+point. So a point that was taken again counts once, and one that was not taken is missing. Variables
+that are not in memory stay lazy: reading a region of the grid reads only its events.
 """
 
 from __future__ import annotations
@@ -111,14 +110,12 @@ class _Layout:
         coordinates: dict[str, Any] = {}
         variables: dict[str, Any] = {}
         for name, variable in self.flat.variables.items():
-            in_memory = name in self.loaded
-            laid = (
-                self._laid(variable, in_memory=in_memory) if "time" in variable.dims else variable
-            )
+            if "time" in variable.dims:
+                variable = self._laid(variable, in_memory=name in self.loaded)
             # The coordinate of the axis takes the motor's name.
             shown = f"{name}_readback" if name in taken else str(name)
             is_coordinate = name in self.flat.coords or name in taken
-            (coordinates if is_coordinate else variables)[shown] = laid
+            (coordinates if is_coordinate else variables)[shown] = variable
         for axis, names in enumerate(self.grid.motors):
             for name in names:
                 values = self._axis(axis, name)
@@ -154,11 +151,9 @@ class _Layout:
         recorded = self._recorded(axis, motor)
         values = _medians(readback, axis) if recorded is None else recorded
         planned = self.grid.positions[axis] if motor == self.grid.dims[axis] else None
-        # The plan's positions are exact; medians of readbacks scatter around them.
-        if recorded is None and planned is not None and _agree(values, planned):
-            values = planned
-        elif planned is not None and _agree(values, planned):
-            values = np.where(np.isnan(values), planned, values)
+        if planned is not None and _agree(values, planned):
+            # The plan's positions are exact; medians of readbacks scatter around them.
+            values = planned if recorded is None else np.where(np.isnan(values), planned, values)
         # A position that was never reached is known only from the plan.
         if np.isnan(values).any():
             raise self.refuse(
@@ -191,10 +186,10 @@ class _Layout:
         """
         steps = np.abs(np.diff(values))
         # A single position has nothing to be nearer to.
-        if not len(steps) or not steps.min() > 0:
-            if len(steps):
-                raise self.refuse(f"{motor} was at the same position in several places of its axis")
+        if not len(steps):
             return
+        if not steps.min() > 0:
+            raise self.refuse(f"{motor} was at the same position in several places of its axis")
         off = np.abs(readback - _along(values, axis, readback.ndim))
         far = np.nanmax(off) if (self.rows >= 0).any() else 0.0
         # Nearer to a neighbour than to its own position.
@@ -242,7 +237,7 @@ class _LaidOut(BackendArray):
         Variable whose first dimension is ``time``.
     rows
         Position of the event at each point of the grid, -1 if there is none.
-    whole
+    complete
         Whether every point has an event.
     """
 
@@ -276,9 +271,9 @@ class _LaidOut(BackendArray):
             values = np.empty((*rows.shape, *cells.shape[1:]), self.dtype)
             values[...] = self._fill
             values[there] = cells
-        dropped = tuple(0 if np.ndim(k) == 0 and not isinstance(k, slice) else slice(None)
-                        for k in key[:axes])  # fmt: skip
-        return values[dropped]
+        # An integer takes its axis away.
+        kept = (isinstance(k, slice) or np.ndim(k) > 0 for k in key[:axes])
+        return values[tuple(slice(None) if keep else 0 for keep in kept)]
 
 
 def _promoted(dtype: object) -> tuple[np.dtype, Any]:

@@ -69,8 +69,9 @@ def dataset(
         Access to detector files.
     chunks
         With ``"auto"``, variables that are not in memory are dask arrays, all cut alike along
-        ``time``; a block of the largest has about the partition size. With None, they are
-        xarray's own lazy arrays. ``{"time": n}`` or ``{name: n}`` gives the number of events per
+        ``time``; a block of the largest has about the partition size. Stored objects, such as
+        text, are xarray's own lazy arrays, unless ``chunks`` names them. With None, all
+        variables are. ``{"time": n}`` or ``{name: n}`` gives the number of events per
         block, for all variables or for one; a size such as ``"8 MiB"`` in place of ``n``, or
         alone, gives blocks of about that size. Anything else is passed to
         :meth:`xarray.Dataset.chunk`.
@@ -185,16 +186,12 @@ def assembly(
         keys = {column.field.key for column in columns.values() if column.external}
         events = with_rows_for_frames(events, filling, keys)
         plan = replace(plan, events=events)
-    shown = coordinate_sources(events, with_run=with_run)
-    sources = dict(shown)
+    shared = coordinate_sources(events, with_run=with_run)
+    sources = dict(shared)
     for name, column in list(columns.items()):
-        if name not in shown:
+        if name not in shared:
             own = _restored(restoring, column)
-            found = (
-                {name: own}
-                if own is not None
-                else variable_sources(events, column, runs, filling, dtypes)
-            )
+            found = own or variable_sources(events, column, runs, filling, dtypes)
             # The field of a structured array may have the name of another key.
             fresh = {_free(n, name, columns, sources): source for n, source in found.items()}
             sources |= fresh
@@ -214,7 +211,7 @@ def assembly(
         columns,
         sources,
         # Once each: hints may name a motor for two dimensions.
-        tuple(dict.fromkeys([*shown, *(name for name in scanned if name in columns)])),
+        tuple(dict.fromkeys([*shared, *(name for name in scanned if name in columns)])),
         _attrs(events, stream, runs, with_run=with_run),
         stream,
         token,
@@ -236,10 +233,12 @@ def _dropping(sources: Mapping[str, ColumnSource]) -> list[ExternalColumn]:
     return [one for one in external if one.filling.rule(one.targets[0]).drops]
 
 
-def _restored(restoring: Restoring | None, column: TableColumn) -> ColumnSource | None:
+def _restored(restoring: Restoring | None, column: TableColumn) -> dict[str, ColumnSource]:
+    """Return the source of a variable that a Dataset had before; empty for other variables."""
     if restoring is None or column.external or column.field.role != "data":
-        return None
-    return restoring.source(column.field.key)
+        return {}
+    source = restoring.source(column.field.key)
+    return {} if source is None else {column.name: source}
 
 
 def _regions(

@@ -24,7 +24,7 @@ from ...core.errors import StoreDamaged
 from ...core.fields import shown_names
 from ...core.layouts import as_one_chunk
 from ...core.schema import to_pandas
-from .column_sources import ColumnSource
+from .column_sources import ColumnSource, OneColumn
 from .row_block import RowBlock
 from .savable import needs_form
 from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
@@ -37,18 +37,15 @@ SCALARS = ("bool", "int", "long", "uint", "float")
 
 
 @dataclass(frozen=True)
-class RestoredColumn(ColumnSource):
+class RestoredColumn(OneColumn):
     """Source that is a stored column, in the form that it had in a Dataset.
 
     Attributes
     ----------
-    name
-        Name of the column.
     cell
         Shape and dtype of a cell.
     """
 
-    name: str
     cell: StoredForm
 
     @property
@@ -60,11 +57,6 @@ class RestoredColumn(ColumnSource):
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """See :attr:`ColumnSource.cell_shape`."""
         return self.cell.shape
-
-    @property
-    def physical(self) -> tuple[str, ...]:
-        """See :attr:`ColumnSource.physical`."""
-        return (self.name,)
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
@@ -79,9 +71,7 @@ class RestoredColumn(ColumnSource):
                     f"{list(self.cell.shape)} and dtype {self.cell.dtype} that the descriptor "
                     f"declares: {error}"
                 ) from None
-        if not parts:
-            return np.empty((0, *self.cell.shape), self.cell.dtype)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self._joined(parts)
 
     def _stored(self, table: pa.Table) -> np.ndarray:
         position = table.schema.get_field_index(self.name)

@@ -74,7 +74,8 @@ def savable(dataset: Any) -> Any:
     """
     check_is_dataset(dataset)
     if isinstance(dataset, xr.DataTree):
-        return dataset.map_over_datasets(savable)
+        # Of xarray's own class, as the writers of ours call this function.
+        return xr.DataTree.map_over_datasets(dataset, savable)
     dataset = named_as_in_files(dataset)
     found = dataset
     # The writers of our own subclass call this function, so what it returns is a plain Dataset.
@@ -137,9 +138,11 @@ def _written(
 
     New ones get names that are not among those that are taken.
     """
-    cells = [cell for cell in values.ravel().tolist() if not _is_missing(cell)]
-    types = set(map(type, cells))
-    if not cells or (types in SIMPLE and all(map(_is_storable, cells))):
+    cells = _present(values)
+    # netCDF refuses booleans that are objects, where a selection has left no missing one.
+    if _are_booleans(cells) and len(cells) == values.size:
+        return {name: (variable.dims, values.astype(bool), variable.attrs)}
+    if _are_simple(cells):
         # Give the computed values, as xarray's writers warn of Dask arrays of objects.
         return {name: (variable.dims, values, variable.attrs, text_encoding(values))}
     if values.ndim == 1 and all(map(_is_flat, cells)) and _have_one_dtype(cells):
@@ -159,8 +162,9 @@ def needs_form(variable: xr.Variable, *, in_memory: bool) -> bool:
     """
     if not in_memory or variable.dtype.kind != "O":
         return variable.dtype.kind == "O" or (in_memory and bool(text_encoding(variable.values)))
-    cells = [cell for cell in variable.values.ravel().tolist() if not _is_missing(cell)]
-    simple = not cells or (set(map(type, cells)) in SIMPLE and all(map(_is_storable, cells)))
+    cells = _present(variable.values)
+    # Selections may leave booleans without a missing one, which are written in another form.
+    simple = _are_simple(cells) and not _are_booleans(cells)
     return not simple or bool(text_encoding(variable.values))
 
 
@@ -170,6 +174,19 @@ def text_encoding(values: Any) -> dict[str, Any]:
         return {}
     texts = [cell for cell in values.ravel().tolist() if isinstance(cell, str)]
     return dict(ESCAPED_TEXT) if "\0" in "".join(texts) else {}
+
+
+def _present(values: np.ndarray) -> list[Any]:
+    return [cell for cell in values.ravel().tolist() if not _is_missing(cell)]
+
+
+def _are_booleans(cells: list[Any]) -> bool:
+    return set(map(type, cells)) == {bool}
+
+
+def _are_simple(cells: list[Any]) -> bool:
+    """Return whether xarray's writers accept these cells, missing ones left out."""
+    return not cells or (set(map(type, cells)) in SIMPLE and all(map(_is_storable, cells)))
 
 
 def _is_storable(cell: object) -> bool:

@@ -30,7 +30,7 @@ def tree(
     variables with one are as in files, see :mod:`.savable`.
     """
     label = None if name is None else group_name(name)
-    made = class_of_tree(nodes.values())
+    made = class_of_tree(nodes)
     root = made(xr.Dataset(attrs=attrs), name=label)
     # ``DataTree.from_dict`` and the parameter ``children`` would copy each node twice.
     root.children = {key: made(_node(dataset)) for key, dataset in nodes.items()}

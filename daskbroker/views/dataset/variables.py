@@ -16,7 +16,6 @@ from ...assets.shapes import Declared
 from ...core.arrays import OBJECT
 from ...core.chunks import ChunkPlan
 from ...core.dtypes import dtype_of
-from ...core.errors import BadQuery
 from ...core.external import is_stream_key
 from ...core.fields import Field
 from ...core.schema import TIME_DTYPE, TableColumn, constant_of, stored_kinds
@@ -68,11 +67,6 @@ def variable_sources(
 
     A column of rows of fields has one variable per field, other columns have one in all. External
     columns are filled if there is a filling.
-
-    Raises
-    ------
-    BadQuery
-        If a requested dtype is not valid.
     """
     chosen = dtypes.get(column.name)
     # A column may be shown as `data:<key>`; dtypes may name it by its key, too.
@@ -108,7 +102,7 @@ def _field_sources(
     # Chosen by the names of variables, which are paths to fields.
     for name, path in paths.items():
         if name in dtypes:
-            fields = _with_leaf(fields, path, _chosen_dtype(name, dtypes[name]))
+            fields = _with_leaf(fields, path, dtype_of(dtypes[name]))
     return {
         name: StructuredField(column.physical, fields, path, form) for name, path in paths.items()
     }
@@ -127,16 +121,9 @@ def _with_leaf(fields: np.dtype, path: Sequence[str], chosen: np.dtype) -> np.dt
     )
 
 
-def _chosen_dtype(name: str, chosen: object) -> np.dtype:
-    try:
-        return dtype_of(chosen)
-    except ValueError as error:
-        raise BadQuery(f"dtypes={{{name!r}: ...}}: {error}") from None
-
-
 def _cast(name: str, source: ColumnSource, chosen: object) -> ColumnSource:
     """Return the source with the requested dtype."""
-    dtype = _chosen_dtype(name, chosen)
+    dtype = dtype_of(chosen)
     # Nothing to convert, and no need to look whether values change.
     if dtype == source.dtype:
         return source

@@ -10,16 +10,24 @@ put together of several Datasets is of its own class too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from errno import ENAMETOOLONG
 from functools import wraps
 from typing import Any
 
 import xarray as xr
 
+from ...core.errors import BadDocument
 from ...core.group_names import group_name
+from ...core.name_lists import listed
 from .savable import savable
 
-__all__ = ["DataTree", "Dataset", "class_for", "class_of_tree"]
+__all__ = ["DataTree", "Dataset", "class_for", "class_of_tree", "naming_long_names"]
+
+
+LONGEST = 255
+"""Maximum number of bytes of a file's name in the usual file systems."""
 
 
 # The names are those of xarray's classes, as these are what a repr shows.
@@ -36,22 +44,27 @@ class Dataset(xr.Dataset):
     @wraps(xr.Dataset.to_zarr)
     def to_zarr(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.Dataset.to_zarr`."""
-        return savable(self).to_zarr(*args, **kwargs)
+        with naming_long_names([self]):
+            return savable(self).to_zarr(*args, **kwargs)
 
 
 def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
-    def kept(self: Dataset, *args: Any, **kwargs: Any) -> Any:
+    def kept(self: Any, *args: Any, **kwargs: Any) -> Any:
         found = method(self, *args, **kwargs)
-        if type(found) is not xr.Dataset:
-            return found
-        return Dataset(found.data_vars, found.coords, found.attrs)
+        if type(found) is xr.Dataset:
+            return Dataset(found.data_vars, found.coords, found.attrs)
+        if type(found) is xr.DataTree:
+            return DataTree.from_dict(found.to_dict(relative=True), name=found.name)
+        return found
 
     return kept
 
 
-# The methods of which xarray gives its own class, although cells stay what they are.
-for _name in ("astype", "clip", "combine_first", "fillna", "map_blocks", "where"):
+# The methods of which xarray gives its own class, although cells and names stay what they are.
+for _name in (
+    "astype", "clip", "combine_first", "fillna", "isin", "isnull", "map_blocks", "notnull", "where",
+):  # fmt: skip
     setattr(Dataset, _name, _keeping(getattr(xr.Dataset, _name)))
 
 
@@ -75,7 +88,12 @@ class DataTree(xr.DataTree):
     @wraps(xr.DataTree.to_zarr)
     def to_zarr(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.DataTree.to_zarr`."""
-        return savable(self).to_zarr(*args, **kwargs)
+        with naming_long_names(self.subtree):
+            return savable(self).to_zarr(*args, **kwargs)
+
+
+for _name in ("filter", "filter_like", "map_over_datasets", "match", "prune"):
+    setattr(DataTree, _name, _keeping(getattr(xr.DataTree, _name)))
 
 
 def class_for(variables: Mapping[Any, xr.Variable], *, mixed: bool) -> type[xr.Dataset]:
@@ -90,10 +108,42 @@ def class_for(variables: Mapping[Any, xr.Variable], *, mixed: bool) -> type[xr.D
         with null characters.
     """
     names: Iterable[Hashable] = {*variables, *(d for v in variables.values() for d in v.dims)}
-    slashed = any(group_name(str(name)) != name for name in names)
-    return Dataset if mixed or slashed else xr.Dataset
+    changed = any(group_name(str(name)) != name or _is_long(name) for name in names)
+    return Dataset if mixed or changed else xr.Dataset
 
 
-def class_of_tree(datasets: Iterable[xr.Dataset]) -> type[xr.DataTree]:
-    """Return the class of a tree of these Datasets."""
-    return DataTree if any(isinstance(one, Dataset) for one in datasets) else xr.DataTree
+def class_of_tree(nodes: Mapping[str, xr.Dataset]) -> type[xr.DataTree]:
+    """Return the class of a tree of these Datasets, by the names of their nodes."""
+    own = any(isinstance(one, Dataset) or _is_long(name) for name, one in nodes.items())
+    return DataTree if own else xr.DataTree
+
+
+def _is_long(name: Hashable) -> bool:
+    return len(group_name(str(name)).encode("utf8", "surrogatepass")) > LONGEST
+
+
+@contextmanager
+def naming_long_names(nodes: Iterable[xr.Dataset | xr.DataTree]) -> Iterator[None]:
+    """Name the variables and nodes whose names a file system has refused.
+
+    Other stores of Zarr, such as one of memory or of objects, take them.
+
+    Raises
+    ------
+    BadDocument
+        In place of the OSError; the message lists the names.
+    """
+    try:
+        yield
+    except OSError as error:
+        names: Iterable[Hashable] = (
+            name for one in nodes for name in (getattr(one, "name", None), *one.variables) if name
+        )
+        long = sorted({str(name) for name in names if _is_long(name)})
+        if error.errno != ENAMETOOLONG or not long:
+            raise
+        raise BadDocument(
+            f"Zarr makes a folder for each name, and the file system allows {LONGEST} bytes or "
+            f"less in a name, which these exceed: {listed(long)}. Rename them (ds.rename), or use "
+            "netCDF, which keeps names inside the file"
+        ) from error

@@ -205,14 +205,7 @@ def _documents(
             changes_of(source.plan.descriptors, start, stop, fields).items()
         )
     ]
-    return _given(sources, tracks, ahead)
-
-
-def _given(
-    sources: Sequence[_Source], tracks: Sequence[_Track], ahead: Prefetcher
-) -> Iterator[NamedDocument]:
-    yield from _references(sources, ahead)
-    yield from by_time(tracks)
+    return chain(_references(sources, ahead), by_time(tracks))
 
 
 def _references(sources: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:

@@ -119,22 +119,25 @@ class FlatTable:
         # Text to read, and both ends as numbers or times to compute with.
         if isinstance(dtype, pd.IntervalDtype):
             ends = pd.arrays.IntervalArray(column)
-            yield self._told(name, TEXT_CLAIM, column.astype(object).map(str, na_action="ignore"))
+            yield self._claimed(name, TEXT_CLAIM, _texts_of(column))
             for side in ("left", "right"):
                 yield from self._plain(f"{name}_{side}", pd.Series(getattr(ends, side)))
         elif isinstance(dtype, pd.PeriodDtype):
-            yield self._told(name, TEXT_CLAIM, column.astype(object).map(str, na_action="ignore"))
+            yield self._claimed(name, TEXT_CLAIM, _texts_of(column))
         elif _is_instants(column):
-            yield self._told(name, EPOCH_CLAIM, _seconds(_instants(column).dt.tz_localize(None)))
+            yield self._claimed(name, EPOCH_CLAIM, _seconds(_instants(column).dt.tz_localize(None)))
         elif dtype.kind == "m":
-            yield self._told(name, SECONDS_CLAIM, _seconds(column))
+            yield self._claimed(name, SECONDS_CLAIM, _seconds(column))
         elif _has_odd_cells(column):
-            yield self._told(name, {"dtype": "number"}, column.map(_cell))
+            yield self._claimed(name, {"dtype": "number"}, column.map(_cell))
         else:
             yield name, column
 
-    def _told(self, name: str, spec: Mapping[str, Any], values: pd.Series) -> tuple[str, pd.Series]:
-        self.specs[name] = {"source": "derived", "shape": [], **spec}
+    def _claimed(
+        self, name: str, claim: Mapping[str, Any], values: pd.Series
+    ) -> tuple[str, pd.Series]:
+        """Return a column with its name, and note what its data key will claim."""
+        self.specs[name] = {"source": "derived", "shape": [], **claim}
         return name, values
 
 
@@ -267,6 +270,11 @@ def _seconds(column: pd.Series) -> pd.Series:
     counts = column.to_numpy()
     in_a_second = COUNTS_PER_SECOND[np.datetime_data(counts.dtype)[0]]
     return pd.Series(np.where(np.isnat(counts), np.nan, counts.astype(np.int64) / in_a_second))
+
+
+def _texts_of(column: pd.Series) -> pd.Series:
+    """Convert intervals or periods to text; missing ones stay missing."""
+    return column.astype(object).map(str, na_action="ignore")
 
 
 def _cell(value: object) -> Any:

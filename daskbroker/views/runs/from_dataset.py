@@ -29,7 +29,7 @@ from ..dataset.stored_form import (
     encoded_form,
     time_units,
 )
-from .new_run import DTYPES, NewRun, Pairs, posix_seconds
+from .new_run import DTYPES, NewRun, Pairs
 
 __all__ = ["dataset_to_stream"]
 
@@ -112,7 +112,7 @@ def dataset_to_stream(
         yield from _stream(part, node.to_dataset(), scheduler)
         counts[name], last_time = part.count, max(last_time, part.last_time)
     run.last_time = last_time
-    yield "stop", Document({**run.stop(), "num_events": counts})
+    yield "stop", run.stop(counts)
 
 
 def _root_attrs(tree: xr.DataTree) -> dict[str, Any]:
@@ -146,22 +146,14 @@ def _stream(run: NewRun, dataset: xr.Dataset, scheduler: str | None) -> Pairs:
     """Yield the descriptor and the event_pages of one stream."""
     # Nodes of a tree, and what files held, have names as files have them.
     dataset = named_as_in_documents(dataset)
-    cube = _Cube(run, _without_multi_indexes(dataset), dataset, scheduler)
-    yield "descriptor", cube.declare()
-    yield from cube.pages()
-
-
-def _without_multi_indexes(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the Dataset with the levels of each MultiIndex as plain coordinates."""
-    return dataset.reset_index(list(_levels(dataset))) if _levels(dataset) else dataset
-
-
-def _levels(dataset: xr.Dataset) -> dict[str, tuple[str, ...]]:
-    return {
+    levels = {
         str(index.dim): tuple(str(name) for name in coordinates if name != index.dim)
         for index, coordinates in dataset.xindexes.group_by_index()
         if isinstance(index, PandasMultiIndex)
     }
+    cube = _Cube(run, dataset.reset_index(list(levels)), levels, scheduler)
+    yield "descriptor", cube.declare()
+    yield from cube.pages()
 
 
 @dataclass
@@ -173,16 +165,16 @@ class _Cube:
     run
         Run that the documents belong to.
     flat
-        The Dataset without MultiIndexes.
-    dataset
-        The Dataset as it was given.
+        The Dataset, in which the levels of each MultiIndex are plain coordinates.
+    levels
+        Names of the levels of each MultiIndex, by its dimension.
     scheduler
         Dask scheduler to compute pieces with.
     """
 
     run: NewRun
     flat: xr.Dataset
-    dataset: xr.Dataset
+    levels: Mapping[str, tuple[str, ...]]
     scheduler: str | None
 
     # -- what goes where ---------------------------------------------------------------------
@@ -249,9 +241,7 @@ class _Cube:
         # Only a number per event can be a timestamp.
         if not are_stamps or form.cell != StoredForm((), np.dtype(np.float64)):
             return form
-        return VariableForm(
-            form.name, "timestamps", key, form.dims, form.cell, form.coordinate, form.attrs
-        )
+        return replace(form, section="timestamps", key=key)
 
     def _along_events(self, name: str, dtype_kinds: str) -> np.ndarray | None:
         """Return the values of a variable that has exactly one for each event.
@@ -306,8 +296,8 @@ class _Cube:
         form = DatasetForm(
             None if self.dim is None else str(self.dim),
             tuple(self.forms.values()),
-            _levels(self.dataset),
-            {k: v for k, v in self.dataset.attrs.items() if k not in DOCUMENTED},
+            self.levels,
+            {k: v for k, v in self.flat.attrs.items() if k not in DOCUMENTED},
         )
         return self.run.declare(
             keys,
@@ -401,11 +391,10 @@ class _Cube:
             begin += chunk
 
     def _seconds(self, begin: int, end: int) -> list[float]:
-        start = float(self.run.start["time"])
         # All events have the time of the start.
         if self._times is None:
-            return [start] * (end - begin)
-        return posix_seconds(self._times[begin:end], start)
+            return [float(self.run.start["time"])] * (end - begin)
+        return self.run.seconds(self._times[begin:end])
 
 
 def _free(key: str, taken: set[str]) -> str:

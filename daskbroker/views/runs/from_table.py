@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from ...core.documents import Document, as_lists, normalize
 from ...core.errors import BadDocument
 from ...core.frozen import ArrayList
 from .flat import FlatTable
-from .new_run import DTYPES, NOT_DATA, NewRun, Pairs, posix_seconds
+from .new_run import DTYPES, NOT_DATA, NewRun, Pairs
 
 __all__ = ["table_to_stream"]
 
@@ -82,7 +82,8 @@ def table_to_stream(
         If `table` is not a table, if two columns have the same name, or if a cell has no
         JSON-like form.
     """
-    if is_series_like(table):
+    # Dask takes a DataArray, which has dims, for a Series.
+    if is_series_like(table) and not hasattr(table, "dims"):
         table = table.to_frame(name="value" if table.name is None else table.name)
     if not is_dataframe_like(table):
         raise BadDocument(
@@ -154,9 +155,7 @@ class _Table:
             yield from self.events(partition)
             return
         data = {self.run.key_of(name): _column(partition[name], name) for name in names}
-        stamps = {
-            key: partition[f"ts_{key}"].tolist() for key in data if f"ts_{key}" in partition.columns
-        }
+        stamps = _stamps(partition, data)
         yield self.run.page(self._numbers(partition), self._times(partition), data, stamps)
 
     def events(self, partition: pd.DataFrame) -> Pairs:
@@ -167,15 +166,11 @@ class _Table:
         seconds = self._times(partition)
         columns = {run.key_of(n): partition[n].astype(object).tolist() for n in names}
         present = {run.key_of(n): partition[n].notna().tolist() for n in names}
-        stamps = {
-            key: partition[f"ts_{key}"].tolist()
-            for key in columns
-            if f"ts_{key}" in partition.columns
-        }
+        stamps = _stamps(partition, columns)
         numbers = self._numbers(partition)
         for row in range(len(partition)):
             run.count += 1
-            keys = [key for key in columns if present[key][row] is not False]
+            keys = [key for key in columns if present[key][row]]
             run.last_time = seconds[row]
             event = {
                 "uid": run.uid_of(f"event {run.count}"),
@@ -200,14 +195,16 @@ class _Table:
         return [int(number) for number in partition.index]
 
     def _times(self, partition: pd.DataFrame) -> list[float]:
-        start = float(self.run.start["time"])
-        if "time" not in partition.columns or not isinstance(
-            partition["time"].dtype, pd.DatetimeTZDtype
-        ):
-            return [start] * len(partition)
-        return posix_seconds(
-            partition["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(), start
-        )
+        times = partition.get("time")
+        if times is None or not isinstance(times.dtype, pd.DatetimeTZDtype):
+            return [float(self.run.start["time"])] * len(partition)
+        return self.run.seconds(times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
+
+
+def _stamps(partition: pd.DataFrame, keys: Iterable[str]) -> dict[str, list[Any]]:
+    """Return the timestamps of those keys that have a column of them."""
+    columns = {key: f"ts_{key}" for key in keys}
+    return {k: partition[name].tolist() for k, name in columns.items() if name in partition.columns}
 
 
 def _column(column: pd.Series, name: str) -> Any:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ...core.documents import Document
-from ...core.errors import BadDocument
+from ...core.callers import warn_caller
+from ...core.documents import Document, start_of
+from ...core.errors import BadDocument, MissingTimeWarning
 from ...core.fields import shown_names
 from ...core.schema import datetime_to_posix
 
-__all__ = ["DTYPES", "NOT_DATA", "NewRun", "Pairs", "derived_uid", "posix_seconds"]
+__all__ = ["DTYPES", "NOT_DATA", "NewRun", "Pairs", "derived_uid"]
 
 NOT_DATA = ("time", "uid", "descriptor", "run", "seq_num")
 """Columns that do not become data keys."""
@@ -51,6 +52,8 @@ class NewRun:
         Time of the last event so far, in POSIX seconds.
     part
         Prefix that distinguishes the uids of one stream from those of others in the run.
+    time_is_missing
+        Whether some event so far had no time.
     """
 
     start: Document
@@ -62,6 +65,7 @@ class NewRun:
     count: int = 0
     last_time: float = field(default=0.0)
     part: str = ""
+    time_is_missing: bool = False
 
     @classmethod
     def of(
@@ -107,7 +111,7 @@ class NewRun:
             "derived_from": {**provenance, **(more or {})},
         }
         known: dict[str, Mapping[str, Any]] = {}
-        descriptors = getattr(header, "descriptors", {})
+        descriptors = {} if isinstance(header, Mapping) else getattr(header, "descriptors", {})
         for descriptor in descriptors.get(name, descriptors.get(attrs.get("stream"), [])):
             known.update(descriptor["data_keys"])
         names = {shown: key for key, shown in shown_names(known).items()}
@@ -137,6 +141,28 @@ class NewRun:
             }
         )
         return self.descriptor
+
+    def seconds(self, times: np.ndarray) -> list[float]:
+        """Convert the ``datetime64`` times of events to POSIX seconds.
+
+        NaT becomes the time of the start, with a :class:`daskbroker.MissingTimeWarning`.
+        """
+        seconds = datetime_to_posix(times)
+        missing = np.isnan(seconds)
+        if missing.any():
+            self._warn_of_missing_times(int(missing.argmax()))
+            seconds = np.where(missing, float(self.start["time"]), seconds)
+        return seconds.tolist()  # type: ignore[no-any-return]
+
+    def _warn_of_missing_times(self, first: int) -> None:
+        if not self.time_is_missing:
+            self.time_is_missing = True
+            warn_caller(
+                f"stream {self.stream!r}: event {self.count + first + 1} of the new run, and maybe "
+                "later ones, have no time (NaT). They are given the time of the start; to give "
+                "them another, fill the column or coordinate 'time' first",
+                MissingTimeWarning,
+            )
 
     def page(
         self, seq_num: Any, times: Any, data: Mapping[str, Any], stamps: Mapping[str, Any]
@@ -188,7 +214,7 @@ class NewRun:
 
 
 def _start_of(header: object) -> Mapping[str, Any]:
-    start = {} if header is None else getattr(header, "start", header)
+    start = {} if header is None else start_of(header)
     if not isinstance(start, Mapping) or (start and "uid" not in start):
         raise BadDocument(
             f"header: a {type(header).__name__} is neither a Header nor a start document with a "
@@ -201,9 +227,3 @@ def _start_of(header: object) -> Mapping[str, Any]:
 def derived_uid(run: str, what: str) -> str:
     """Return a uid that is always the same for the same run and the same `what`."""
     return str(uuids.uuid5(uuids.NAMESPACE_URL, f"daskbroker:{run}:{what}"))
-
-
-def posix_seconds(times: np.ndarray, default: float) -> list[float]:
-    """Convert ``datetime64`` values to POSIX seconds; NaT becomes `default`."""
-    seconds = datetime_to_posix(times)
-    return np.where(np.isnan(seconds), default, seconds).tolist()  # type: ignore[no-any-return]

@@ -42,7 +42,7 @@ class CellTypes:
 
     Attributes
     ----------
-    found
+    types
         Type of each column that had a cell; None if its cells have no type in common.
     """
 

@@ -212,6 +212,26 @@ def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
     return kept
 
 
+def _telling(getattr_: Callable[[Any, str], Any], pandas: type) -> Callable[[Any, str], Any]:
+    """Return a ``__getattr__`` whose error for what only pandas has says that tables are lazy."""
+
+    @functools.wraps(getattr_)
+    def told(self: Any, name: str) -> Any:
+        try:
+            return getattr_(self, name)
+        except AttributeError as error:
+            if name.startswith("_") or not hasattr(pandas, name):
+                raise
+            raise AttributeError(
+                f"{error}: it is a lazy one of dask; .compute() makes it a pandas "
+                f"{pandas.__name__}, which has {name!r}",
+                name=name,
+                obj=self,
+            ) from None
+
+    return told
+
+
 # Methods that are usually applied to a table, or a column, before `set_index` or `loc`. Their
 # results must be of the classes of this module, so that these two still work as here.
 _KEPT = (
@@ -224,8 +244,10 @@ _KEPT = (
     )),
 )  # fmt: skip
 _KEPT_OF_TABLES = (
-    "__getattr__", "assign", "drop", "drop_duplicates", "join", "merge", "query", "sort_values",
+    "assign", "drop", "drop_duplicates", "join", "merge", "query", "sort_values",
 )  # fmt: skip
+for _class, _pandas in ((DataFrame, pd.DataFrame), (Series, pd.Series)):
+    _class.__getattr__ = _telling(_keeping(_class.__base__.__getattr__), _pandas)
 for _class, _names in ((DataFrame, (*_KEPT, *_KEPT_OF_TABLES)), (Series, (*_KEPT, "to_frame"))):
     for _name in _names:
         setattr(_class, _name, _keeping(getattr(_class.__base__, _name)))

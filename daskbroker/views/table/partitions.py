@@ -168,7 +168,7 @@ class FrameSchema(NamedTuple):
 
     @classmethod
     def of(cls, meta: pd.DataFrame) -> FrameSchema:
-        """Return the shape of an empty frame."""
+        """Return the schema of an empty frame."""
         dtypes = tuple(_short(dtype) for dtype in meta.dtypes)
         return cls(
             tuple(meta.columns), dtypes, meta.index.name, _short(meta.index.dtype), meta.attrs

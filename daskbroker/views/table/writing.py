@@ -157,9 +157,9 @@ def without_arrays(table: Any, arrays: str) -> Any:
         if known:
             raise _refusal(known, _of_stream(table))
         return table.map_partitions(_check_text, _of_stream(table), meta=table._meta)
-    look = dask.delayed(_arrays_in, pure=True)
+    look = dask.delayed(holds_arrays, pure=True)
     parts = table[names].to_delayed() if names else []
-    found = known.union(*dask.compute(*[look(part) for part in parts]))
+    found = known.union(*dask.compute(*[look([part]) for part in parts]))
     return table[[name for name in table.columns if name not in found]]
 
 
@@ -182,10 +182,6 @@ def _refusal(names: Iterable[Any], stream: str) -> BadQuery:
         f"{', '.join(map(repr, found))}{stream}: they hold arrays or mappings; leave them out "
         "by to_csv(..., arrays='drop'), or write to Parquet"
     )
-
-
-def _arrays_in(frame: pd.DataFrame) -> set[str]:
-    return holds_arrays([frame])
 
 
 def _check_text(frame: pd.DataFrame, stream: str) -> pd.DataFrame:

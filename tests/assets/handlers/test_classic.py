@@ -91,6 +91,15 @@ def test_installed_handlers_equal_our_own(tmp_path, reader, roi):
         assert got.dtype == expected.dtype
 
 
+def test_arrays_of_the_other_byte_order(reader):
+    """They become native, as those of block handlers, with or without a common shape."""
+    reader.registry.register("B", lambda path: lambda n: np.arange(n, dtype=">u2"))
+    for lengths in ([3, 3], [3, 2]):
+        cells = reader.resource("B", "/", [{"n": n} for n in lengths])
+        assert all(cell.dtype == "=u2" and cell.dtype.isnative for cell in cells)
+        assert [cell.tolist() for cell in cells] == [list(range(n)) for n in lengths]
+
+
 def test_tables_pass_as_they_are(reader):
     reader.registry.register("T", Tables)
     got = reader.resource("T", "/", [{"count": 1}, {"count": 2}])

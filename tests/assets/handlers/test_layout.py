@@ -96,7 +96,7 @@ def test_regions_beyond_the_cell(roi, message):
         axes_of(roi, (4, 3))
 
 
-@pytest.mark.parametrize("bad", [-1, 1.5, None, "x", [2], float("nan")])
+@pytest.mark.parametrize("bad", [-1, 1.5, None, "x", [2], float("nan"), 1e300, 2**62])
 def test_numbers_of_frames_that_make_no_sense(bad):
     with pytest.raises(FillError, match="'frame_per_point', the number of frames of an event"):
         frame_count(bad, "frame_per_point")

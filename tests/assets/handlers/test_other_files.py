@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from daskbroker.core.errors import FillError
+from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import frames
 
 PAGES = "image/tiff"
@@ -246,3 +246,21 @@ def test_pages_that_were_appended_one_by_one(tmp_path, reader, compression):
     got = reader.stream(mimetype, place, (3, *shape), range(2), region, **given)
     np.testing.assert_array_equal(got, data.reshape(2, 3, *shape)[:, 1:3, 1:3, 2])
     assert reader.stream_shape(mimetype, place, (3, *shape), **given) == (3, *shape)
+
+
+def test_pages_that_differ_are_not_lost(tmp_path, reader):
+    """The error names them, and is not that of a lost frame; a preview is no frame."""
+    data = frames(3)
+    for name, other in (("shape", data[1, :4]), ("dtype", data[1].astype("f4"))):
+        path = tmp_path / f"{name}.tiff"
+        for page in (data[0], other):
+            tifffile.imwrite(path, page, append=True, photometric="minisblack")
+        np.testing.assert_array_equal(reader.stream(PAGES, path, (6, 8), [0])[0], data[0])
+        with pytest.raises(FillError, match=rf"page 1 of \({len(other)}, 8\)") as caught:
+            reader.stream(PAGES, path, (6, 8), [1])
+        assert type(caught.value) is FillError
+    with tifffile.TiffWriter(tmp_path / "preview.tiff") as writer:
+        writer.write(data[0], photometric="minisblack")
+        writer.write(data[0, :2, :2], photometric="minisblack", subfiletype=1)
+    with pytest.raises(FrameMissing):
+        reader.stream(PAGES, tmp_path / "preview.tiff", (6, 8), [1])

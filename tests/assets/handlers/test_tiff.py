@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tifffile
@@ -9,7 +11,8 @@ from area_detector_handlers.handlers import AreaDetectorTiffHandler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daskbroker.core.errors import FillError
+from daskbroker.assets.handlers.contract import CellsDiffer
+from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import frames, write_tiffs
 
 TIFF = "multipart/related;type=image/tiff"
@@ -105,6 +108,23 @@ def paged(tmp_path_factory):
         )
         for pages in (1, 2, 3, 6)
     }
+
+
+def test_a_file_with_too_few_or_too_many_pages(tmp_path, reader):
+    """Too few are lost frames; a single page has no axis of pages."""
+    write_tiffs(tmp_path, frames(6), "i_{}.tif", frames_per_file=3)
+    read = partial(reader.stream, TIFF, tmp_path, (3, 6, 8), [0, 1], template="i_{}.tif")
+    for pages, error in ((1, FrameMissing), (2, FrameMissing), (4, FillError)):
+        write_tiffs(tmp_path, frames(pages), "i_{}.tif", frames_per_file=pages, start=1)
+        with pytest.raises(error, match=rf"i_1\.tif' holds {pages} frames?, where") as caught:
+            read(chunk_shape=[3, 6, 8])
+        assert type(caught.value) is error
+        for roi in ((0,), (slice(1), 2), (slice(None), 2)):  # so that whole cells are read
+            with pytest.raises(CellsDiffer):
+                read(roi, chunk_shape=[3, 6, 8])
+    chunk = {"template": "i_{}.tif", "chunk_shape": [3, 6, 8]}
+    tifffile.imwrite(tmp_path / "i_0.tif", frames(1)[0])
+    assert reader.stream_shape(TIFF, tmp_path, (3, 6, 8), **chunk) == (3, 6, 8)
 
 
 def test_stacked_files_are_cells(paged, reader):

@@ -272,7 +272,13 @@ def test_after_a_failed_sync_the_log_is_written_again(opened, syncs, monkeypatch
     assert list(db["run"].documents())[-1] == documents[-1]
 
 
-def test_a_log_that_a_dead_process_could_not_sync_is_written_again(opened, syncs, tmp_path):
+@pytest.mark.parametrize(
+    "error", [None, OSError(errno.EMFILE, "at first"), KeyboardInterrupt("at first")]
+)
+def test_a_log_that_a_dead_process_could_not_sync_is_written_again(
+    opened, syncs, tmp_path, monkeypatch, error
+):
+    """Also if the log could not be opened for the first insert, or that was interrupted."""
     program = """
 import errno, os, sys, daskbroker
 from daskbroker.stores.embedded import log_sync
@@ -294,6 +300,15 @@ except daskbroker.core.errors.StoreError:
     mark = place / log_sync.MARK
     assert mark.exists()
     db = opened(60)
+    if error is not None:
+
+        def fail(log):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(log_sync.LogSync, "open", fail)
+            with pytest.raises((StoreError, KeyboardInterrupt), match="at first"):
+                insert_all(db, make_run(3, uid="other"))
     insert_all(db, make_run(3, uid="other"))
     assert syncs.count == 2  # once the bytes that were there, once the stop
     assert not mark.exists()

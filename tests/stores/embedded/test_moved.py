@@ -226,3 +226,20 @@ def test_files_of_the_other_store_are_left_alone(replaced_after_a_look, run):
     with pytest.raises(StoreError, match="moved, deleted or replaced"):
         run(database)
     assert {path.relative_to(place): path.is_file() for path in place.rglob("*")} == before
+
+
+def test_a_folder_that_has_just_been_moved_is_not_made_again(tmp_path, monkeypatch):
+    place = tmp_path / "store"
+    with daskbroker.connect(place) as db:
+        insert(db, LARGE[:2])
+        folders = db.event_sources["embedded"].store._database.folders
+        make = folders.make
+
+        def move_and_make(folder):
+            place.rename(tmp_path / "aside")
+            make(folder)
+
+        monkeypatch.setattr(folders, "make", move_and_make)
+        with pytest.raises(StoreError, match=str(place)):
+            insert(db, LARGE[2:])
+        assert not place.exists()

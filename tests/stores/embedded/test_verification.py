@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import errno
 import os
 import random
+import resource
 import shutil
 import sqlite3
+from contextlib import suppress
 from itertools import islice
 
 import dask
@@ -18,7 +21,7 @@ from distributed import Client
 
 import daskbroker
 from daskbroker.core.chunks import from_ipc, to_ipc
-from daskbroker.core.errors import ConfigError, StoreDamaged, StoreVersion
+from daskbroker.core.errors import ConfigError, StoreDamaged, StoreError, StoreVersion
 from daskbroker.core.layouts import cells
 from daskbroker.stores.embedded import chunk_files, events
 from daskbroker.stores.embedded.chunk_files import MAGIC, read_file
@@ -358,6 +361,40 @@ def test_a_forked_child_checks_by_itself(parquet, checks):
         read_file(parquet, ["data:x"])
         os._exit(checks())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def test_a_process_with_too_many_open_files_finds_no_damage(copy):
+    """Else errors="skip" would leave out what is sound."""
+    with daskbroker.connect(copy) as db:
+        reads = [db(uid=uid).documents for uid in ("large-run", "small-run")]
+        before = [list(read()) for read in reads]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
+        held = []
+        try:
+            with suppress(OSError):
+                while True:
+                    held.append(os.open(os.devnull, os.O_RDONLY))
+            for read in reads:
+                with pytest.raises(StoreError, match="too many open files") as caught:
+                    list(read(errors="skip"))
+                assert not isinstance(caught.value, StoreDamaged)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for handle in held:
+                os.close(handle)
+        assert [list(read()) for read in reads] == before
+
+
+def test_a_file_that_memory_is_too_small_for_is_no_damage(copy, monkeypatch):
+    def fail(path):
+        raise OSError(f"Memory mapping file failed: {os.strerror(errno.ENOMEM)}")
+
+    with daskbroker.connect(copy) as db, monkeypatch.context() as patch:
+        patch.setattr(chunk_files.pa, "memory_map", fail)
+        with pytest.raises(StoreError, match="memory") as caught:
+            list(db["large-run"].documents())
+        assert not isinstance(caught.value, StoreDamaged)
 
 
 def test_other_readers_of_parquet_read_the_files(parquet):

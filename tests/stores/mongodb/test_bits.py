@@ -9,7 +9,7 @@ import pytest
 from distributed import Client
 
 import daskbroker
-from daskbroker.core.errors import StoreDamaged
+from daskbroker.core.errors import BadRunWarning, StoreDamaged
 from daskbroker.stores.mongodb import chunk_store
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
@@ -82,6 +82,51 @@ def test_a_manifest_with_another_number_of_rows(header, raw):
     for read in READS.values():
         with pytest.raises(StoreDamaged, match="run 'the-run'"):
             read(header)
+
+
+CHANGES = [
+    ("seq_min", 3),  # tables would have another index
+    ("seq_max", 299),
+    ("time_max", 1.0),  # a selection by time would leave the chunk out
+    ("first", 64),
+    ("ordered", False),
+    ("distinct", 1),
+    ("rows", "300"),
+    ("run", "the-ruo"),
+    ("schema", '{"uid":["text"]}'),  # columns would be absent
+    ("schema", None),
+    ("journal", "gonf"),
+    ("whole", None),
+    ("checksums", 5),
+]
+"""Fields of a manifest and values that they did not have; None to remove a field."""
+
+
+def test_a_manifest_that_was_changed(mongo, raw):
+    insert_all(mongo, RUN)
+    insert_all(mongo, other := make_run(3, keys=["x"]))
+    manifest = raw.event_chunk.find_one({"run": "the-run"})
+    for field, change in CHANGES:
+        update = {"$unset": {field: 1}} if change is None else {"$set": {field: change}}
+        raw.event_chunk.update_one({"_id": manifest["_id"]}, update)
+        with pytest.raises(StoreDamaged, match=r"run 'the-run'.*manifest of chunk"):
+            mongo["the-run"].table()
+        raw.event_chunk.replace_one({"_id": manifest["_id"]}, manifest)
+    raw.event_chunk.update_one({"_id": manifest["_id"]}, {"$bit": {"seq_min": {"xor": 4}}})
+    for read in READS.values():
+        with pytest.raises(StoreDamaged, match="run 'the-run'"):
+            read(mongo["the-run"])
+    with pytest.warns(BadRunWarning, match="run 'the-run'"):
+        assert len(mongo().table(errors="skip").compute()) == 3
+    assert {damage.run for damage in daskbroker.check(mongo)} == {"the-run"}
+    assert_documents_equal(other, mongo[other[0][1]["uid"]].documents())
+
+
+def test_a_manifest_of_an_earlier_version_has_no_checksums(mongo, raw):
+    insert_all(mongo, RUN)
+    raw.event_chunk.update_many({}, {"$unset": {"checksums": 1}})
+    assert_documents_equal(RUN, mongo["the-run"].documents())
+    assert list(daskbroker.check(mongo)) == []
 
 
 def test_a_table_of_many_runs_names_the_damaged_one(mongo, header, column, raw):

@@ -266,8 +266,21 @@ def test_an_odd_stop_costs_its_run(three, db, change):
     assert len(run.runs) == (3 if packed else 2)
     with pytest.warns(BadRunWarning, match=rf"run '{run.bad}'.*stop.*run_stop, _id"):
         assert [header.uid for header in run.runs] == [run.late, run.good]
+    assert len(run.runs) == 2
     with pytest.raises(StoreDamaged, match=rf"run '{run.bad}'.*stop"):
         db[run.bad]
+
+
+def test_a_stop_of_a_list_of_runs_is_nobodys(three, db, raw):
+    run = three()
+    raw.run_stop.update_one({"uid": f"{run.bad}-s"}, {"$set": {"run_start": [run.bad, "x"]}})
+    assert len(run.runs) == 3
+    assert [header.uid for header in run.runs] == [run.late, run.bad, run.good]
+    assert [header.uid for header in db(batch=db[run.good].start["batch"])[:3]] == [
+        run.late, run.bad, run.good
+    ]  # fmt: skip
+    assert db[run.good].stop["uid"] == f"{run.good}-s"
+    assert db[run.bad].stop is None
 
 
 STARTS = {
@@ -276,15 +289,19 @@ STARTS = {
     "empty uid": {"uid": ""},
     "uids": {"uid": ["a", "b"]},
     "_daskbroker": {"_daskbroker": 5},
+    "packed text": {"_daskbroker": {"packed": "x"}},
+    "packed": {"_daskbroker": {"packed": b"xx"}},
 }
 
 
 @pytest.mark.parametrize("change", STARTS.values(), ids=STARTS)
 def test_an_odd_start_costs_its_run(three, db, change):
     run = three(start=change)
-    assert len(run.runs) == 2
+    # The server cannot look into what is packed, so the run is counted until it has been read.
+    assert len(run.runs) == (3 if change == STARTS["packed"] else 2)
     with pytest.warns(BadRunWarning, match="start.*run_start, _id") as caught:
         assert [header.uid for header in run.runs] == [run.late, run.good]
+    assert len(run.runs) == 2
     assert len(caught) == 1
     (bad,) = run.runs.bad
     assert bad.uid == (run.bad if "_daskbroker" in change else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import dask
@@ -25,6 +26,8 @@ def test_at_any_moment(mongo_database):
         thread.start()
         thread.join(60)
         assert not thread.is_alive()
+        gc.collect()  # clients that were set aside end when nobody uses them
+        assert len(db.header_source.store._database._clients._left) < 5
     assert interrupts > 30
     with daskbroker.connect(mongo_database) as db:
         for one in (*runs, other):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import daskbroker
-from daskbroker.assets.filling import filling
+from daskbroker.assets.filling.blocks import BlockReader
 from daskbroker.core.errors import BadQuery
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
@@ -184,10 +184,8 @@ def test_a_block_reads_a_file_in_one_call_whatever_chunks_events_are_in(
     make, tmp_path, monkeypatch
 ):
     calls = []
-    read = filling.read_block
-    monkeypatch.setattr(
-        filling, "read_block", lambda *args, **more: calls.append(args) or read(*args, **more)
-    )
+    read = BlockReader.read
+    monkeypatch.setattr(BlockReader, "read", lambda *args: calls.append(args) or read(*args))
     docs, data = make(tmp_path, 14)
     with dask.config.set({"daskbroker.seal-rows": 4}), daskbroker.temp() as db:
         insert_all(db, docs)

@@ -6,7 +6,7 @@ import dask
 import numpy as np
 import pytest
 
-from daskbroker.assets.filling import filling
+from daskbroker.assets.filling.blocks import BlockReader
 from daskbroker.core.errors import BadQuery
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run, stream_run
@@ -25,14 +25,14 @@ def header_and_frames(request, db, tmp_path):
 def elements(monkeypatch):
     """Sizes of what is read of files."""
     sizes = []
-    read = filling.read_block
+    read = BlockReader.read
 
     def noted(*args, **kwargs):
         block = read(*args, **kwargs)
         sizes.append(np.size(block))
         return block
 
-    monkeypatch.setattr(filling, "read_block", noted)
+    monkeypatch.setattr(BlockReader, "read", noted)
     return sizes
 
 

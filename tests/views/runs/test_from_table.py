@@ -9,9 +9,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import xarray as xr
 
 import daskbroker
-from daskbroker import stream_to_table, table_to_stream
+from daskbroker import (
+    MissingTimeWarning,
+    dataset_to_stream,
+    stream_to_table,
+    table_to_stream,
+)
 from daskbroker.core.errors import BadDocument
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
@@ -163,6 +169,26 @@ def test_arrow_dtypes_are_as_pandas_own(back):
         assert list(found.columns) == list(expected.columns)
         for name in expected.columns:
             assert found[name].fillna(-1).tolist() == expected[name].fillna(-1).tolist()
+
+
+@pytest.mark.parametrize("pages", [False, True])
+def test_rows_without_a_time_are_told_once(pages):
+    frame = FRAME.copy()
+    frame.loc[[3, 5], "time"] = pd.NaT
+    dataset = xr.Dataset({"y": ("time", frame["y"])}, {"time": frame["time"].to_numpy("M8[ns]")})
+    for documents in (
+        table_to_stream(frame, time=7.0, pages=pages),
+        table_to_stream(dd.from_pandas(frame, npartitions=2), time=7.0, pages=pages),
+        dataset_to_stream(dataset, time=7.0),
+    ):
+        with pytest.warns(
+            MissingTimeWarning, match="'primary': event 3 .*time of the start"
+        ) as told:
+            times = stream_to_table(documents)["time"].compute()
+        assert len(told) == 1
+        assert told[0].filename == __file__
+        start = pd.Timestamp(7, unit="s", tz="UTC")
+        assert times.tolist() == frame["time"].fillna(start).tolist()
 
 
 def test_periods_of_time_are_times(back):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ....core.errors import FillError
+from ....core.errors import FillError, FrameMissing
 from ....core.name_lists import listed
 from ...regions import Roi, axes_of
 from ..contract import Block, BlockHandler, Datums, FramesThere
@@ -54,7 +54,13 @@ class AreaDetectorHDF5(BlockHandler):
         source = self._frames()
         positions = datums.integers("point_number")
         axes = axes_of(roi, (self._per_point, *source.shape[1:]))
-        return read_events(source, positions, self._per_point, axes, whole_region(source.shape))
+        try:
+            return read_events(source, positions, self._per_point, axes, whole_region(source.shape))
+        except FrameMissing as error:
+            if not isinstance(source, OneFrame):
+                raise
+            why = "as a dataset of two dimensions that cannot grow is a single frame"
+            raise FrameMissing(f"{error}, {why}") from None
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         return (self._per_point, *self._frames().shape[1:])

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import h5py
 from h5py import h5d, h5p
 
-from ....core.errors import FillError
+from ....core.errors import FillError, FrameMissing
 from ....core.regular import Identity, identity
 from ...files.readable import ANYWHERE, ReadableRoots
 from .concatenation import MappedRows
@@ -116,8 +116,17 @@ def _open_rows(path: str, name: str, *, swmr: bool, readable: ReadableRoots) -> 
 
 
 def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF5Rows:
-    """Open a dataset that HDF5 finds; no source of a virtual one may be missing."""
-    dataset = open_dataset(file, name)
+    """Open a dataset that HDF5 finds; no source of a virtual one may be missing.
+
+    Raises
+    ------
+    FrameMissing
+        If an external link leads to a file that is not there.
+    """
+    try:
+        dataset = open_dataset(file, name)
+    except FillError as error:
+        raise _reason(file, name, error, swmr=swmr) from None
     plist = dataset.id.get_create_plist()
     whole = _rows_of(dataset, plist)
     if depth == 0 or plist.get_layout() != h5d.VIRTUAL:
@@ -132,6 +141,17 @@ def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF
         return whole
     # While mappings grow, files that are not there yet are not missing.
     return whole if parts.grows else MappedRows(whole, parts)
+
+
+def _reason(file: h5py.File, name: str, error: FillError, *, swmr: bool) -> Exception:
+    """Return why HDF5 finds no dataset: a linked file that cannot be opened, or ``error``."""
+    try:
+        LinkedFiles(str(file.filename), swmr=swmr, readable=ANYWHERE).find(name)
+    except (FrameMissing, OSError) as found:
+        return found
+    except FillError:
+        pass
+    return error
 
 
 def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth: int) -> HDF5Rows:

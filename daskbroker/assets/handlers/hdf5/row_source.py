@@ -20,7 +20,7 @@ from .chunk_bytes import ChunkBytes
 from .frame_bytes import FrameBytes, are_worth
 from .guard import ChunkGuard
 from .stored_rows import stored_rows
-from .stored_sizes import check_chunk, stored_elsewhere
+from .stored_sizes import ExternalStorage, check_chunk, stored_elsewhere
 
 __all__ = ["RowSource", "dtype_as_read", "read_rows"]
 
@@ -73,6 +73,9 @@ class RowSource:
         self._guard: ChunkGuard | None = None
         self._guarded = not self._filtered
         self._others = stored_elsewhere(dataset, plist)
+        self._external: ExternalStorage | None = None
+        if plist.get_external_count():
+            self._external = ExternalStorage(dataset, plist, self.dtype.itemsize)
         self._file = h5i.get_file_id(dataset.id)
         path = os.fsdecode(h5f.get_name(dataset.id))
         self.opened = {path: identity(self._file.get_vfd_handle())}
@@ -100,6 +103,8 @@ class RowSource:
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`read_rows`."""
+        if self._external is not None:
+            self._external.check(rows)
         return read_rows(self.dataset, rows, axes, self._past_hdf5(rows, axes), self._check)
 
     def _past_hdf5(self, rows: np.ndarray, axes: Sequence[Axis]) -> ChunkBytes | FrameBytes | None:

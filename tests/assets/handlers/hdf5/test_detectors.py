@@ -20,7 +20,7 @@ from daskbroker.assets.files.readable import ANYWHERE, ReadableRoots
 from daskbroker.assets.handlers.contract import Datums
 from daskbroker.assets.handlers.hdf5.frames import AreaDetectorHDF5
 from daskbroker.assets.handlers.stored_frames import NoReference
-from daskbroker.core.errors import FillError
+from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
 DETECTOR = "entry/instrument/detector"
@@ -210,11 +210,14 @@ def test_masters_of_eiger(tmp_path, reader, spec, group, roots):
         reader.resource(spec, stem, [{"seq_id": 7, "frame_num": 8}], images_per_file=3)
 
 
-def test_a_file_of_an_eiger_that_is_missing(tmp_path, reader):
-    """It is no shorter stack."""
+@pytest.mark.parametrize("roots", [False, True])
+def test_a_file_of_an_eiger_that_is_missing(tmp_path, reader, roots):
+    """It is no shorter stack, but lost frames."""
     eiger(tmp_path)
+    reader.roots = tmp_path if roots else None
     (tmp_path / "s_7_data_000003.h5").unlink()
-    with pytest.raises(FillError, match="spec 'AD_EIGER2'"):
+    message = r"spec 'AD_EIGER2'.*s_7_data_000003\.h5', which is not there"
+    with pytest.raises(FrameMissing, match=message):
         reader.resource("AD_EIGER2", tmp_path / "s", [{"seq_id": 7}], images_per_file=3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 
 import h5py
@@ -16,7 +17,7 @@ from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.assets.handlers import Datums
 from daskbroker.assets.handlers.hdf5.row_source import read_rows
 from daskbroker.assets.regions import axes_of
-from daskbroker.core.errors import FillError
+from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import frames, write_hdf5
 
 HDF5 = "application/x-hdf5"
@@ -213,6 +214,10 @@ def test_five_frames_an_event_two_events(tmp_path, reader):
         ((6, 8), {"join_method": "stack"}, (6, 8)),
         ((1, 6, 8), {"join_method": "stack"}, (6, 8)),
         ((), {}, (6, 8)),
+        ((), {"multiplier": 1}, (6, 8)),
+        ((), {"multiplier": 3}, (3, 6, 8)),
+        ((8,), {"multiplier": 3}, (3, 6, 8)),
+        ((2**62, 6, 8), {}, (1, 6, 8)),
         ((None, 6, 8), {}, (1, 6, 8)),
         ((1, 6, 3), {"slice": ":, :, 2:5"}, (1, 6, 3)),
         ((1, 8), {"slice": ":,5,:"}, (1, 8)),
@@ -220,6 +225,7 @@ def test_five_frames_an_event_two_events(tmp_path, reader):
         ((2, 6, 8), {"slice": "4:"}, (2, 6, 8)),
         ((2, 6, 4), {"slice": "::2,:,::-2"}, (2, 6, 4)),
         ((1, 6, 8), {"chunk_shape": [1, 6, 8], "swmr": False, "_validate": True}, (1, 6, 8)),
+        ((2, 6, 8), {"data_key": "img"}, (2, 6, 8)),  # not the handler's own argument
     ],
 )
 def test_how_frames_make_events(files, reader, shape, parameters, cell):
@@ -345,3 +351,32 @@ def test_many_threads_read_one_file(files, reader):
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_raw_external_storage_that_is_too_short(tmp_path, reader):
+    """HDF5 would give zeros."""
+    data, path = frames(4), tmp_path / "f.h5"
+    parts = [tmp_path / "0.raw", tmp_path / "1.raw"]
+    for number, part in enumerate(parts):
+        data[2 * number : 2 * number + 2].tofile(part)
+    size = data.nbytes // 2
+    with h5py.File(path, "w") as file:
+        external = [(str(parts[0]), 0, size), (str(parts[1]), 0, h5py.h5f.UNLIMITED)]
+        file.create_dataset("d", data.shape, data.dtype, external=external)
+    read = lambda rows: reader.stream(HDF5, path, (6, 8), rows, dataset="d")  # noqa: E731
+    np.testing.assert_array_equal(read(range(4)), data)
+    os.truncate(parts[1], size - 1)
+    np.testing.assert_array_equal(read([2, 0]), data[[2, 0]])
+    with pytest.raises(FrameMissing, match=r"1\.raw', .* too short for row 3"):
+        read(range(4))
+    parts[0].unlink()
+    np.testing.assert_array_equal(read([2]), data[[2]])
+    with pytest.raises(FrameMissing, match=r"0\.raw', which is not there"):
+        read([1, 2])
+
+
+def test_a_dataset_of_two_dimensions_with_points_beyond_the_first(tmp_path, reader):
+    """The error says why it is one frame."""
+    path = write_hdf5(tmp_path / "f.h5", frames(1)[0])
+    with pytest.raises(FrameMissing, match=r"place 1 .* two dimensions that cannot grow"):
+        reader.resource("AD_HDF5", path, [{"point_number": 1}])
