@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from numbers import Integral
@@ -101,17 +101,17 @@ class FoundRuns:
     # -- finding -----------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Header]:
-        found = self._found()
         if not self._search.descriptors:
-            return self._headers(found(self._start, self._stop))
+            return self._headers(self._found(self._start, self._stop))
         # The header store cannot search descriptors, so positions are counted after that filter.
-        return self._headers(take_sound(self._described(found()), self._start, self._stop))
+        described = self._described(self._found())
+        return self._headers(take_sound(described, self._start, self._stop))
 
     def __reversed__(self) -> Iterator[Header]:
         """Iterate over the same runs, oldest first. Lazy, unless this is a slice."""
         if self._is_slice:
             return reversed(list(iter(self)))  # without asking for the length first
-        found = self._found(oldest_first=True)()
+        found = self._found(oldest_first=True)
         return self._headers(self._described(found) if self._search.descriptors else found)
 
     def _described(self, headers: Iterator[FoundHeader]) -> Iterator[FoundHeader]:
@@ -121,8 +121,11 @@ class FoundRuns:
     def _stores(self) -> list[EventStore]:
         return [source.store for source in self._db.event_sources]
 
-    def _found(self, **order: bool) -> Callable[..., Iterator[FoundHeader]]:
-        return partial(self._db.header_source.store.find, self._search, **order)
+    def _found(
+        self, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
+    ) -> Iterator[FoundHeader]:
+        store = self._db.header_source.store
+        return store.find(self._search, start, stop, oldest_first=oldest_first)
 
     def _headers(self, pairs: Iterator[FoundHeader]) -> Iterator[Header]:
         self._db.hints.on_words(self._search)

@@ -202,28 +202,27 @@ class _KnownKeys:
         if state != self._state:
             self._state, self._keys = state, {}
         if document not in self._keys:
-            documents = {"start": self._starts, "stop": self._stops}.get(
-                document, self._descriptors
-            )()
             if document == DATA_KEY:
-                keys = (key for doc in documents for key in doc.get("data_keys", ()))
+                keys = (key for doc in self._descriptors() for key in doc.get("data_keys", ()))
                 self._keys[document] = {key: _Values() for key in keys}
             else:
-                self._keys[document] = _paths(documents)
+                self._keys[document] = _paths(self._newest(document))
         return self._keys[document]
 
     def _runs(self, number: int) -> list[HeaderPair]:
         found = self._headers.find(Search(), 0, number)
         return [one for one in found if not isinstance(one, BadRun)]
 
-    def _starts(self) -> list[Mapping[str, Any]]:
-        return [start for start, _ in self._runs(NEWEST)]
-
-    def _stops(self) -> list[Mapping[str, Any]]:
-        return [stop for _, stop in self._runs(NEWEST) if stop is not None]
+    def _newest(self, document: str) -> Sequence[Mapping[str, Any]]:
+        """Return the ``start``, ``stop`` or ``descriptor`` documents of the newest runs."""
+        if document == "start":
+            return [start for start, _ in self._runs(NEWEST)]
+        if document == "stop":
+            return [stop for _, stop in self._runs(NEWEST) if stop is not None]
+        return self._descriptors()
 
     def _descriptors(self) -> list[Mapping[str, Any]]:
-        runs = [start["uid"] for start in self._starts()]
+        runs = [start["uid"] for start, _ in self._runs(NEWEST)]
         found = (one for store in self._events for one in store.list_descriptors(runs))
         return [one for one in found if not isinstance(one, BadRun)]
 

@@ -32,7 +32,7 @@ class BadRun:
     reason
         Document and field, and what is wrong there.
     where
-        Place of the document in the store, such as collection and ``_id``.
+        Where the document is in the store, such as collection and ``_id``.
     """
 
     uid: str | None

@@ -144,15 +144,13 @@ def possible_seconds(number: Any) -> float:
     if EARLIEST_SECONDS <= value < LATEST_SECONDS or not math.isfinite(value):
         return value
     hint = ""
-    for unit, count in UNITS.items():
-        shown = _calendar(value / count, dt.UTC)
-        if shown is not None:
-            hint = (
-                f"; {unit}? Then write {value / count!r}, which is {shown}. A run whose start "
-                f"document has such a number is found by the text that lists show, "
-                f"'{value!r} (as {unit} …)'"
-            )
-            break
+    if other := _in_other_unit(value, dt.UTC):
+        unit, shown = other
+        hint = (
+            f"; {unit}? Then write {value / UNITS[unit]!r}, which is {shown}. A run whose start "
+            f"document has such a number is found by the text that lists show, "
+            f"'{value!r} (as {unit} …)'"
+        )
     raise BadQuery(
         f"{value!r} is not a time in POSIX seconds, which are of the years 1 to 9999{hint}"
     )
@@ -182,11 +180,19 @@ def show_time(value: Any, zone: str | dt.tzinfo = "UTC") -> str:
     raw = repr(value)
     raw = raw if len(raw) <= 40 else f"{raw[:39]}…"
     # Some programs write times in other units: shown with a hint, never corrected.
-    for unit, count in UNITS.items():
-        shown = _calendar(seconds / count, tz)
-        if shown is not None:
-            return f"{raw} (as {unit} {shown})"
+    if other := _in_other_unit(seconds, tz):
+        unit, shown = other
+        return f"{raw} (as {unit} {shown})"
     return f"{raw} (no time)"
+
+
+def _in_other_unit(number: float, tz: dt.tzinfo) -> tuple[str, str] | None:
+    """Return the first of :data:`UNITS` in which a number is in the calendar, and that time."""
+    for unit, count in UNITS.items():
+        shown = _calendar(number / count, tz)
+        if shown is not None:
+            return unit, shown
+    return None
 
 
 def _calendar(seconds: float, tz: dt.tzinfo) -> str | None:

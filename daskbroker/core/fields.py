@@ -399,12 +399,11 @@ def configuration_value(
     descriptor: Mapping[str, Any], path: str
 ) -> tuple[Any, float | None] | None:
     """Return value and timestamp of ``device:key``; the key may lack the device's prefix."""
-    device, _, key = path.partition(":")
+    device, names = _configuration_names(path)
     configuration = descriptor.get("configuration", {}).get(device)
     if configuration is None:
         return None
-    # Devices prefix their configuration by their own name, which may be left out.
-    for name in (key, f"{device}_{key}"):
+    for name in names:
         if name in configuration.get("data", {}):
             return configuration["data"][name], configuration.get("timestamps", {}).get(name)
     return None
@@ -412,9 +411,18 @@ def configuration_value(
 
 def configuration_claim(field: Field, descriptor: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the ``data_keys`` entry of a ``config:device:key`` field, or nothing."""
-    device, _, key = field.key.partition(":")
+    device, names = _configuration_names(field.key)
     claims = descriptor.get("configuration", {}).get(device, {}).get("data_keys") or {}
-    for name in (key, f"{device}_{key}"):
+    for name in names:
         if isinstance(claims, Mapping) and isinstance(claims.get(name), Mapping):
             return dict(claims[name])
     return {}
+
+
+def _configuration_names(path: str) -> tuple[str, tuple[str, str]]:
+    """Return the device of ``device:key``, and the names that the key may have.
+
+    Devices prefix their configuration by their own name, which may be left out.
+    """
+    device, _, key = path.partition(":")
+    return device, (key, f"{device}_{key}")

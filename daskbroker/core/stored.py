@@ -108,8 +108,8 @@ def encode_stored_rows(
     layout, rows, metadata
         See :func:`~.layouts.encode_rows`.
     ids
-        Place of each document in the store, such as its ``_id``, for messages about documents
-        without uid.
+        What each document is found by in the store, such as its ``_id``, for messages about
+        documents without uid.
 
     Raises
     ------
