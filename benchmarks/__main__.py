@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.building import build
 from benchmarks.claims import claimed_runs, claims
 from benchmarks.cluster import cluster
+from benchmarks.command_line import parser_of, results_of
 from benchmarks.compressed import compressed
 from benchmarks.datasets import columns, legacy, tree
 from benchmarks.filling import fill, references
-from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
+from benchmarks.harness import QUICK, Result, Sizes, Workload
 from benchmarks.image_runs import image_runs
 from benchmarks.inserts import insert
 from benchmarks.output import lines, to_json
@@ -62,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes = replace(sizes, headers=1_000_000, stored_bytes=2_000_000_000)
     results: list[Result] = []
     for name in options.only or WORKLOADS:
-        print(f"{name} …", file=sys.stderr, flush=True)
-        results += _run(name, sizes, options.repeat)
+        results += results_of(name, partial(WORKLOADS[name], sizes), sizes, options.repeat)
     print("\n".join(lines(results)))
     print(f"databroker, tiled and recorded floor: {NOTE}")
     if options.json is not None:
@@ -71,36 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(name: str, sizes: Sizes, repeat: int) -> list[Result]:
-    with tempfile.TemporaryDirectory(prefix="daskbroker-benchmark-") as folder:
-        workload = WORKLOADS[name](sizes, Path(folder))
-        try:
-            return measure(name, workload, repeat, quick=sizes.quick)
-        finally:
-            workload.close()
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--repeat", type=positive, default=5, help="samples of each case (5)")
-    parser.add_argument(
-        "--only", nargs="+", choices=sorted(WORKLOADS), metavar="NAME",
-        help=f"only these workloads: {', '.join(WORKLOADS)}",
-    )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    parser = parser_of("python -m benchmarks", __doc__ or "", WORKLOADS)
     parser.add_argument(
         "--full", action="store_true", help="a million headers, a store of 2 GB; takes long"
     )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; no goal is judged")
     return parser
-
-
-def positive(text: str) -> int:
-    """Convert a command-line argument to an integer of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import dask
 import pyarrow.parquet as pq
 
 import daskbroker
+from benchmarks.checks import has_count
 from benchmarks.data import insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
-from benchmarks.tables import has_count
 from daskbroker.assets.access import FileAccess
 from daskbroker.core.chunks import ChunkPlan
 from daskbroker.core.run_plan import RunPlan
@@ -97,19 +97,17 @@ class Views:
 
     def table_of(self, plan: ChunkPlan) -> Any:
         """Build a table of any plan."""
-        header = self._broker[self._uid]
-        runs = {self._uid: (header.start, header.stop)}
-        with _each_alone():
-            return lazy_table.table(
-                RunPlan((self._uid,), plan, {}), "primary", runs, ViewOptions(), FileAccess()
-            )
+        return self._view_of(plan, lazy_table.table)
 
     def dataset_of(self, plan: ChunkPlan) -> Any:
         """Build a dataset of any plan."""
+        return self._view_of(plan, dataset_view.dataset)
+
+    def _view_of(self, plan: ChunkPlan, view: Callable[..., Any]) -> Any:
         header = self._broker[self._uid]
         runs = {self._uid: (header.start, header.stop)}
         with _each_alone():
-            return dataset_view.dataset(
+            return view(
                 RunPlan((self._uid,), plan, {}), "primary", runs, ViewOptions(), FileAccess()
             )
 

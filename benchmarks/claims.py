@@ -14,8 +14,9 @@ import dask
 import numpy as np
 
 import daskbroker
-from benchmarks.data import image_run, insert_all
-from benchmarks.filling import close_to, count_of, equals, image_key, opened
+from benchmarks.checks import close_to, equals
+from benchmarks.data import image_key, image_run, insert_all
+from benchmarks.filling import count_of, opened
 from benchmarks.harness import Against, Case, Sizes, Workload
 from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.core.errors import ClaimWarning
@@ -32,7 +33,7 @@ SIDE = 16
 def _claims(side: int) -> dict[str, dict[str, Any]]:
     """Return the claims of descriptors of different ages, the full claim first."""
     full = image_key(side)
-    old = {name: value for name, value in full.items() if name != "dtype_numpy"}
+    old = image_key(side, dtype=None)
     return {
         FULL: full,
         "no dtype": old,

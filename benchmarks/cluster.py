@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster
 
 import daskbroker
 from benchmarks.building import Views
+from benchmarks.checks import close_to
 from benchmarks.compressed import FILTERS, dark_frames, write_run
 from benchmarks.data import Run, insert_all, mixed_columns
 from benchmarks.harness import Against, Case, Sizes, Timed, Workload
@@ -114,9 +115,6 @@ def _cases(
         image = images().dataset()["img"].mean(("time", "img_dim_0"))
         return np.asarray(image.compute(scheduler=client))
 
-    def check_mean(found: np.ndarray) -> None:
-        np.testing.assert_allclose(found, expected)
-
     def peak() -> float:
         return float(max(client.run(_peak_bytes).values()))
 
@@ -127,7 +125,7 @@ def _cases(
             against[:1] if count > 1 else (), sizes.runs_in_table, "runs",
         ),
         Case(
-            f"image mean, {count} worker{plural}", mean, check_mean,
+            f"image mean, {count} worker{plural}", mean, close_to(expected),
             against[1:] if count > 1 else (), amount, "frames",
         ),
         Case(f"peak memory of a worker, {count} worker{plural}", peak, unit="B"),
@@ -166,7 +164,7 @@ def _dark_case(
     return Case(
         label.format("1 worker" if count == 1 else f"{count} workers"),
         lambda: np.asarray(image().mean("time").compute(scheduler=client)),
-        lambda found: np.testing.assert_allclose(found, expected),
+        close_to(expected),
         (Against(label.format("1 worker"), times_faster=1.7),) if count == 2 else (),
         4 * sizes.compressed_frames,
         "frames",

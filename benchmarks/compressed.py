@@ -15,10 +15,9 @@ import hdf5plugin
 import numpy as np
 
 import daskbroker
-from benchmarks.data import insert_all
+from benchmarks.data import image_key, image_run, insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
 from daskbroker.assets.handlers.hdf5 import chunk_filters
-from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import AD_DATASET
 
 __all__ = ["FILTERS", "compressed", "dark_frames", "write_run"]
@@ -74,14 +73,8 @@ def write_run(
         )
         for number in range(count):
             dataset[number] = data[number % len(data)]
-    run = RunBuilder()
-    key = {"source": "benchmark", "dtype": "array", "external": "FILESTORE:"}
-    key |= {"shape": [1, *data.shape[1:]], "dtype_numpy": data.dtype.str}
-    descriptor = run.descriptor({"img": key})
-    resource = run.resource("AD_HDF5", root=str(path.parent), resource_path=path.name)
-    for number in range(count):
-        run.event(descriptor, {"img": run.datum(resource, point_number=number)})
-    insert_all(broker, run.stop())
+    run = image_run(image_key(data.shape[1], data.dtype.str), path, count)
+    insert_all(broker, run.documents)
     return run.uid
 
 

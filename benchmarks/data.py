@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from daskbroker import DataBroker
 from daskbroker.testing import RunBuilder
 
-__all__ = ["Run", "mixed_columns", "plain_file", "wide_columns"]
+__all__ = [
+    "Run", "image_key", "image_run", "insert_all", "mixed_columns", "plain_file", "wide_columns",
+]  # fmt: skip
 
 FIRST_TIME = 1_760_000_000.0
 Columns = Mapping[str, Any]
@@ -126,6 +128,13 @@ class Run:
         insert_all(broker, self.head)
         insert_all(broker, self.pages(size, lists=False))
         insert_all(broker, [self.stop(self.rows)])
+
+
+def image_key(side: int, dtype: str | None = "<u2") -> dict[str, Any]:
+    """Return the data key that describes a frame; without a dtype if that is None."""
+    key = {"source": "benchmark", "dtype": "array", "external": "FILESTORE:"}
+    declared = {} if dtype is None else {"dtype_numpy": dtype}
+    return {**key, "shape": [1, side, side], **declared}
 
 
 def image_run(claim: Mapping[str, Any], path: Path, count: int, number: int = 0) -> RunBuilder:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import daskbroker
-from benchmarks.data import Run, image_run, insert_all, wide_columns
+from benchmarks.checks import close_to
+from benchmarks.data import Run, image_key, image_run, insert_all, wide_columns
 from benchmarks.harness import Against, Case, Sizes, Workload
-from daskbroker.testing import RunBuilder, baseline_run
+from daskbroker.testing import baseline_run
 from daskbroker.testing.files import frames, write_hdf5
 
 __all__ = ["columns", "legacy", "tree"]
@@ -29,9 +29,7 @@ def columns(sizes: Sizes, folder: Path) -> Workload:
     wide.insert(broker, max(1, sizes.wide_events // 20))
 
     name = list(many.columns)[3]
-
-    def mean() -> Any:
-        return broker[many.uid].dataset().mean().compute()
+    mean = close_to(many.columns[name].mean())
 
     def pickled() -> float:
         return len(pickle.dumps(broker[wide.uid].dataset())) / 2**20
@@ -47,8 +45,8 @@ def columns(sizes: Sizes, folder: Path) -> Workload:
         Case("300 columns, table", lambda: broker[many.uid].table().compute()),
         Case(
             "300 columns, mean of dataset",
-            mean,
-            _means(many, name),
+            lambda: broker[many.uid].dataset().mean().compute(),
+            lambda found: mean(found[name]),
             (Against("300 columns, table", at_most=2.0),),
         ),
         Case(
@@ -75,19 +73,12 @@ def columns(sizes: Sizes, folder: Path) -> Workload:
     return Workload(cases, close)
 
 
-def _means(run: Run, name: str) -> Callable[[Any], None]:
-    def check(found: Any) -> None:
-        np.testing.assert_allclose(found[name].item(), run.columns[name].mean())
-
-    return check
-
-
 def tree(sizes: Sizes, folder: Path) -> Workload:
     """200 short runs with frames: a Dataset each, one Dataset of all, one table of all."""
     broker = daskbroker.connect(folder / "store")
     path = write_hdf5(folder / "frames.h5", frames(5, (8, 8)))
     for number in range(sizes.runs_in_table):
-        run = image_run(_claim((1, 8, 8)), path, 5, number)
+        run = image_run(image_key(8, dtype=None), path, 5, number)
         insert_all(broker, run.documents)
     cases = [
         Case("table", lambda: broker().table()),
@@ -97,11 +88,6 @@ def tree(sizes: Sizes, folder: Path) -> Workload:
     return Workload(cases, broker.close)
 
 
-def _claim(shape: tuple[int, ...], **more: Any) -> dict[str, Any]:
-    spec = {"source": "benchmark", "dtype": "array", "shape": list(shape)}
-    return {**spec, "external": "FILESTORE:", **more}
-
-
 def legacy(sizes: Sizes, folder: Path) -> Workload:
     """1,000 frames of uint16, described without a dtype and with a full claim."""
     side, count = sizes.frame_side, sizes.file_frames
@@ -109,13 +95,9 @@ def legacy(sizes: Sizes, folder: Path) -> Workload:
     path = write_hdf5(folder / "frames.h5", data, chunks=(1, side, side))
     broker = daskbroker.connect(folder / "store")
     uids = {}
-    for name, more in (("declared", {"dtype_numpy": "<u2"}), ("legacy", {})):
-        run = RunBuilder()
-        descriptor = run.descriptor({"img": _claim((1, side, side), **more)})
-        resource = run.resource("AD_HDF5", root=str(folder), resource_path=path.name)
-        for place in range(count):
-            run.event(descriptor, {"img": run.datum(resource, point_number=place)})
-        insert_all(broker, run.stop())
+    for name, dtype in (("declared", "<u2"), ("legacy", None)):
+        run = image_run(image_key(side, dtype), path, count)
+        insert_all(broker, run.documents)
         uids[name] = run.uid
 
     def image(name: str) -> Callable[[], np.ndarray]:

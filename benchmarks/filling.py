@@ -13,20 +13,15 @@ import h5py
 import numpy as np
 
 import daskbroker
-from benchmarks.data import insert_all
+from benchmarks.checks import close_to, equals
+from benchmarks.data import image_key, image_run, insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
 from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.stores.embedded.database import Database
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
-__all__ = ["close_to", "count_of", "equals", "fill", "image_key", "opened", "references"]
-
-
-def image_key(side: int) -> dict[str, Any]:
-    """Return the data key that describes a frame."""
-    spec = {"source": "benchmark", "dtype": "array", "shape": [1, side, side]}
-    return {**spec, "dtype_numpy": "<u2", "external": "FILESTORE:"}
+__all__ = ["count_of", "fill", "opened", "references"]
 
 
 # -- one large file --------------------------------------------------------------------------
@@ -37,14 +32,9 @@ def fill(sizes: Sizes, folder: Path) -> Workload:
     side, count = sizes.frame_side, sizes.file_frames
     data = frames(count, (side, side))
     path = write_hdf5(folder / "frames.h5", data, chunks=(1, side, side))
-    run = RunBuilder()
-    descriptor = run.descriptor({"img": image_key(side), "x": 0.5})
-    resource = run.resource("AD_HDF5", root=str(folder), resource_path=path.name)
-    for place in range(count):
-        datum = run.datum(resource, point_number=place)
-        run.event(descriptor, {"img": datum, "x": place * 0.5})
+    run = image_run(image_key(side), path, count)
     broker = daskbroker.connect(folder / "store")
-    insert_all(broker, run.stop())
+    insert_all(broker, run.documents)
     views = _Views(broker, run.uid, path)
     row = side // 5
     return Workload([*_block_cases(views, data), *_row_cases(views, data, row)], broker.close)
@@ -112,6 +102,15 @@ def _block_cases(views: _Views, data: np.ndarray) -> list[Case]:
             (Against("mean, one thread"),),
         ),
     ]
+
+
+def _cells(expected: np.ndarray) -> Callable[[Any], None]:
+    def check(found: Any) -> None:
+        same = all(np.array_equal(c[0], frame) for c, frame in zip(found, expected, strict=True))
+        if not same:
+            raise AssertionError("other frames than were written")
+
+    return check
 
 
 def _row_cases(views: _Views, data: np.ndarray, row: int) -> list[Case]:
@@ -214,30 +213,3 @@ def _queries(seen: list[Any]) -> Iterator[None]:
 
     with mock.patch.object(Database, "read", read):
         yield
-
-
-# -- checks ----------------------------------------------------------------------------------
-
-
-def equals(expected: np.ndarray) -> Callable[[Any], None]:
-    def check(found: Any) -> None:
-        if not np.array_equal(found, expected):
-            raise AssertionError("other frames than were written")
-
-    return check
-
-
-def close_to(expected: np.ndarray) -> Callable[[Any], None]:
-    def check(found: Any) -> None:
-        np.testing.assert_allclose(found, expected)
-
-    return check
-
-
-def _cells(expected: np.ndarray) -> Callable[[Any], None]:
-    def check(found: Any) -> None:
-        same = all(np.array_equal(c[0], frame) for c, frame in zip(found, expected, strict=True))
-        if not same:
-            raise AssertionError("other frames than were written")
-
-    return check

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 import daskbroker
-from benchmarks.data import image_run, insert_all
-from benchmarks.filling import image_key
+from benchmarks.data import image_key, image_run, insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
 from daskbroker.testing.files import frames, write_hdf5
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import daskbroker
+from benchmarks.checks import finds, has_count
 from benchmarks.data import insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
-from benchmarks.tables import has_count
 from daskbroker.testing import RunBuilder
 
 __all__ = ["EVENTS", "is_wanted", "places_of", "runs", "short_run"]
@@ -29,20 +29,11 @@ def runs(sizes: Sizes, folder: Path) -> Workload:
     places = places_of(sizes)
 
     def lookups(name: str, key: Callable[[int], Any], newest: bool = False) -> Case:
-        expected = [uids[-1]] * LOOKUPS if newest else [uids[place] for place in places]
-
-        def check(found: list[Any]) -> None:
-            if [header.uid for header in found] != expected:
-                raise AssertionError(f"{name}: other runs were found than asked for")
-
+        check = finds([uids[-1]] * LOOKUPS if newest else [uids[place] for place in places])
         return Case(name, lambda: [broker[key(p)] for p in places], check, (), LOOKUPS, "lookups")
 
     wanted = sizes.runs_in_table
     expected = [uid for number, uid in enumerate(uids) if is_wanted(number, sizes)][::-1]
-
-    def check_wanted(found: list[Any]) -> None:
-        if [header.uid for header in found] != expected:
-            raise AssertionError("the query found other runs than it asked for")
 
     cases = [
         lookups("by uid", lambda place: uids[place]),
@@ -52,7 +43,7 @@ def runs(sizes: Sizes, folder: Path) -> Workload:
         Case(
             "query, all found",
             lambda: list(broker(group="wanted")),
-            check_wanted,
+            finds(expected),
             (Against("databroker search", times_faster=5),),
             wanted,
             "headers",

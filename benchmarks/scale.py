@@ -16,9 +16,9 @@ from typing import Any
 import dask
 
 import daskbroker
+from benchmarks.checks import equals, finds, has_count
 from benchmarks.data import Run, mixed_columns
 from benchmarks.harness import Against, Case, Sizes, Timed, Workload
-from benchmarks.tables import has_count
 from daskbroker.stores.embedded.packing import pack_small_chunks
 
 __all__ = ["copy_chunks", "headers", "long_run"]
@@ -103,46 +103,32 @@ def headers(sizes: Sizes, folder: Path) -> Workload:
     broker = daskbroker.connect(folder / "store")
     uids = _insert_headers(broker, sizes.headers)
     middle = sizes.headers // 2
+    of_sample = len(range(7, sizes.headers, 100))
 
     def through() -> int:
         return sum(1 for _ in broker())
 
     def page(begin: int) -> Case:
-        def check(found: Any) -> None:
-            if [header.uid for header in found] != uids[::-1][begin : begin + 20]:
-                raise AssertionError("the page holds other runs")
-
+        check = finds(uids[::-1][begin : begin + 20])
         return Case(f"20 headers from {begin:,}", lambda: list(broker()[begin : begin + 20]), check)
 
     cases = [
-        Case("count", lambda: len(broker()), _is(sizes.headers)),
-        Case("by uid", lambda: broker[uids[middle]].uid, _is(uids[middle])),
-        Case("newest", lambda: broker[-1].uid, _is(uids[-1])),
-        Case("by scan_id", lambda: broker[middle + 1].uid, _is(uids[middle])),
-        Case("query, count of 1 in 100", lambda: len(broker(sample="s7")), _is(_of_sample(sizes))),
+        Case("count", lambda: len(broker()), equals(sizes.headers)),
+        Case("by uid", lambda: broker[uids[middle]].uid, equals(uids[middle])),
+        Case("newest", lambda: broker[-1].uid, equals(uids[-1])),
+        Case("by scan_id", lambda: broker[middle + 1].uid, equals(uids[middle])),
+        Case("query, count of 1 in 100", lambda: len(broker(sample="s7")), equals(of_sample)),
         Case("query, first 20", lambda: len(list(broker(sample="s7")[:20])), None),
         Case("words, first 20", lambda: len(list(broker("quartz")[:20])), None),
         page(0),
         page(middle),
         Case(
-            "all, one after the other", through, _is(sizes.headers),
+            "all, one after the other", through, equals(sizes.headers),
             (), sizes.headers, "headers",
         ),
         Case("memory of going through all", lambda: _traced(through)[1], unit="B"),
     ]  # fmt: skip
     return Workload(cases, broker.close)
-
-
-def _is(expected: Any) -> Callable[[Any], None]:
-    def check(found: Any) -> None:
-        if found != expected:
-            raise AssertionError(f"{found!r} was found, not {expected!r}")
-
-    return check
-
-
-def _of_sample(sizes: Sizes) -> int:
-    return len(range(7, sizes.headers, 100))
 
 
 def _insert_headers(broker: Any, count: int) -> list[str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 import daskbroker
+from benchmarks.checks import equals, has_count, holds
 from benchmarks.data import Run, plain_file
 from benchmarks.harness import Against, Case, Sizes, Workload
-from benchmarks.tables import count_events, has_count, holds
+from benchmarks.tables import count_events
 
 __all__ = ["spectra"]
 
@@ -41,13 +40,13 @@ def spectra(sizes: Sizes, folder: Path) -> Workload:
         Case(
             "dataset",
             lambda: broker[run.uid].dataset().compute()["spectrum"].to_numpy(),
-            _equals(columns["spectrum"]),
+            equals(columns["spectrum"]),
             (Against("floor"), Against("databroker spectra")),
         ),
         Case(
             "dataset, lazy without dask",
             lambda: broker[run.uid].dataset(chunks=None)["spectrum"].to_numpy(),
-            _equals(columns["spectrum"]),
+            equals(columns["spectrum"]),
             (Against("floor"),),
         ),
         Case(
@@ -60,11 +59,3 @@ def spectra(sizes: Sizes, folder: Path) -> Workload:
         ),
     ]
     return Workload(cases, broker.close)
-
-
-def _equals(expected: np.ndarray) -> Callable[[Any], None]:
-    def check(found: Any) -> None:
-        if not np.array_equal(found, expected):
-            raise AssertionError("the dataset holds other values than were stored")
-
-    return check

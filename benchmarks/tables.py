@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dask
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 import daskbroker
+from benchmarks.checks import has_count, holds
 from benchmarks.data import Run, mixed_columns, plain_file, wide_columns
 from benchmarks.harness import Against, Case, Sizes, Workload
+from daskbroker import DataBroker
 
-__all__ = ["table", "wide"]
+__all__ = ["count_events", "table", "wide", "wide_cases"]
 
 
 def table(sizes: Sizes, folder: Path) -> Workload:
     """100k events x 12 columns: table, one column, documents, beside a plain file.
 
-    The first read of a column in a process compares its checksums; repeated reads do not.
+    The first read of a column in a process compares its checksums; repeated reads do not, unless
+    the time of the chunk file has changed.
     """
     columns = mixed_columns(sizes.events)
     run = Run(columns)
     broker = daskbroker.connect(folder / "store")
     run.insert(broker)
     path = plain_file(folder / "plain.parquet", columns)
+    whole, one = holds("x3", columns["x3"], 13), holds("x3", columns["x3"], 1)
+
+    def change_times() -> None:
+        for chunk in (folder / "store").rglob("*.parquet"):
+            chunk.touch()
+
+    def read() -> pd.DataFrame:
+        return broker[run.uid].table().compute()
+
+    def read_one() -> pd.DataFrame:
+        return broker[run.uid].table()[["x3"]].compute()
+
+    def read_checked(verify: str) -> pd.DataFrame:
+        with dask.config.set({"daskbroker.verify": verify}):
+            return read()
+
+    floor, floor_of_one = Against("floor"), Against("floor, one column")
     cases = [
         Case("floor", lambda: pq.read_table(path).to_pandas(), holds("x3", columns["x3"], 14)),
-        Case(
-            "floor, one column",
-            lambda: pq.read_table(path, columns=["x3"]).to_pandas(),
-            holds("x3", columns["x3"], 1),
-        ),
+        Case("floor, one column", lambda: pq.read_table(path, columns=["x3"]).to_pandas(), one),
         Case(
             "table",
-            lambda: broker[run.uid].table().compute(),
-            holds("x3", columns["x3"], 13),
+            read,
+            whole,
             (
                 Against("floor", at_most=1.5),
                 Against("databroker table", times_faster=100),
@@ -48,36 +62,36 @@ def table(sizes: Sizes, folder: Path) -> Workload:
         ),
         Case(
             "table, first read",
-            lambda: broker[run.uid].table().compute(),
-            holds("x3", columns["x3"], 13),
+            read,
+            whole,
             (Against("floor", at_most=1.5), Against("table"), Against("table, never checked")),
-            prepare=lambda: touch(folder / "store"),
+            prepare=change_times,
         ),
         Case(
             "table, always checked",
-            lambda: computed(broker[run.uid].table(), "always"),
-            holds("x3", columns["x3"], 13),
-            (Against("floor"), Against("table")),
+            lambda: read_checked("always"),
+            whole,
+            (floor, Against("table")),
         ),
         Case(
             "table, never checked",
-            lambda: computed(broker[run.uid].table(), "never"),
-            holds("x3", columns["x3"], 13),
-            (Against("floor"), Against("table")),
-            prepare=lambda: touch(folder / "store"),
+            lambda: read_checked("never"),
+            whole,
+            (floor, Against("table")),
+            prepare=change_times,
         ),
         Case(
             "table, one column, first read",
-            lambda: broker[run.uid].table()[["x3"]].compute(),
-            holds("x3", columns["x3"], 1),
-            (Against("floor, one column"), Against("table, one column")),
-            prepare=lambda: touch(folder / "store"),
+            read_one,
+            one,
+            (floor_of_one, Against("table, one column")),
+            prepare=change_times,
         ),
         Case(
             "table, one column",
-            lambda: broker[run.uid].table()[["x3"]].compute(),
-            holds("x3", columns["x3"], 1),
-            (Against("floor, one column"), Against("recorded floor, one column")),
+            read_one,
+            one,
+            (floor_of_one, Against("recorded floor, one column")),
         ),
         Case(
             "documents",
@@ -93,11 +107,16 @@ def table(sizes: Sizes, folder: Path) -> Workload:
 
 def wide(sizes: Sizes, folder: Path) -> Workload:
     """1M events: one column of 23 compared with the whole table."""
+    broker = daskbroker.connect(folder / "store")
+    return Workload(wide_cases(broker, sizes), broker.close)
+
+
+def wide_cases(broker: DataBroker, sizes: Sizes) -> list[Case]:
+    """Insert 1M events of 23 columns; return the cases of the whole table and of one column."""
     columns = wide_columns(sizes.wide_events)
     run = Run(columns)
-    broker = daskbroker.connect(folder / "store")
     run.insert(broker)
-    cases = [
+    return [
         Case(
             "whole table",
             lambda: broker[run.uid].table().compute(),
@@ -110,47 +129,8 @@ def wide(sizes: Sizes, folder: Path) -> Workload:
             (Against("whole table", at_most=1 / 8),),
         ),
     ]
-    return Workload(cases, broker.close)
-
-
-def touch(store: Path) -> None:
-    """Change the times of chunk files, so that checksums are compared as at the first read."""
-    for path in store.rglob("*.parquet"):
-        path.touch()
-
-
-def computed(table: Any, verify: str) -> pd.DataFrame:
-    """Compute a table, with columns checked against checksums ``"always"`` or ``"never"``."""
-    with dask.config.set({"daskbroker.verify": verify}):
-        return table.compute()
 
 
 def count_events(documents: Any) -> int:
     """Iterate over all documents, and count the events."""
     return sum(name == "event" for name, _ in documents)
-
-
-def has_count(expected: int) -> Callable[[Any], None]:
-    """Return a check that a number, or the length of an object, is as expected."""
-
-    def check(found: Any) -> None:
-        count = found if isinstance(found, int) else len(found)
-        if count != expected:
-            raise AssertionError(f"{count} came out where {expected} went in")
-
-    return check
-
-
-def holds(name: str, values: Any, columns: int | None = None) -> Callable[[Any], None]:
-    """Return a check that a column of a frame has these values, and the frame this many columns."""
-
-    def check(frame: pd.DataFrame) -> None:
-        if columns is not None and len(frame.columns) != columns:
-            raise AssertionError(f"the frame has {len(frame.columns)} columns, not {columns}")
-        found = frame[name].to_numpy()
-        if getattr(values, "ndim", 1) > 1:
-            found = np.stack(list(found))
-        if not np.array_equal(found, np.asarray(values, dtype=found.dtype)):
-            raise AssertionError(f"column {name!r} holds other values than were stored")
-
-    return check

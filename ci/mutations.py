@@ -236,6 +236,14 @@ def functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.Function
             yield from functions(node, f"{name}{node.name}.")
 
 
+def changes(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """Yield the nodes in the body of a function, once with each form of :func:`changed`."""
+    for statement in function.body:
+        for node in evaluated(statement):
+            for new in changed(node):
+                yield node, new
+
+
 def mutations(module: str) -> Iterator[Mutation]:
     """Yield all mutations of a module's functions."""
     source = (ROOT / "daskbroker" / f"{module}.py").read_bytes()
@@ -244,14 +252,12 @@ def mutations(module: str) -> Iterator[Mutation]:
         starts.append(starts[-1] + len(line))
     for name, function in functions(ast.parse(source)):
         seen: Counter[tuple[str, str]] = Counter()
-        for statement in function.body:
-            for node in evaluated(statement):
-                for new in changed(node):
-                    begin = starts[node.lineno - 1] + node.col_offset
-                    end = starts[node.end_lineno - 1] + node.end_col_offset
-                    texts = ast.unparse(node), ast.unparse(new)
-                    yield Mutation(module, name, *texts, seen[texts], begin, end)
-                    seen[texts] += 1
+        for node, new in changes(function):
+            begin = starts[node.lineno - 1] + node.col_offset
+            end = starts[node.end_lineno - 1] + node.end_col_offset
+            texts = ast.unparse(node), ast.unparse(new)
+            yield Mutation(module, name, *texts, seen[texts], begin, end)
+            seen[texts] += 1
 
 
 def sample(module: str, count: int) -> list[Mutation]:
@@ -328,9 +334,8 @@ class Bench:
             print(f"{self._seconds[module]:5.1f} s     {module}: its tests", flush=True)
         path = self.folder / "daskbroker" / f"{module}.py"
         source = path.read_bytes()
-        new = mutation.after if mutation.after in ("pass", "break", "continue") else (
-            f"({mutation.after})"
-        )  # fmt: skip
+        is_statement = mutation.after in ("pass", "break", "continue")
+        new = mutation.after if is_statement else f"({mutation.after})"
         path.write_bytes(source[: mutation.begin] + new.encode() + source[mutation.end :])
         try:
             status = self.run(module, 60 + 5 * self._seconds[module])

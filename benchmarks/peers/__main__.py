@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
-from benchmarks.__main__ import positive
-from benchmarks.harness import QUICK, Result, Sizes, measure
+from benchmarks.command_line import parser_of, positive, results_of
+from benchmarks.harness import QUICK, Result, Sizes, Workload
 from benchmarks.output import lines, to_json
 from benchmarks.peers.bench import Bench
 from benchmarks.peers.environment import ENVIRONMENT
@@ -33,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     with _server(options.mongo) as server, Peers(options.peer_python) as peers:
         for name in options.only or WORKLOADS:
-            print(f"{name} …", file=sys.stderr, flush=True)
-            results += _run(name, sizes, options.repeat, server, peers)
+
+            def make(folder: Path, name: str = name) -> Workload:
+                return WORKLOADS[name](Bench(sizes, folder, server, peers))
+
+            results += results_of(name, make, sizes, options.repeat)
         versions = peers.versions()
     print("\n".join(lines(results)))
     for name, reason in peers.missing.items():
@@ -54,24 +56,8 @@ def _server(given: str | None) -> Iterator[str]:
             yield server.uri
 
 
-def _run(name: str, sizes: Sizes, repeat: int, server: str, peers: Peers) -> list[Result]:
-    with tempfile.TemporaryDirectory(prefix="daskbroker-peers-") as folder:
-        workload = WORKLOADS[name](Bench(sizes, Path(folder), server, peers))
-        try:
-            return measure(name, workload, repeat, quick=sizes.quick)
-        finally:
-            workload.close()
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--repeat", type=positive, default=5, help="samples of each case (5)")
-    parser.add_argument(
-        "--only", nargs="+", choices=sorted(WORKLOADS), metavar="NAME",
-        help=f"only these workloads: {', '.join(WORKLOADS)}",
-    )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; no goal is judged")
+    parser = parser_of("python -m benchmarks.peers", __doc__ or "", WORKLOADS)
     parser.add_argument(
         "--peer-python", metavar="PATH",
         help=f"Python with databroker 1.2.5 (default: ${ENVIRONMENT}, or a new environment)",

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 
 import daskbroker
-from benchmarks.data import image_run, insert_all
-from benchmarks.filling import equals, image_key
+from benchmarks.checks import equals
+from benchmarks.data import image_key, image_run, insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
 from benchmarks.peers.bench import Bench
 from benchmarks.peers.environment import DATABROKER, DATABROKER_2, VIRTUALIZARR

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pymongo
 
 import daskbroker
+from benchmarks.checks import has_count, holds
 from benchmarks.data import Run, mixed_columns, plain_file
 from benchmarks.harness import Against, Case, Workload
 from benchmarks.peers.bench import Bench
 from benchmarks.peers.environment import DATABROKER, DATABROKER_2, TILED
 from benchmarks.peers.process import Peer
-from benchmarks.tables import count_events, has_count, holds
+from benchmarks.tables import count_events
 from daskbroker import DataBroker
 
 __all__ = ["SEALED", "UNSEALED", "close_and_drop", "long_run"]

@@ -14,7 +14,8 @@ import dask
 import pymongo
 
 import daskbroker
-from benchmarks.data import Run, insert_all, mixed_columns, wide_columns
+from benchmarks.checks import equals, has_count, holds
+from benchmarks.data import Run, insert_all, mixed_columns
 from benchmarks.harness import Against, Case, Workload
 from benchmarks.peers.bench import Bench
 from benchmarks.peers.commands import command_cases
@@ -30,7 +31,7 @@ from benchmarks.short_inserts import (
     memory_folder,
     short_documents,
 )
-from benchmarks.tables import has_count, holds
+from benchmarks.tables import wide_cases
 from daskbroker import DataBroker
 
 __all__ = ["WORKLOADS"]
@@ -61,7 +62,7 @@ def short_runs(bench: Bench) -> Workload:
             what,
             lambda chosen=chosen: [unsealed[key].uid for key in chosen],
             {"do": "lookups", "uri": str(unsealed.uri), "keys": chosen},
-            _equals(expected),
+            equals(expected),
             5.0,
         )
     query = {"group": "wanted"}
@@ -72,7 +73,7 @@ def short_runs(bench: Bench) -> Workload:
         "query",
         lambda: [header.uid for header in unsealed(**query)],
         {"do": "search", **about},
-        _equals(wanted),
+        equals(wanted),
         5.0,
     )
     table = f"search and table of {len(wanted):,}"
@@ -115,14 +116,6 @@ def _pair(
         *bench.beside(DATABROKER_2, asked(DATABROKER_2)),
         ours,
     ]
-
-
-def _equals(expected: list[str]) -> Callable[[Any], None]:
-    def check(found: Any) -> None:
-        if found != expected:
-            raise AssertionError("other runs were found than asked for")
-
-    return check
 
 
 def inserting(bench: Bench) -> Workload:
@@ -249,22 +242,8 @@ class _EmptyDatabase:
 
 def wide(bench: Bench) -> Workload:
     """1M sealed events of 23 columns: one column and the whole table; too long for the peer."""
-    columns = wide_columns(bench.sizes.wide_events)
-    run = Run(columns)
     broker = daskbroker.connect(f"{bench.server}/wide")
-    run.insert(broker)
-    cases = [
-        Case(
-            "whole table", lambda: broker[run.uid].table().compute(), holds("x11", columns["x11"])
-        ),
-        Case(
-            "one column",
-            lambda: broker[run.uid].table()[["x11"]].compute(),
-            holds("x11", columns["x11"], 1),
-            (Against("whole table", at_most=1 / 8),),
-        ),
-    ]
-    return Workload(cases, lambda: close_and_drop(broker))
+    return Workload(wide_cases(broker, bench.sizes), lambda: close_and_drop(broker))
 
 
 WORKLOADS: dict[str, Callable[[Bench], Workload]] = {

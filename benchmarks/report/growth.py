@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import daskbroker
+from benchmarks.checks import close_to, has_count, holds
 from benchmarks.cluster import client_of
 from benchmarks.compressed import FILTERS, dark_frames, write_run
 from benchmarks.data import Run, insert_all, mixed_columns, plain_file, wide_columns
 from benchmarks.harness import Against, Case, Sizes, Workload
 from benchmarks.runs import EVENTS, short_run
 from benchmarks.scale import copy_chunks
-from benchmarks.tables import count_events, has_count, holds
+from benchmarks.tables import count_events
 
 __all__ = ["GROWTH", "Growth"]
 
@@ -192,13 +193,9 @@ def workers(counts: tuple[int, ...], folder: Path, sizes: Sizes) -> Workload:
 
         mean()  # its processes import what they need
         series = f"mean of {frames:,} compressed frames"
-        case = _case(series, count, "workers", mean, partial(_is_close, data.mean(0)))
+        case = _case(series, count, "workers", mean, close_to(data.mean(0)))
         cases.append(case if count == 1 else _against_one(case, series))
     return Workload(cases, stack.close)
-
-
-def _is_close(expected: np.ndarray, found: np.ndarray) -> None:
-    np.testing.assert_allclose(found, expected)
 
 
 GROWTH = {

@@ -34,7 +34,7 @@ READ_BYTES = 2**20
 """Bytes that are read at a time."""
 
 Named = tuple[str, Mapping[str, Any]]
-_NUMBER = re.compile(r"%[-+ 0#]*\d*(?:\.\d*)?[sdiu]|\{[^{}]*\}")
+_FIELD = re.compile(r"%[-+ 0#]*\d*(?:\.\d*)?[sdiu]|\{[^{}]*\}")
 
 
 @dataclass
@@ -83,16 +83,16 @@ class FileTransfer:
 
     def moved(self, name: str, doc: Mapping[str, Any]) -> Document:
         """Return a resource or stream_resource rewritten for its files below the new root."""
-        resolved = self._resolved(name, doc)
         # Computed by its handler: nothing to copy and nothing to change.
         if not _has_files(doc):
             return Document(doc)
-        relative = self._target(Path(resolved.path)).relative_to(self.root).as_posix()
+        target = self._target(Path(self._resolved(name, doc).path))
+        relative = target.relative_to(self.root).as_posix()
         slash = "/" if str(doc.get("uri", "")).endswith("/") else ""
         changed = dict(doc)
         # Other programs read the uri first, so both forms must agree.
         if doc.get("uri"):
-            changed["uri"] = f"file://localhost{quote(str(self.root / relative))}{slash}"
+            changed["uri"] = f"file://localhost{quote(str(target))}{slash}"
         if name == "resource" or "root" in doc or "resource_path" in doc:
             changed |= {
                 "root": str(self.root),
@@ -129,10 +129,10 @@ class FileTransfer:
             for path in found:
                 for one in (path, *_linked(path, label, resolved.readable)):
                     self._copy(one, label, resolved.readable)
-            while self._unsynced:  # before a document that refers to the files is passed on
-                folder = next(iter(self._unsynced))
+            # Before a document that refers to the files is passed on.
+            for folder in self._unsynced:
                 sync_folder(folder)
-                self._unsynced.remove(folder)
+            self._unsynced.clear()
         except (OSError, ValueError) as error:  # ValueError: an impossible path, as with "\0"
             raise FillError(
                 f"{label}: {resolved.path!r} cannot be copied below {str(self.root)!r}: {error}"
@@ -188,7 +188,7 @@ def files_of(resource: ResolvedResource) -> Iterator[Path]:
 def _literals(kwargs: Mapping[str, Any]) -> list[str]:
     """Return the texts between the fields of a template; without a template any name fits."""
     template = str(kwargs.get("template") or "").rsplit("/", 1)[-1]
-    return _NUMBER.split(template) if template else ["", ""]
+    return _FIELD.split(template) if template else ["", ""]
 
 
 def _is_made_of(name: str, literals: Sequence[str]) -> bool:

@@ -44,6 +44,7 @@ __all__ = [
     "main",
     "making_store",
     "name_failed",
+    "names_of",
     "note_empty",
     "pair_of",
     "parsed_value",
@@ -51,6 +52,7 @@ __all__ = [
     "say",
     "say_json",
     "say_lines",
+    "say_of_run",
     "search",
     "width_of_output",
 ]
@@ -189,6 +191,13 @@ def say_lines(text: str) -> None:
         say(line)
 
 
+def say_of_run(uid: str, text: str) -> None:
+    """Print one line about a run, cut to the width of the terminal."""
+    from ..display.text_columns import cut_to
+
+    say(cut_to(printable(f"{uid[:8]}  {text}"), width_of_output()))
+
+
 def say_json(value: Any) -> None:
     """Print a value as one line of JSON."""
     from ..core.documents import plain
@@ -272,6 +281,12 @@ def pair_of(text: str) -> tuple[str, str]:
     if not sign or not key:
         raise BadQuery(f"{text!r} is not of the form key=value")
     return key, value
+
+
+def names_of(texts: list[str] | None) -> list[str]:
+    """Return the names in an option that may be repeated, and lists names after commas."""
+    parts = (part.strip() for text in texts or () for part in text.split(","))
+    return [name for name in parts if name]
 
 
 def parsed_value(text: str) -> Any:

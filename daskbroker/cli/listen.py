@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .app import app, making_store, say, width_of_output
+from .app import app, making_store, say, say_of_run
 from .options import Store
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def listen(
         lines = _Lines(broker.timezone)
         listener = Listener(
             broker, address, folder, prefix=prefix.encode(), serializer=serializer.value,
-            taken=lines.show, tell=lambda text: say(text), warn=_warn,
+            taken=lines.show, tell=say, warn=_warn,
         )  # fmt: skip
         say(f"listening for {broker.uri}; documents that wait are in {folder}")
         with _ending(listener):
@@ -112,13 +112,7 @@ class _Lines:
 
         if name == "start":
             self._starts[doc["uid"]] = doc
-            self._say(doc["uid"], run_line(doc, self._zone))
+            say_of_run(doc["uid"], run_line(doc, self._zone))
         elif name == "stop":
             start = self._starts.pop(doc["run_start"], {})
-            self._say(doc["run_start"], stop_line(start, doc, self._zone))
-
-    def _say(self, uid: str, text: str) -> None:
-        from ..core.printable import printable
-        from ..display.text_columns import cut_to
-
-        say(cut_to(printable(f"{uid[:8]}  {text}"), width_of_output()))
+            say_of_run(doc["run_start"], stop_line(start, doc, self._zone))

@@ -13,7 +13,17 @@ import typer
 
 from ..core.printable import printable
 from ..progress import progress_bar
-from .app import app, find_run, note_empty, say, say_json, say_lines, search, width_of_output
+from .app import (
+    app,
+    find_run,
+    names_of,
+    note_empty,
+    say,
+    say_json,
+    say_lines,
+    search,
+    width_of_output,
+)
 from .options import AsJson, FailEmpty, Full, Limit, Place, Run, Since, Store, Terms, Until
 
 if TYPE_CHECKING:
@@ -59,7 +69,7 @@ def list_runs(
     from ..connect import connect
 
     chosen = Format.JSON if as_json else format
-    names = [name.strip() for text in fields or () for name in text.split(",") if name.strip()]
+    names = names_of(fields)
     with connect(db, create=False, mode="r") as broker:
         results = search(broker, terms, full, since, until)
         some: Any = results[:limit]

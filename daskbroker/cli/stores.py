@@ -204,8 +204,7 @@ def copy(
         connect(source, create=False, mode="r") as origin,
         making_store(target) as into,
     ):
-        found = search(origin, terms, full, since, until)
-        runs = found if limit is None else found[:limit]
+        runs = search(origin, terms, full, since, until)[:limit]
         note_empty(len(runs), fail=fail_empty)
         bar = progress_bar(reversed(runs), " runs", of=runs)
 

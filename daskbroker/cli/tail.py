@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import DaskbrokerError
-from .app import app, name_failed, query_of, say, say_json, width_of_output
+from .app import app, name_failed, names_of, query_of, say_json, say_of_run
 from .options import Full, Limit, Store, Terms
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def tail(
     """
     from ..connect import connect
 
-    names = [name.strip() for text in fields or () for name in text.split(",") if name.strip()]
+    names = names_of(fields)
     with connect(db, create=False, mode="r") as broker:
         query = query_of(terms, full, None, None)
         show = _say_document if as_json else _Lines(broker, names).show
@@ -166,29 +166,22 @@ class _Lines:
         from ..core.clock import seconds_of
 
         if name == "start":
-            self._say(header, run_line(header.start, self._zone))
+            say_of_run(header.uid, run_line(header.start, self._zone))
         elif name == "descriptor":
             self._descriptors[doc["uid"]] = doc
         elif name == "event" and seconds_of(doc) < self._begun:
             self._passed[header.uid] = self._passed.get(header.uid, 0) + 1
         elif name == "event":
             self._tell_passed(header)
-            self._say(header, self._event_line(header, doc))
+            say_of_run(header.uid, self._event_line(header, doc))
         elif name == "stop":
             self._tell_passed(header)
-            self._say(header, stop_line(header.start, doc, self._zone))
+            say_of_run(header.uid, stop_line(header.start, doc, self._zone))
 
     def _tell_passed(self, header: Header) -> None:
         passed = self._passed.pop(header.uid, 0)
         if passed:
-            self._say(header, f"{passed:,} events before")
-
-    def _say(self, header: Header, text: str) -> None:
-        from ..core.printable import printable
-        from ..display.text_columns import cut_to
-
-        line = printable(f"{header.uid[:8]}  {text}")
-        say(cut_to(line, width_of_output()))
+            say_of_run(header.uid, f"{passed:,} events before")
 
     def _event_line(self, header: Header, doc: Mapping[str, Any]) -> str:
         from ..core.clock import show_time

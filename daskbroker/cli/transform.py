@@ -70,17 +70,10 @@ def reprocess(
         making_store(target, err=as_json) as into,
         _cluster(scheduler),
     ):
-        found = search(db, terms, full, since, until)
-        runs = found if limit is None else found[:limit]
+        runs = search(db, terms, full, since, until)[:limit]
         note_empty(len(runs), fail=fail_empty)
         report = reprocess_runs(
-            runs,
-            func,
-            into,
-            parameters=parameters,
-            name=name,
-            dataset=dataset,
-            derived=derived,
+            runs, func, into, parameters=parameters, name=name, dataset=dataset, derived=derived
         )
         failed = {uid: f"{type(e).__name__}: {e}" for uid, e in report.failed.items()}
         if as_json:

@@ -12,7 +12,7 @@ from ..core.run_plan import stream_of
 from ..header import Header
 from .selecting import Selection
 
-__all__ = ["Hook", "hooked", "hooked_document", "run_documents"]
+__all__ = ["Hook", "descriptors_of", "hooked", "hooked_document", "run_documents"]
 
 Hook = Callable[[str, Any], Any]
 """Function of name and document whose result is given to the user."""
@@ -35,6 +35,16 @@ def hooked(hook: Hook, name: str, doc: Mapping[str, Any]) -> Any:
     return hook(name, doc.copy() if isinstance(doc, Document) else Document(doc).copy())
 
 
+def descriptors_of(header: Header, stream_name: StreamName) -> list[Document]:
+    """Return the descriptors of one stream of a run, or of all streams."""
+    return [
+        doc
+        for stream, docs in header.descriptors.items()
+        if stream_name is ALL or stream == stream_name
+        for doc in docs
+    ]
+
+
 def run_documents(
     header: Header, hook: Hook, stream_name: StreamName, fields: Iterable[str] | None, *, fill: bool
 ) -> Iterator[tuple[str, Any]]:
@@ -54,12 +64,7 @@ def run_documents(
         Whether to replace references by external data.
     """
     fields = None if fields is None else set(fields)
-    descriptors = [
-        doc
-        for stream, docs in header.descriptors.items()
-        if stream_name is ALL or stream == stream_name
-        for doc in docs
-    ]
+    descriptors = descriptors_of(header, stream_name)
     chosen = {d["uid"]: Selection.of(fields, d, header.start, header.stop) for d in descriptors}
     kept = (set(chosen[d["uid"]].kept(d)) & set(external_keys(d)) for d in descriptors)
     fill = bool(fill) and any(kept)  # no file is read for keys that are left out

@@ -14,7 +14,7 @@ from .. import results as found
 from ..core.clock import seconds_of
 from ..core.documents import ALL, StreamName
 from .stream_datasets import stream_dataset
-from .v1_documents import hooked
+from .v1_documents import descriptors_of, hooked
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -70,8 +70,7 @@ class Header:
     @property
     def descriptors(self) -> list[Any]:
         """Descriptors of all streams, newest first."""
-        docs = [doc for several in self.run.descriptors.values() for doc in several]
-        docs.sort(key=seconds_of, reverse=True)
+        docs = sorted(descriptors_of(self.run, ALL), key=seconds_of, reverse=True)
         return [hooked(self.db.prepare_hook, "descriptor", doc) for doc in docs]
 
     @property
@@ -81,23 +80,12 @@ class Header:
 
     def fields(self, stream_name: StreamName = ALL) -> set[str]:
         """Return the names of the data keys of one stream, or of all streams."""
-        return {
-            key
-            for stream, docs in self.run.descriptors.items()
-            if stream_name is ALL or stream == stream_name
-            for doc in docs
-            for key in doc["data_keys"]
-        }
+        return {key for doc in descriptors_of(self.run, stream_name) for key in doc["data_keys"]}
 
     def devices(self, stream_name: StreamName = ALL) -> set[str]:
         """Return the names of the devices of one stream, or of all streams."""
-        return {
-            device
-            for stream, docs in self.run.descriptors.items()
-            if stream_name is ALL or stream == stream_name
-            for doc in docs
-            for device in doc.get("object_keys", {})
-        }
+        descriptors = descriptors_of(self.run, stream_name)
+        return {device for doc in descriptors for device in doc.get("object_keys", {})}
 
     def config_data(self, device_name: str) -> dict[str, list[dict[str, Any]]]:
         """Return the configuration of a device: by stream, one mapping per descriptor that has it.

@@ -173,10 +173,10 @@ def marks(fact: RunFacts) -> Markup:
     ordinary = fact.status == "success"
     kind = "open" if fact.is_open else "bad"
     status: object = fact.status if ordinary else badge(shortened(fact.status, LONGEST_CELL), kind)
-    parts = [status] if fact.status else []
+    parts: list[object] = [status, " "] if fact.status else []
     if fact.is_derived:
-        parts.append(badge("derived", "derived"))
-    return joined(*(part for pair in zip(parts, [" "] * len(parts)) for part in pair))
+        parts += [badge("derived", "derived"), " "]
+    return joined(*parts)
 
 
 def uid_markup(uid: str) -> Markup:

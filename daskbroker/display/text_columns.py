@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..core.printable import printable
 
@@ -77,7 +77,7 @@ def lines(columns: Sequence[TextColumn], width: int) -> list[str]:
 
     Columns are narrowed, then left out, until the lines fit the width.
     """
-    columns = [_printable(column) for column in columns]
+    columns = [replace(one, cells=[printable(cell) for cell in one.cells]) for one in columns]
     while True:
         widths = _fitted(columns, width)
         most = max(column.rank for column in columns)
@@ -90,11 +90,6 @@ def lines(columns: Sequence[TextColumn], width: int) -> list[str]:
         for column, size in zip(columns, widths)
     ]
     return [cut_to(GAP.join(row).rstrip(), width) for row in zip(*made)]
-
-
-def _printable(column: TextColumn) -> TextColumn:
-    cells = [printable(cell) for cell in column.cells]
-    return TextColumn(column.head, cells, column.right, column.least, column.rank)
 
 
 def _natural(column: TextColumn) -> int:

@@ -47,10 +47,9 @@ def document_markup(document: Mapping[str, Any], zone: str | None = None) -> str
     return page(*_branches(document, "", _zone(zone), _Budget(), 0))
 
 
-def folded_tree(name: str, value: Any, zone: str, *, opened: bool = False) -> Markup:
+def folded_tree(name: str, value: Any, zone: str) -> Markup:
     """Return a mapping as a folded tree under a name."""
-    inside = _branches(value, "", zone, _Budget(), 0)
-    return folded(_summary(name, value), *inside, opened=opened)
+    return folded(_summary(name, value), *_branches(value, "", zone, _Budget(), 0))
 
 
 def document_text(
@@ -91,14 +90,13 @@ def _inline(value: Sequence[Any]) -> str | None:
         return None
     parts = []
     for item in value:
-        if isinstance(item, str):
-            part: str | None = repr(shortened(item))
+        part: str | None
+        if isinstance(item, (list, tuple)):
+            part = _inline(item)
+        elif isinstance(item, str):
+            part = repr(shortened(item))
         else:
-            part = (
-                _inline(item)
-                if isinstance(item, (list, tuple))
-                else _leaf(item, is_time=False, zone="UTC")
-            )
+            part = _leaf(item, is_time=False, zone="UTC")
         if part is None:
             return None
         parts.append(part)

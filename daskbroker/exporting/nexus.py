@@ -62,11 +62,11 @@ def write_nexus(header: Header, destination: Destination, options: ExportOptions
     """
     target = destination.of_run(header, options)
     with storing(target), replacing(target) as temporary:
-        written = WrittenParts(target)
+        written = WrittenParts()
         with hdf5_file(temporary) as written_to, h5py.File(written_to, "w") as file:
             _Entry(header, file, options, written).write()
         if options.verify:
-            written.check(_read_back(temporary, written), "the field")
+            written.check(_read_back(temporary, written), "the field", target)
     yield target
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def write_parquet(
         with storing(target), replacing(target) as temporary:
             written = _write_parquet(header, stream, temporary, options)
             if options.verify:
-                written.named(target).check(_row_groups(temporary), "row group")
+                written.check(_row_groups(temporary), "row group", target)
         yield target
 
 
@@ -83,16 +84,13 @@ def _write_parquet(
     types = CellTypes(objects)
     claims = _claims(header, stream)
     frames = _frames(table)
-    first = next(frames, None)
-    if first is not None:
-        types.look(first)
+    first = next(frames)  # a table without rows has one empty partition
+    types.look(first)
     metadata = _metadata(header, stream, options)
     writer = _ParquetFile(header, target, types.settled(claims), metadata, options)
     try:
         with writer:
-            for frame in [] if first is None else [first]:
-                writer.write(frame)
-            for frame in frames:
+            for frame in chain([first], frames):
                 writer.write(frame)
     except _OtherCells:
         # Later rows have cells of another type than the first partition. Find the types by a look
@@ -153,7 +151,7 @@ class _ParquetFile:
         self._writer: pq.ParquetWriter | None = None
         self._verify = options.verify
         self.rows = 0
-        self.parts = WrittenParts(target)
+        self.parts = WrittenParts()
 
     def __enter__(self) -> _ParquetFile:
         return self
@@ -161,7 +159,6 @@ class _ParquetFile:
     def __exit__(self, *error: object) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
 
     def write(self, frame: pd.DataFrame) -> None:
         """Write the rows of a partition, in several row groups if arrays have very many values.

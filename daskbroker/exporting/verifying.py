@@ -15,9 +15,6 @@ from ..core.errors import StoreError
 
 __all__ = ["CheckedText", "WrittenParts", "arrow_digest", "differs", "values_digest"]
 
-READ_BYTES = 2**20
-"""Bytes that are read at a time."""
-
 
 def differs(target: Path, what: str) -> StoreError:
     """Return the error for a file that does not hold what was written to it.
@@ -70,21 +67,14 @@ class CheckedText(io.TextIOBase):
         StoreError
             If the content differs.
         """
-        digests = hashlib.blake2b()
         with path.open("rb") as file:
-            while piece := file.read(READ_BYTES):
-                digests.update(piece)
-        if digests.digest() != self._digest.digest():
+            stored = hashlib.file_digest(file, "blake2b")
+        if stored.digest() != self._digest.digest():
             raise differs(target, "its text")
 
 
 class WrittenParts:
     """Digests of the parts of a file, in the order in which they were written.
-
-    Parameters
-    ----------
-    target
-        Path that is named in messages.
 
     Attributes
     ----------
@@ -92,20 +82,14 @@ class WrittenParts:
         Pairs of the name of a part and its digest.
     """
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
+    def __init__(self) -> None:
         self.parts: list[tuple[Any, bytes]] = []
-
-    def named(self, target: Path) -> WrittenParts:
-        """Set the path that messages name, and return this object."""
-        self._target = target
-        return self
 
     def note(self, part: Any, digest: bytes) -> None:
         """Add the digest of a part."""
         self.parts.append((part, digest))
 
-    def check(self, digests: Iterable[tuple[Any, bytes]], label: str) -> None:
+    def check(self, digests: Iterable[tuple[Any, bytes]], label: str, target: Path) -> None:
         """Compare the digests with those of the parts that were read back.
 
         Parameters
@@ -114,6 +98,8 @@ class WrittenParts:
             Pairs of the name of a part and its digest, in the same order.
         label
             Kind of the parts, for messages.
+        target
+            Path that is named in messages.
 
         Raises
         ------
@@ -124,9 +110,9 @@ class WrittenParts:
         for part, digest in self.parts:
             read = next(rest, None)
             if read is None or read[1] != digest:
-                raise differs(self._target, f"{label} {part if read is None else read[0]}")
+                raise differs(target, f"{label} {part if read is None else read[0]}")
         if next(rest, None) is not None:
-            raise differs(self._target, f"{label}, of which there are too many,")
+            raise differs(target, f"{label}, of which there are too many,")
 
 
 def values_digest(values: np.ndarray) -> bytes:

@@ -38,8 +38,7 @@ from .fitting import (
     values_of_events,
 )
 from .knowledge import Differs, Known, KnownOfRun
-from .lost import read_there
-from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
+from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing, read_there
 from .target import Target
 
 __all__ = ["Filling", "Target"]

@@ -6,15 +6,16 @@ exist, but its file does not exist or ends before it, or its documents are not i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from ...core.errors import FillError, FrameMissing
 from ..files.sizes import SMALL_BLOCK, is_believable
+from ..references.locating import CellsOfResource
 from ..regions import Roi, axes_of, shape_of
 from ..shapes import HAVE_MISSING, Declared, Mismatch, cast
 from .contents import CellContents
@@ -29,6 +30,7 @@ __all__ = [
     "filler",
     "is_mode",
     "none_missing",
+    "read_there",
 ]
 
 GO_ON = "pass missing='nan', missing='drop' or fill_value= to go on without it"
@@ -38,6 +40,8 @@ MissingMode = Literal["nan", "drop", "raise"]
 """Values of ``missing=`` besides None, which means NaN for a gap and an error for a lost frame."""
 
 Treatment = Literal["nan", "drop", "raise", "fill"]
+
+T = TypeVar("T")
 
 
 def is_mode(given: object) -> bool:
@@ -103,6 +107,42 @@ def filler(value: Any, dtype: np.dtype) -> Any:
 
 Rules = Mapping[tuple[str, str], Rule]
 """Rules by stream and data key; all others have :data:`DEFAULT_RULE`."""
+
+
+def read_there(
+    cells: CellsOfResource, read: Callable[[CellsOfResource], T], *, strict: bool
+) -> Iterator[tuple[np.ndarray, T]]:
+    """Yield the positions of cells that exist, and what ``read`` returns for them.
+
+    Handlers do not tell which cells are lost, so the datums are bisected.
+
+    Parameters
+    ----------
+    cells
+        Cells of one resource.
+    read
+        Reads cells of the resource in one call.
+    strict
+        Whether a lost cell is an error, rather than left out.
+
+    Raises
+    ------
+    FrameMissing
+        If ``strict`` and a cell is lost.
+    """
+    try:
+        block = read(cells)
+    except FrameMissing as error:
+        if strict:
+            raise FrameMissing(f"{error}; {GO_ON}") from error
+    else:
+        yield cells.positions, block
+        return
+    # A single lost cell has no halves: it is left out.
+    middle = len(cells.positions) // 2
+    for some in (slice(0, middle), slice(middle, None)) if middle else ():
+        half = cells._replace(datums=cells.datums.take(some), positions=cells.positions[some])
+        yield from read_there(half, read, strict=strict)
 
 
 def none_missing(contents: CellContents, missing: np.ndarray, where: str) -> None:

@@ -296,10 +296,8 @@ class PointSequence(FileSequence):
         self, path: str, /, template: str, filename: str, frame_per_point: int = 1
     ) -> None:
         self._folder, self._filename = os.path.join(path, ""), filename
-        self._template, self._per_point = (
-            check_percent(template),
-            frame_count(frame_per_point, "frame_per_point"),
-        )
+        self._template = check_percent(template)
+        self._per_point = frame_count(frame_per_point, "frame_per_point")
 
     def name(self, number: int) -> str:
         return self._template % (self._folder, self._filename, number)

@@ -57,11 +57,9 @@ class StreamRows(BlockHandler):
         """Return the dataset, with the rows that exist now."""
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        source, view = self._view()
+        source, view, per_event = self._view()
         frame = shape_of(view[1:])
-        per_event = self._layout.frames_per_event(1 + len(frame))
-        first = self._layout.first_index(self._indices, len(rows_of(view)), per_event)
-        positions = datums.integers("index") - first
+        positions = datums.integers("index") - self._first(view, per_event)
         if per_event is None:
             axes = (0, *axes_of(roi, frame))
             return read_events(source, positions, 1, axes, view)
@@ -84,28 +82,32 @@ class StreamRows(BlockHandler):
         )
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
-        frame = shape_of(self._view()[1][1:])
-        per_event = self._layout.frames_per_event(1 + len(frame))
+        _, view, per_event = self._view()
+        frame = shape_of(view[1:])
         return frame if per_event is None else (per_event, *frame)
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         return self._view()[0].dtype.newbyteorder("=")
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
-        view = self._view()[1]
-        rows = len(rows_of(view))
-        per_event = self._layout.frames_per_event(1 + len(shape_of(view[1:])))
-        first = self._layout.first_index(self._indices, rows, per_event)
-        return FramesThere(rows, "index", per_event or 1, first, "multiplier")
+        _, view, per_event = self._view()
+        first = self._first(view, per_event)
+        return FramesThere(len(rows_of(view)), "index", per_event or 1, first, "multiplier")
 
     def frames_of(self, datums: Datums) -> CellFrames:
-        source, view = self._view()
-        per_event = self._layout.frames_per_event(1 + len(shape_of(view[1:])))
-        first = self._layout.first_index(self._indices, len(rows_of(view)), per_event)
-        return locate_events(source, datums.integers("index") - first, per_event, view)
+        source, view, per_event = self._view()
+        positions = datums.integers("index") - self._first(view, per_event)
+        return locate_events(source, positions, per_event, view)
 
-    def _view(self) -> tuple[Rows, tuple[Axis, ...]]:
-        """Return the dataset and the selection along each dimension by ``slice`` and ``squeeze``.
+    def _first(self, view: Sequence[Axis], per_event: int | None) -> int:
+        """Return the index of the event that has the first row of the view."""
+        return self._layout.first_index(self._indices, len(rows_of(view)), per_event)
+
+    def _view(self) -> tuple[Rows, tuple[Axis, ...], int | None]:
+        """Return the dataset, the selection by ``slice`` and ``squeeze``, and frames per event.
+
+        The selection has an item for each dimension. The number of frames is None if events have
+        one frame, without an axis of its own.
 
         Raises
         ------
@@ -118,7 +120,7 @@ class StreamRows(BlockHandler):
             raise FillError("the parameter 'slice' drops the first dimension, that of frames")
         if self._squeeze:
             view = (view[0], *(_squeezed(axis) for axis in view[1:]))
-        return source, view
+        return source, view, self._layout.frames_per_event(1 + len(shape_of(view[1:])))
 
 
 def _squeezed(axis: Axis) -> Axis:

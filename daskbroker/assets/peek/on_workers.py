@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import TimeoutError as NoAnswer
 from typing import Any
 
 from ...core.errors import FillError
@@ -29,9 +28,7 @@ def look_on_workers(looks: Sequence[Sequence[Look]]) -> list[list[Looked]]:
     asked = client.submit(_look_at_all, [list(some) for some in looks], priority=FIRST, pure=False)
     try:
         return asked.result(timeout=SECONDS)  # type: ignore[no-any-return]
-    except (NoAnswer, TimeoutError):
-        asked.cancel()
-    except Exception:  # an error of the cluster must not prevent opening a run
+    except Exception:  # neither a late answer nor an error of the cluster prevents opening a run
         asked.cancel()
     return [[] for _ in looks]
 

@@ -130,8 +130,8 @@ def read_frame_table(
     UnevenStreamDatum
         If a stream_datum has more or fewer indices than events.
     """
-    every = documents(store, reader, resource_keys, STREAM_RESOURCE)
-    resources = [doc for doc in every.values() if doc.get("data_key") == key]
+    of_run = documents(store, reader, resource_keys, STREAM_RESOURCE)
+    resources = [doc for doc in of_run.values() if doc.get("data_key") == key]
     rows = _stream_datums(store, reader, datum_keys, [doc["uid"] for doc in resources])
     start, first, first_stop = rows["seq"], rows["index"], rows["index_stop"]
     own = (rows["descriptor"] == descriptor) & (rows["seq_stop"] > start)
@@ -198,8 +198,9 @@ def _layers(
     for row, part in enumerate(map(slice, begins.tolist(), ends.tolist())):
         if (owners[-1][part] >= 0).any():
             owners.append(np.full(len(borders) - 1, -1))
-        for above, below in zip(owners[-2::-1], owners[:0:-1]):
-            below[part] = above[part]
+        # This interval is the latest so far: each earlier one moves down by one layer.
+        for depth in range(len(owners) - 1, 0, -1):
+            owners[depth][part] = owners[depth - 1][part]
         owners[0][part] = row
     layers = []
     for owner in owners:

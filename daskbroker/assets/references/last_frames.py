@@ -20,8 +20,8 @@ MAX_CACHED = 64
 
 def file_of(resource: Mapping[str, Any]) -> str:
     """Return a text that is equal for resources of the same file with the same parameters."""
-    told = {name: resource[name] for name in resource.keys() - {"uid", "run_start"}}
-    return json.dumps(told, sort_keys=True, default=json_form)
+    compared = {name: resource[name] for name in resource.keys() - {"uid", "run_start"}}
+    return json.dumps(compared, sort_keys=True, default=json_form)
 
 
 @lru_cache(MAX_CACHED)
@@ -43,8 +43,8 @@ def last_frames(
     name
         Keyword of the datums; those without it are left out.
     """
-    every = documents(store, reader, resource_keys, RESOURCE)
-    files = {uid: file_of(doc) for uid, doc in every.items()}
+    resources = documents(store, reader, resource_keys, RESOURCE)
+    files = {uid: file_of(doc) for uid, doc in resources.items()}
     last: dict[str, int] = {}
     for key in datum_keys:
         for owner, position in datum_chunk(store, reader, key).highest(name).items():

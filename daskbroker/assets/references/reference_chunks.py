@@ -88,11 +88,11 @@ class DatumChunk:
 
     def datums(self, rows: np.ndarray, group: int) -> Datums:
         """Return the datums of some rows, which must be of one group."""
-        taken = {
-            name: column[rows] if isinstance(column, np.ndarray) else [column[r] for r in rows]
-            for name in self.keywords[group]
-            for column in (self.columns[name],)
-        }
+        taken: dict[str, Any] = {}
+        for name in self.keywords[group]:
+            column = self.columns[name]
+            is_array = isinstance(column, np.ndarray)
+            taken[name] = column[rows] if is_array else [column[row] for row in rows]
         return Datums(taken, len(rows))
 
     def highest(self, name: str) -> dict[str, int]:
@@ -106,9 +106,7 @@ class DatumChunk:
             positions = np.array([v if isinstance(v, int) else -1 for v in column], np.int64)
         last = np.full(len(self.owners), -1, np.int64)
         np.maximum.at(last, np.array(self.group_owner)[self.groups], positions)
-        return {
-            owner: position for owner, position in zip(self.owners, last.tolist()) if position >= 0
-        }
+        return {owner: n for owner, n in zip(self.owners, last.tolist()) if n >= 0}
 
 
 @lru_cache(MAX_CACHED)

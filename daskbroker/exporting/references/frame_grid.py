@@ -88,7 +88,10 @@ def frame_grid(frames: CellFrames, shape: tuple[int, ...]) -> FrameGrid:
     of_chunk = np.expand_dims(begins[numbers[firsts]], of_frame) + ranges[..., 3]
     grid = tuple(-(-size // side) for size, side in zip(shape, chunk))
     return FrameGrid(
-        *(shape, chunk, first.dtype, first.codecs),
+        shape=shape,
+        chunk=chunk,
+        dtype=first.dtype,
+        codecs=first.codecs,
         files=[part for file in files for part in file.files],
         numbers=of_chunk.reshape(grid),
         offsets=ranges[..., 0].reshape(grid),
@@ -201,7 +204,7 @@ def _fitted(
 
     Parameters
     ----------
-    chunk, whole
+    chunk, stored
         Shapes of a chunk and of the array, as the files have them.
     shape
         Shape that the array shall have.

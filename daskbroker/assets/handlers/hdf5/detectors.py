@@ -82,9 +82,8 @@ class AreaDetectorTimes(BlockHandler):
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         positions = datums.integers("point_number")
-        axes = axes_of(roi, (self._per_point,)) if self._per_point != 1 else (0,)
-        if self._per_point == 1:
-            axes_of(roi, ())  # raises if a region of a number is requested
+        axes = axes_of(roi, self.cell_shape(datums))  # raises if a region of a number is requested
+        axes = axes if self._per_point != 1 else (0,)
         total = np.zeros((len(positions), *shape_of(axes)))
         for name, unit in self.parts:
             source = self._datasets.get(name, self.readable)
@@ -409,10 +408,8 @@ class SingleHDF5(BlockHandler):
         frame_per_point: int = 1,
     ) -> None:
         self._folder, self._filename, self._key = os.path.join(path, ""), filename, key
-        self._template, self._per_point = (
-            check_percent(template),
-            frame_count(frame_per_point, "frame_per_point"),
-        )
+        self._template = check_percent(template)
+        self._per_point = frame_count(frame_per_point, "frame_per_point")
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         positions = datums.integers("point_number")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class AreaDetectorHDF5(BlockHandler):
     """
 
     specs = frozenset({"AD_HDF5"})
+    keywords: ClassVar[tuple[str, ...]] = ("point_number",)
+    """Keywords of a datum of which one tells the point."""
 
     def __init__(
         self, path: str, /, frame_per_point: int = 1, key: str = AD_DATASET, swmr: bool = False
@@ -51,8 +53,7 @@ class AreaDetectorHDF5(BlockHandler):
         self._datasets = OpenDatasets(path, swmr=swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        source = self._frames()
-        positions = datums.integers("point_number")
+        source, positions = self._frames(datums), self._positions(datums)
         axes = axes_of(roi, (self._per_point, *source.shape[1:]))
         try:
             return read_events(source, positions, self._per_point, axes, whole_region(source.shape))
@@ -63,21 +64,25 @@ class AreaDetectorHDF5(BlockHandler):
             raise FrameMissing(f"{error}, {why}") from None
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
-        return (self._per_point, *self._frames().shape[1:])
+        return (self._per_point, *self._frames(datums).shape[1:])
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
-        return dtype_as_read(self._frames().dtype)
+        return dtype_as_read(self._frames(datums).dtype)
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
-        rows = self._frames().shape[0]
-        return FramesThere(rows, "point_number", self._per_point, option="frame_per_point")
+        name = next((n for n in self.keywords if n in datums.columns), self.keywords[-1])
+        rows = self._frames(datums).shape[0]
+        return FramesThere(rows, name, self._per_point, option="frame_per_point")
 
     def frames_of(self, datums: Datums) -> CellFrames:
-        source = self._frames()
-        positions = datums.integers("point_number")
+        source, positions = self._frames(datums), self._positions(datums)
         return locate_events(source, positions, self._per_point, whole_region(source.shape))
 
-    def _frames(self) -> Rows:
+    def _positions(self, datums: Datums) -> np.ndarray:
+        """Return the positions of the points among those of the dataset."""
+        return datums.integers(*self.keywords)
+
+    def _frames(self, datums: Datums) -> Rows:
         """Return the dataset; a single frame gets a leading dimension of frames."""
         source = self._datasets.get(self._key, self.readable)
         return OneFrame(source) if _is_one_frame(source) else source
@@ -104,7 +109,7 @@ class AreaDetectorHDF5SWMR(AreaDetectorHDF5):
         super().__init__(path, frame_per_point, key, swmr=True)
 
 
-class FrameHDF5(BlockHandler):
+class FrameHDF5(AreaDetectorHDF5):
     """Spec ``AD_HDF5_SWMR_STREAM``, for resources whose datums name dataset and frame.
 
     A datum has the keyword ``frame`` (or ``point_number``), and ``dataset`` unless the resource has
@@ -125,6 +130,7 @@ class FrameHDF5(BlockHandler):
     """
 
     specs = frozenset({"AD_HDF5_SWMR_STREAM"})
+    keywords = ("frame", "point_number")
 
     def __init__(
         self,
@@ -135,39 +141,17 @@ class FrameHDF5(BlockHandler):
         chunk_shape: Sequence[int] = (),
         swmr: bool = True,
     ) -> None:
-        self._per_point, self._dataset = frame_count(frame_per_point, "frame_per_point"), dataset
-        self._datasets = OpenDatasets(path, swmr=swmr)
+        super().__init__(path, frame_per_point, dataset, swmr)
 
-    def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        source, positions = self._find(datums)
-        axes = axes_of(roi, (self._per_point, *source.shape[1:]))
-        return read_events(source, positions, self._per_point, axes, whole_region(source.shape))
+    def _positions(self, datums: Datums) -> np.ndarray:
+        columns = {name: cells for name, cells in datums.columns.items() if name != "dataset"}
+        return Datums(columns, datums.count).integers(*self.keywords)
 
-    def cell_shape(self, datums: Datums) -> tuple[int, ...]:
-        return (self._per_point, *self._find(datums)[0].shape[1:])
-
-    def cell_dtype(self, datums: Datums) -> np.dtype | None:
-        return dtype_as_read(self._find(datums)[0].dtype)
-
-    def frames_there(self, datums: Datums) -> FramesThere | None:
-        name = "frame" if "frame" in datums.columns else "point_number"
-        rows = self._find(datums)[0].shape[0]
-        return FramesThere(rows, name, self._per_point, option="frame_per_point")
-
-    def frames_of(self, datums: Datums) -> CellFrames:
-        source, positions = self._find(datums)
-        return locate_events(source, positions, self._per_point, whole_region(source.shape))
-
-    def refresh(self) -> bool:
-        return self._datasets.refresh()
-
-    def _find(self, datums: Datums) -> tuple[Rows, np.ndarray]:
-        columns = dict(datums.columns)
-        names = sorted(set(map(str, columns.pop("dataset", [self._dataset]))))
+    def _frames(self, datums: Datums) -> Rows:
+        names = sorted(set(map(str, datums.columns.get("dataset", ())))) or [self._key]
         if len(names) > 1:
             raise FillError(f"datums of one key name several datasets: {listed(map(repr, names))}")
-        positions = Datums(columns, datums.count).integers("frame", "point_number")
-        return self._datasets.get(names[0] if names else self._dataset, self.readable), positions
+        return self._datasets.get(names[0], self.readable)
 
 
 class StreamHDF5(StreamRows):

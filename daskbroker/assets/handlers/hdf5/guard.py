@@ -117,12 +117,14 @@ class ChunkGuard:
                 self._check_last(file, offset, stored, *applied[-1])
             elif packings:
                 self._check_each(os.pread(file, stored, offset), applied)
-        except (_TooLarge, Damaged) as error:
+        except _TooLarge as error:
             raise FillError(
                 f"the chunk {position} of the dataset {self._dataset.name!r} is damaged: it "
                 f"{error}, far more than the {self._size} of a chunk"
-                if isinstance(error, _TooLarge)
-                else f"the chunk {position} of the dataset {self._dataset.name!r} cannot be read "
+            ) from None
+        except Damaged as error:
+            raise FillError(
+                f"the chunk {position} of the dataset {self._dataset.name!r} cannot be read "
                 f"safely: {error}"
             ) from None
 

@@ -152,10 +152,6 @@ class VirtualRows:
         """Whether a mapping is unlimited, so that sources determine the shape."""
         return self._grows
 
-    def selections(self) -> list[tuple[Selected, Selected | None]]:
-        """Return each mapping's positions in the target and in the source (None: all of it)."""
-        return [(mapping.target, mapping.source) for mapping in self._mappings]
-
     def is_as_mapped(self, rows: np.ndarray) -> bool:
         """Return whether the sources of some rows exist and fit the target.
 
@@ -207,7 +203,8 @@ class VirtualRows:
             return False
         frame = tuple(map(range, self.shape[1:]))
         ends = []
-        for target, source in self.selections():
+        for mapping in self._mappings:
+            target, source = mapping.target, mapping.source
             whole = source is None or source[1:] == frame
             runs = [target[0], *(source[:1] if source else ())]
             if not whole or target[1:] != frame or not all(map(_is_run, runs)):
