@@ -177,7 +177,7 @@ def test_a_list_of_chunks_that_is_wrong_is_named(store, word):
 
 
 LOST = {
-    "DELETE FROM chunk_body": "lacks the chunks",
+    "DELETE FROM chunk_body": "lacks the bytes of the chunk",
     "DELETE FROM header WHERE uid = 'small-run'": "start document is not stored",
     "DELETE FROM descriptor WHERE id = 2": "run 'small-run': there are events whose descriptor",
     "DELETE FROM sequence WHERE id = 1": "the sequence of a chunk",

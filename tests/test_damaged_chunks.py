@@ -205,6 +205,26 @@ def test_a_dataset_of_columns_that_are_sound_has_all_runs(mongo_database, monkey
             assert db().dataset(fields=["s"], errors="skip").load().sizes["time"] == 30
 
 
+def test_bytes_that_are_lost_are_told_by_their_run(tmp_path, somewhere):
+    with daskbroker.connect(tmp_path / "store") as db:
+        for documents in (EARLY, BAD):
+            insert_all(db, documents)
+    with closing(sqlite3.connect(tmp_path / "store/daskbroker.sqlite")) as connection:
+        query = "DELETE FROM chunk_body WHERE id = (SELECT max(id) FROM chunk_body)"
+        connection.execute(query)
+        connection.commit()
+    with daskbroker.connect(tmp_path / "store") as db:
+        header = db["bad"]
+        for read in (
+            lambda: header.table().compute(),
+            lambda: header.dataset().load(),
+            lambda: list(header.documents()),
+        ):
+            with pytest.raises(StoreDamaged, match=r"run 'bad', stream 'primary': .*lacks"):
+                read()
+        assert_documents_equal(EARLY, db["early"].documents())
+
+
 def test_errors_is_raise_or_skip(db):
     for view in (db().table, db().dataset, lambda **kwargs: list(db().documents(**kwargs))):
         with pytest.raises(BadQuery, match="errors must be 'raise' or 'skip', not 'ignore'"):

@@ -28,6 +28,9 @@ TRAVELLING_BYTES = 64 * 2**10
 OF_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of opening a file that say nothing about the file."""
 
+LOST = b""
+"""Key in place of the bytes of a chunk that are not there."""
+
 Stored = str | tuple[str, int, int] | bytes
 """A key that any process can read: a path, a location in a pack, or the bytes of the chunk."""
 
@@ -57,6 +60,8 @@ class EmbeddedReader(ChunkReader):
                 raise
             # The bytes come from SQLite, at the latest when the plan was made.
             path = str(Path(self.root, FILE_NAME))
+            if key == LOST:
+                raise StoreDamaged(f"{path} lacks the bytes of the chunk") from None
             raise damaged(path, error) from (error.__cause__ or error)
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
@@ -174,10 +179,8 @@ def _bytes_at(path: str, offset: int, length: int) -> bytes:
 def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Stored]:
     """Return the paths, locations in packs, or bytes of chunks by number, in the given order.
 
-    Raises
-    ------
-    StoreDamaged
-        If the store lacks one of the chunks.
+    A chunk that the store lacks is :data:`LOST`, so that the error comes when it is read, and not
+    with the others.
     """
     found: dict[int, Stored] = {}
     for some in batched(numbers, 500):
@@ -190,7 +193,4 @@ def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[
             found[number] = (
                 body if path is None else path if offset is None else (path, offset, length)
             )
-    missing = [number for number in numbers if found.get(number) is None]
-    if missing:
-        raise StoreDamaged(f"the store lacks the chunks {missing[:5]}")
-    return [found[number] for number in numbers]
+    return [LOST if (key := found.get(number)) is None else key for number in numbers]
