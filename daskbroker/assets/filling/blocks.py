@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 
+LOST = (FrameMissing, FileNotFoundError, NotADirectoryError)
+"""Errors of handlers that mean a lost frame."""
+
+
 def read_block(
     resource: ResolvedResource,
     factory: Factory,
@@ -172,7 +176,7 @@ def look_at_cells(
     """Return the shape and dtype of some cells, without reading values if their handler can tell.
 
     Otherwise cells are read: all of them if the claim does not declare their shape, else only the
-    first.
+    first. Lost frames are left out if there are others.
 
     Parameters
     ----------
@@ -242,21 +246,31 @@ def _frames_there(handler: BlockHandler, datums: Datums) -> FramesThere | None:
 
 
 def _cells(handler: BlockHandler, datums: Datums, data_key: Mapping[str, Any] | None) -> list[Cell]:
-    cells = []
+    cells: list[Cell] = []
+    lost: Exception | None = None
     for position in range(len(datums)):
         one = datums.take(slice(position, position + 1))
-        shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
-        if shape is None or dtype is None:
-            cells.append(_read_cell(handler, one))
-            # The shape is declared, so one cell tells the rest; more would cost as much.
-            if Declared.of([data_key or {}]).shape is not None:
-                break
-        else:
-            lengths = tuple(map(int, shape))
-            if min(lengths, default=0) < 0:  # before it is remembered, and a guess for other runs
-                raise FillError(f"the handler gives cells the shape {lengths}")
-            cells.append(Cell(lengths, dtype.newbyteorder("=")))
+        try:
+            shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
+            is_told = shape is not None and dtype is not None
+            cells.append(_told_cell(shape, dtype) if is_told else _read_cell(handler, one))
+        # The last file of an aborted run, for example; others tell the shape and dtype.
+        except LOST as error:
+            lost = lost or error
+            continue
+        # The shape is declared, so one cell tells the rest; more would cost as much.
+        if not is_told and Declared.of([data_key or {}]).shape is not None:
+            break
+    if lost is not None and not cells:
+        raise lost
     return cells
+
+
+def _told_cell(shape: Any, dtype: Any) -> Cell:
+    lengths = tuple(map(int, shape))
+    if min(lengths, default=0) < 0:  # before it is remembered, and a guess for other runs
+        raise FillError(f"the handler gives cells the shape {lengths}")
+    return Cell(lengths, dtype.newbyteorder("="))
 
 
 def _read_cell(handler: BlockHandler, datums: Datums) -> Cell:
@@ -292,8 +306,7 @@ def _open(
         cache.discard(key)
         label = f"{where}, " if where else ""
         shown = " or ".join(map(repr, dict.fromkeys((path, *resource.paths))))
-        is_missing = isinstance(error, (FrameMissing, FileNotFoundError, NotADirectoryError))
-        kind = FrameMissing if is_missing else FillError
+        kind = FrameMissing if isinstance(error, LOST) else FillError
         raise kind(f"{label}spec {resource.spec!r}, path {shown}: {_reason(error)}") from error
 
 

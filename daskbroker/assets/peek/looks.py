@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...core.errors import FrameMissing
 from ...core.peeks import Cell, FileState
 from ..files.resolving import ResolvedResource
 from ..filling.blocks import look_into_file
@@ -12,7 +13,7 @@ from ..handlers.contract import Datums, FramesThere
 from ..handlers.registry import Factory
 from .memory import file_state
 
-__all__ = ["Look", "Looked", "look"]
+__all__ = ["Look", "Looked", "look", "look_at_any"]
 
 
 class Look(NamedTuple):
@@ -56,3 +57,26 @@ def look(one: Look, *, keep_open: bool = True) -> Looked:
         resource, factory, datums, data_key=claim, where=where, keep_open=keep_open
     )
     return Looked(cells, file_state(resource.path), frames)
+
+
+def look_at_any(looks: Sequence[Look], *, keep_open: bool = True) -> list[Looked | None]:
+    """Look into some files; None stands for one of which all requested frames are lost.
+
+    Raises
+    ------
+    FrameMissing
+        If that is so of all files.
+    FillError
+        If a file cannot be read for another reason.
+    """
+    found: list[Looked | None] = []
+    lost: FrameMissing | None = None
+    for one in looks:
+        try:
+            found.append(look(one, keep_open=keep_open))
+        except FrameMissing as error:
+            lost = lost or error
+            found.append(None)
+    if lost is not None and not any(found):
+        raise lost
+    return found
