@@ -13,6 +13,7 @@ from daskbroker import ALL, attrs
 from daskbroker.core.errors import BadQuery, FieldNotFound, StreamNotFound
 from daskbroker.stores.embedded.reader import EmbeddedReader
 from daskbroker.testing import RunBuilder, make_run
+from daskbroker.views.dataset.dataset_rows import DatasetRows
 
 
 def insert(db, documents):
@@ -212,3 +213,15 @@ def test_a_dataset_is_of_one_stream(header, db):
     ):
         with pytest.raises(BadQuery, match=r"of one stream, not of ALL.*tree\(\).*documents\(\)"):
             view(ALL)
+
+
+def test_a_slice_without_dask_makes_no_array_of_rows(header, monkeypatch):
+    """That took as long as it took to read the column, for each column."""
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        dataset = header.dataset(chunks=None)
+    assert dataset["n"][[3, 1]].values.tolist() == [3, 1]
+    monkeypatch.setattr(DatasetRows, "locate", None)
+    assert dataset["n"].values.tolist() == [0, 1, 2, 3, 4]
+    assert dataset["n"][1:3].values.tolist() == [1, 2]
+    assert dataset["label"][-2:].values.tolist() == dataset["label"].values.tolist()[3:]
+    assert dataset["n"][3:1].values.tolist() == []
