@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..core.errors import BadQuery
+from ..core.name_lists import listed
 from ..core.printable import printable
 from ..progress import progress_bar
 from .app import (
@@ -60,6 +63,9 @@ def ingest(
     failed = take_over(served, db)
     if served and not paths:
         raise typer.Exit(failed)
+    # A mistyped path makes no store.
+    if not any(map(os.path.lexists, paths)):
+        raise BadQuery(f"no such file or folder: {listed(paths)}")
     defined = dict(pair_of(text) for text in define or ())
     with making_store(db) as broker, progress_bar(None, " documents") as bar:
 

@@ -137,6 +137,13 @@ def test_without_a_place_and_without_a_store_it_says_what_to_give(run, tmp_path)
     assert "the default place; name another one by --db PLACE, or set DASKBROKER_URI" in done.stderr
 
 
+def test_ingest_of_a_mistyped_path_makes_no_store(run, tmp_path):
+    done = run("ingest", "absent.jsonl", "--db", tmp_path / "new", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "daskbroker: error: no such file or folder: absent.jsonl\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_ingest_says_that_it_made_a_store(run, store, tmp_path, mongo_database):
     assert run("export", tmp_path / "a", "--db", store).returncode == 0
     for place in (tmp_path / "new", mongo_database):
