@@ -135,10 +135,15 @@ def list_configurations() -> list[Configuration]:
     return found
 
 
-def unreadable_files() -> list[str]:
-    """Return one message for each unreadable file that :func:`list_configurations` leaves out."""
+def unreadable_files(name: str | None = None) -> list[str]:
+    """Return one message for each unreadable file that :func:`list_configurations` leaves out.
+
+    With a name, only for files whose names without suffix are this name.
+    """
     messages = []
     for file in _files():
+        if name is not None and file.stem != name:
+            continue
         try:
             list(_configurations_in(file))
         except ConfigError as error:
