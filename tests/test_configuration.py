@@ -472,7 +472,7 @@ def test_errors_and_reprs_hide_passwords(home):
             daskbroker.connect(uri)
         assert "s3cr" not in str(caught.value)
     # The command line redacts the whole text of an error once more.
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="database is needed") as caught:
         daskbroker.connect("mongodb://host")
     assert redacted(str(caught.value)) == str(caught.value)
     login = {"database": "d", "mongo_user": "u", "mongo_pwd": "s3cret"}
