@@ -165,8 +165,9 @@ def test_what_cannot_be_read_of_a_spool_is_kept(left_behind, mongo_database, cap
     path.write_bytes(body)
     with daskbroker.connect(mongo_database) as db:
         found = [doc["uid"] for name, doc in db[-1].documents() if name == "event"]
-    assert found == [doc["uid"] for _, doc in documents[2 : 2 + len(found)]]
-    assert len(found) == (8 if place == 4 else 12)
+    expected = [doc["uid"] for _, doc in documents[2:15]]
+    del expected[8 if place == 4 else 12]  # the first record of the spool, or the last one
+    assert found == expected
     assert path.with_suffix(".refused").read_bytes() == body
     assert "cannot be read" in caplog.text
 

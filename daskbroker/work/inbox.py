@@ -118,7 +118,7 @@ class Inbox:
         if unread:
             kept = file.path.with_suffix(".refused")
             logger.error(
-                "%d bytes of the spool %s are damaged and were left out; it is kept as %s",
+                "%d bytes of the spool %s cannot be read; it is kept as %s",
                 unread,
                 file.path,
                 kept,

@@ -407,7 +407,7 @@ class Sender:
                     logger.error("the store refuses an event of the spool %s: %s", file.path, error)
                 if file.unread:
                     logger.error(
-                        "%d bytes of the spool %s are damaged; the other events in it are stored",
+                        "%d bytes of the spool %s cannot be read; its other events are stored",
                         file.unread, file.path,
                     )  # fmt: skip
                 # Kept under another name: else each start would try, and report, the same events
