@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ...core.chunks import from_ipc, to_ipc
 from ...core.documents import pack, unpack
-from ...core.errors import StoreError
+from ...core.errors import StoreDamaged, StoreError
 from ...core.layouts import Layout, encode_rows
 from .document_keys import DocumentKeys
 from .misplaced import move_misplaced
@@ -165,7 +165,25 @@ def encoded(
     """Encode rows ``(id, rows, body)`` of the journal, of one sequence, as ``(position, table)``.
 
     Consecutive single rows are encoded together. The limits are those of :func:`waiting_tables`.
+
+    Raises
+    ------
+    StoreDamaged
+        If an entry of the journal has changed.
     """
+    try:
+        yield from _encoded(journal, sequence, most_rows, most_bytes)
+    # Only the bodies have checksums: the number of rows beside one may be wrong, or its type.
+    except (pa.ArrowException, TypeError, AttributeError, LookupError) as error:
+        raise StoreDamaged(f"an entry of the journal is damaged: {error}") from error
+
+
+def _encoded(
+    journal: Iterable[tuple[int, int | None, bytes]],
+    sequence: RowSequence,
+    most_rows: int,
+    most_bytes: int,
+) -> Iterator[tuple[int, pa.Table]]:
     low = sequence.number * POSITIONS
     singles: list[dict[str, Any]] = []
     begin, count, size = 0, 0, 0

@@ -9,7 +9,7 @@ from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from .server_errors import INDEX_NOT_FOUND
+from .server_errors import INDEX_NOT_FOUND, NOT_OF_VIEWS
 
 __all__ = [
     "ASSET_INDEXES",
@@ -118,13 +118,19 @@ def _keys(keys: Any) -> list[tuple[str, Any]]:
 def warn_of_missing(collection: Collection[Any], field: str, label: str) -> None:
     """Log, once per process, if a collection has no index that begins with a field of a query.
 
-    An empty or missing collection is ignored.
+    An empty or missing collection, and a view, is ignored.
     """
     key = (label, f"{collection.name}.{field}")
     if key in _warned:
         return
     _warned.add(key)
-    first = [next(iter(one["key"]), "") for one in collection.list_indexes()]
+    try:
+        first = [next(iter(one["key"]), "") for one in collection.list_indexes()]
+    except OperationFailure as error:
+        # Views, which show part of a database to some users, use the indexes of their source.
+        if error.code != NOT_OF_VIEWS:
+            raise
+        return
     if first and field not in first:
         _log.warning(
             "%s: collection %r has no index on %r, so a query reads all of its documents; "

@@ -11,12 +11,14 @@ from ...core.errors import BadDocument, StoreError, StoreReadOnly, StoreUnavaila
 from ...core.printable import shortened
 from .acknowledgement import is_unavailable
 
-__all__ = ["DUPLICATE_KEY", "INDEX_NOT_FOUND", "REFUSED", "store_error"]
+__all__ = ["DUPLICATE_KEY", "INDEX_NOT_FOUND", "NOT_OF_VIEWS", "REFUSED", "store_error"]
 
 NO_PERMISSION = (13, 18)
 """Error codes of MongoDB for missing permissions and failed authentication."""
 DUPLICATE_KEY = 11000
 """Error code of MongoDB for a violation of a unique index."""
+NOT_OF_VIEWS = 166
+"""Error code of MongoDB for a command on a view that only collections have."""
 INDEX_NOT_FOUND = 27
 """Error code of MongoDB for an index to drop that is not there."""
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)

@@ -13,6 +13,7 @@ import daskbroker
 from daskbroker import BadRunWarning
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged
 from daskbroker.stores.embedded import events
+from daskbroker.stores.embedded.row_sequences import POSITIONS
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import check_run, insert_all
 
@@ -131,12 +132,15 @@ def test_the_command_line_says_it_in_one_line(copy, tmp_path, kind, run_command)
         "UPDATE descriptor SET uid = 'other' WHERE run = 2",
         "UPDATE descriptor SET run = 1 WHERE run = 2",
         "UPDATE sequence SET kind = 'odd' WHERE run = 2",
+        "UPDATE journal SET body = 5 WHERE id / {positions} = {sequence}",
+        "UPDATE journal SET rows = 7 WHERE id / {positions} = {sequence}",
     ],
 )
 def test_a_row_with_other_values_costs_its_run(tmp_path, statement):
     """Only documents and chunks have checksums, the columns beside them have none."""
     folder = tmp_path / "store"
-    is_open = "sequence SET" in statement
+    is_odd = "sequence SET" in statement
+    is_open = is_odd or "journal" in statement
     runs = {uid: make_run(3, uid=uid, stop=not is_open) for uid in ("one", "two", "three")}
     with daskbroker.connect(folder) as db:
         for docs in runs.values():
@@ -146,11 +150,13 @@ def test_a_row_with_other_values_costs_its_run(tmp_path, statement):
         (sequence,) = connection.execute(
             "SELECT sequence.id FROM sequence JOIN run ON run = run.id WHERE run.uid = 'two'"
         ).fetchone()
-        connection.execute(statement.format(column=columns[3], sequence=sequence))
+        connection.execute(
+            statement.format(column=columns[3], sequence=sequence, positions=POSITIONS)
+        )
         connection.commit()
     bad = "one" if "run = 1" in statement else "two"
     with daskbroker.connect(folder) as db:
-        if is_open:
+        if is_odd:
             with pytest.raises(StoreDamaged, match=r"run 'two'.*kind: 'odd'"):
                 db.seal("two")
             with pytest.warns(BadRunWarning, match=r"run 'two'.*kind: 'odd'"):

@@ -21,9 +21,10 @@ from bson.datetime_ms import DatetimeMS
 import daskbroker
 from daskbroker import BadRunWarning
 from daskbroker.cli import main
-from daskbroker.core.errors import DaskbrokerError, StoreDamaged
+from daskbroker.core.errors import DaskbrokerError, StoreDamaged, StoreError
 from daskbroker.stores.mongodb import bad_headers, journal_ranges, planning, reference_planning
 from daskbroker.testing import make_run
+from daskbroker.testing.base import check_run
 
 TOKEN = uuid.UUID("12345678-1234-5678-1234-567812345678")
 NUMBER = ObjectId()
@@ -493,3 +494,20 @@ def test_no_error_is_somebody_elses(three, db):
     for ask in (db[run.bad].table, db[run.bad].tree, lambda: db.seal(run.bad)):
         with pytest.raises(DaskbrokerError, match=run.bad):
             ask()
+
+
+def test_views_are_read_as_collections_are(mongo_database):
+    """As a facility may show part of its database to some users; views have no indexes."""
+    docs = make_run(3, uid="the-run")
+    names = {"start": "run_start", "stop": "run_stop", "descriptor": "event_descriptor"}
+    with pymongo.MongoClient(mongo_database) as client:
+        raw = client.get_default_database()
+        for name, doc in docs:
+            raw[f"all_{names.get(name, name)}"].insert_one(dict(doc))
+        for name in (*names.values(), "event"):
+            raw.create_collection(name, viewOn=f"all_{name}", pipeline=[])
+    with daskbroker.connect(mongo_database) as db:
+        assert [header.uid for header in db(plan_name="count")] == ["the-run"]
+        check_run(db[-1], docs)
+        with pytest.raises(StoreError, match="run_start is a view"):
+            db.insert("start", {"uid": "another", "time": 1.0})
