@@ -262,5 +262,5 @@ def test_pages_that_differ_are_not_lost(tmp_path, reader):
     with tifffile.TiffWriter(tmp_path / "preview.tiff") as writer:
         writer.write(data[0], photometric="minisblack")
         writer.write(data[0, :2, :2], photometric="minisblack", subfiletype=1)
-    with pytest.raises(FrameMissing):
+    with pytest.raises(FrameMissing, match="has 1 frames, too few for place 1"):
         reader.stream(PAGES, tmp_path / "preview.tiff", (6, 8), [1])
