@@ -25,6 +25,7 @@ from .configuration import (
     scheme_of,
     settings_of,
     target_of,
+    unreadable_files,
 )
 from .core import advice, open_brokers
 from .core.arguments import FLAG, NAME, accepts, instance
@@ -157,11 +158,18 @@ def _unknown_word(word: str) -> ConfigError:
             "connect() opens the default store"
         )
     there = f"a folder {word!r} is here, but it holds no store" if Path(word).is_dir() else ""
+    there = there or _unreadable(word)
     return ConfigError(
         f"{word!r} is neither a store in the current folder nor the name of a configuration; "
         f"{there or f'the names are: {_names(word)}'}. A folder is given as a path, "
         f"{advice.opening(f'./{word}')}"
     )
+
+
+def _unreadable(name: str) -> str:
+    """Return which files of the configuration of a name cannot be read; empty if there are none."""
+    files = unreadable_files(name)
+    return f"not readable: {'; '.join(files)}" if files else ""
 
 
 def _names(name: str) -> str:
@@ -208,7 +216,8 @@ def _settings(request: Mapping[str, Any]) -> Settings:
     found = find_configuration(name)
     if found is None:
         raise ConfigError(
-            f"there is no configuration {name!r} on this machine; there are: {_names(name)} "
+            f"there is no configuration {name!r} on this machine; "
+            f"{_unreadable(name) or f'there are: {_names(name)}'} "
             "('daskbroker config --folders' shows where they are looked for)"
         )
     return found.settings()

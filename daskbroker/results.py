@@ -98,11 +98,11 @@ class Results(ResultsViews):
 
     # -- work --------------------------------------------------------------------------------
 
-    @accepts(folder=PATH, format=NAME, progress=FLAG.or_none())
+    @accepts(folder=PATH, format=NAME.or_none(), progress=FLAG.or_none())
     def export(
         self,
         folder: str | os.PathLike[str],
-        format: str = "jsonl",
+        format: str | None = None,
         *,
         progress: bool | None = None,
         **options: Any,
@@ -115,7 +115,7 @@ class Results(ResultsViews):
             Folder to write to; created if it does not exist.
         format
             ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"``, ``"nexus"``,
-            ``"references"`` or ``"icechunk"``.
+            ``"references"`` or ``"icechunk"``; ``"jsonl"`` if None.
         progress
             Whether to show a progress bar; by default in a terminal and in a notebook.
         **options

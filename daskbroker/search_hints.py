@@ -94,6 +94,9 @@ class SearchHints:
         # Nothing is known to compare with; or the path is a position in a list.
         if not known or len(known) > MOST_KEYS or not path:
             return
+        # Its keys are daskbroker's own, which no run has as long as no run is derived.
+        if document == "start" and path.partition(".")[0] == "derived_from":
+            return
         if path in known:
             asked = [one for value in values for one in asked_values(value)]
             text = (

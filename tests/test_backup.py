@@ -162,7 +162,10 @@ def test_a_damaged_list_of_chunks_is_told(store, tmp_path):
 
 
 def test_mongodb_has_tools_of_its_own(mongo_database, tmp_path):
-    with daskbroker.connect(mongo_database) as db, pytest.raises(BadQuery, match="mongodump"):
+    with (
+        daskbroker.connect(mongo_database) as db,
+        pytest.raises(BadQuery, match=r"^mongodb://.*mongodump"),
+    ):
         daskbroker.backup(db, tmp_path / "backup")
 
 

@@ -297,6 +297,9 @@ def test_one_bad_file_hides_no_other(home):
     assert "line 1" in messages[0]
     assert "secret" not in "".join(messages)
     assert not (home / "ran").exists()
+    for ask in (daskbroker.connect, daskbroker.DataBroker.named):
+        with pytest.raises(ConfigError, match=r"not readable: .*bad.yml: .* line 1"):
+            ask("bad")
 
 
 def test_a_name_opens_and_the_same_broker_again(home):
@@ -468,6 +471,10 @@ def test_errors_and_reprs_hide_passwords(home):
         ) as caught:
             daskbroker.connect(uri)
         assert "s3cr" not in str(caught.value)
+    # The command line redacts the whole text of an error once more.
+    with pytest.raises(ConfigError) as caught:
+        daskbroker.connect("mongodb://host")
+    assert redacted(str(caught.value)) == str(caught.value)
     login = {"database": "d", "mongo_user": "u", "mongo_pwd": "s3cret"}
     write(home / ".config/databroker", "old.yml", changed(OLD, "assets.config", login))
     assert "s3cret" not in repr(list_configurations())

@@ -674,6 +674,8 @@ def test_replaced_files_are_noticed_on_request(db, tmp_path, monkeypatch):
     assert " bytes, and had " in reason
     (gone,) = daskbroker.verify_references(written[1])
     assert str(gone) == f"file://{place}: there is no such file"
+    with pytest.raises(BadQuery, match="is a folder that holds no references itself; name the f"):
+        daskbroker.verify_references(tmp_path)
     for name, text in (("of-others.json", '{"version": 1, "refs": {}}'), ("none.json", "no")):
         (tmp_path / name).write_text(text)
         with pytest.raises(BadQuery, match=f"{name}' do not tell the size and time"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..core.errors import BadQuery
+from ..core.name_lists import listed
 from ..core.printable import printable
 from ..progress import progress_bar
 from .app import (
@@ -60,6 +63,9 @@ def ingest(
     failed = take_over(served, db)
     if served and not paths:
         raise typer.Exit(failed)
+    # A mistyped path makes no store.
+    if not any(map(os.path.lexists, paths)):
+        raise BadQuery(f"no such file or folder: {listed(paths)}")
     defined = dict(pair_of(text) for text in define or ())
     with making_store(db) as broker, progress_bar(None, " documents") as bar:
 
@@ -81,14 +87,19 @@ def ingest(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="Folder for the files.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder for the files; for one run by --uid also a file: a.nc.")
+    ],
     terms: Terms = None,
     db: Store = None,
     uid: Annotated[list[str] | None, typer.Option(help="Uids of the only runs to export.")] = None,
     format: Annotated[
-        str,
-        typer.Option(help="jsonl, parquet, netcdf, zarr, csv, nexus, references or icechunk."),
-    ] = "jsonl",
+        str | None,
+        typer.Option(
+            help="jsonl, parquet, netcdf, zarr, csv, nexus, references or icechunk. By default "
+            "that of a file's suffix, else jsonl."
+        ),
+    ] = None,
     full: Full = None,
     since: Since = None,
     until: Until = None,
@@ -127,6 +138,7 @@ def export(
     """Write runs as files: documents, tables, datasets."""
     from ..connect import connect
     from ..core.documents import ALL
+    from ..exporting.export_options import is_named_as_file
     from ..exporting.runs import export as export_runs
 
     with every_run(), connect(db, create=False, mode="r") as broker:
@@ -139,12 +151,17 @@ def export(
             "fill": fill,
             "arrays": arrays,
             "partition": partition,
-            "resume": resume,
             "verify": verify,
             "to": dict(pair_of(text) for text in to) if to else None,
         }
         chosen = ALL if stream is None else stream
-        written = list(export_runs(bar, folder, format, stream=chosen, **options))
+        # As Header.export, which has no folder of runs that could be resumed.
+        if format is None and len(uid or ()) == 1 and not resume and is_named_as_file(folder):
+            written = headers[0].export(folder, stream=chosen, **options)
+        else:
+            written = list(
+                export_runs(bar, folder, format, stream=chosen, resume=resume, **options)
+            )
         if as_json:
             report = {"runs": len(headers), "files": list(map(str, written)), "folder": str(folder)}
             say_json(report)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from event_model import pack_datum_page, pack_event_page
 
 from ..core.documents import Document
+from ..core.name_lists import listed
 from ..header import Header
 from .delayed import delayed_events
 from .event_stream import BlueskyEventStream
@@ -75,7 +76,11 @@ class BlueskyRun(Mapping[str, BlueskyEventStream]):
     def __getattr__(self, name: str) -> BlueskyEventStream:
         if not name.startswith("_") and name in self.header.streams:
             return self[name]
-        raise AttributeError(f"a BlueskyRun has no attribute or stream {name!r}")
+        text = f"a BlueskyRun has no attribute or stream {name!r}"
+        # Protocols of other packages look for many names that begin so.
+        if not name.startswith("_"):
+            text += f"; its streams are: {listed(self.header.streams, name)}"
+        raise AttributeError(text, name=name, obj=self)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.header.streams]

@@ -96,6 +96,11 @@ def compiled(query: Mapping[str, Any]) -> Search:
     BadQuery
         If the query is not valid.
     """
+    if not isinstance(query, Mapping):
+        raise BadQuery(
+            "a query is a mapping, such as {'plan_name': 'scan'}, a TimeRange or a TextQuery, not "
+            f"{query!r:.200}"
+        )
     rest = dict(query)
     text = rest.pop("$text", None)
     if isinstance(text, Mapping):

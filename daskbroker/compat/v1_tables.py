@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.absent_streams import no_stream
 from ..core.external import external_keys
 from ..header import Header
 from .selecting import Selection
@@ -48,6 +49,8 @@ def table_of(
 def _frame(
     header: Header, stream_name: str, fields: set[str] | None, *, fill: bool
 ) -> pd.DataFrame | None:
+    if not isinstance(stream_name, str):  # fields, which databroker has as second argument
+        raise no_stream(header.uid, stream_name, header.streams)
     descriptors = header.descriptors.get(stream_name, [])
     chosen = {d["uid"]: Selection.of(fields, d, header.start, header.stop) for d in descriptors}
     keys = {key: None for d in descriptors for key in chosen[d["uid"]].kept(d)}

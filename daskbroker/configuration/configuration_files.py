@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,12 +126,16 @@ def list_configurations() -> list[Configuration]:
     If several have the same name, the first one is used. Files that cannot be read (see
     :func:`unreadable_files`) and sources that are not databroker's are left out.
     """
-    return [one for one in _configurations() if isinstance(one, Configuration)]
+    return [one for one in _configurations(_files()) if isinstance(one, Configuration)]
 
 
-def unreadable_files() -> list[str]:
-    """Return one message for each unreadable file that :func:`list_configurations` leaves out."""
-    return [str(one) for one in _configurations() if isinstance(one, ConfigError)]
+def unreadable_files(name: str | None = None) -> list[str]:
+    """Return one message for each unreadable file that :func:`list_configurations` leaves out.
+
+    With a name, only for files whose names without suffix are this name.
+    """
+    files = (file for file in _files() if name is None or file.stem == name)
+    return [str(one) for one in _configurations(files) if isinstance(one, ConfigError)]
 
 
 def find_configuration(name: str) -> Configuration | None:
@@ -172,9 +176,9 @@ def _files() -> Iterator[Path]:
         yield from (f for f in inside if f.suffix in SUFFIXES and f.is_file() and f.stem != LEGACY)
 
 
-def _configurations() -> Iterator[Configuration | ConfigError]:
-    """Yield the configurations of all files, and the error of each file that cannot be read."""
-    for file in _files():
+def _configurations(files: Iterable[Path]) -> Iterator[Configuration | ConfigError]:
+    """Yield the configurations of some files, and the error of each file that cannot be read."""
+    for file in files:
         try:
             content = _load(file)
             sources = sources_of(content)

@@ -147,7 +147,7 @@ def _split(uri: str) -> tuple[str, str, str, str, str]:
 def _malformed(uri: str) -> ConfigError:
     return ConfigError(
         f"{redacted(uri)}: a MongoDB URI with a database is needed, mongodb://host/database "
-        "(and / : @ [ ] in user name and password written as %2F %3A %40 %5B %5D)"
+        "(with user name and password escaped by urllib.parse.quote_plus)"
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["ANY", "condition", "for_command_line", "opening", "option", "run_by", "words"]
+__all__ = ["ANY", "call", "condition", "for_command_line", "opening", "option", "run_by", "words"]
 
 ANY = "…"
 """Value that stands for any, in the conditions of messages."""
@@ -49,6 +49,11 @@ def run_by(key: str) -> str:
 def option(name: str) -> str:
     """Return how an option of a call, or of a command, is named."""
     return f"--{name}" if _for_shell.get() else f"{name}="
+
+
+def call(name: str) -> str:
+    """Return the name of a function that is a command, too."""
+    return f"daskbroker {name}" if _for_shell.get() else f"daskbroker.{name}()"
 
 
 def opening(place: str, *, option: bool = False) -> str:

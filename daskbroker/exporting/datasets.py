@@ -79,7 +79,7 @@ def write_zarr(header: Header, destination: Destination, options: ExportOptions)
         target = destination.of_run(header, options)
         with storing(target), replacing_folder(target, GROUP) as temporary:
             consolidated = _can_be_consolidated(data)
-            with naming_long_names(data.subtree):
+            with naming_long_names(data):
                 data.to_zarr(temporary, zarr_format=2, consolidated=consolidated)
             if options.verify:
                 check_datasets(data, temporary, "zarr", target, consolidated=consolidated)

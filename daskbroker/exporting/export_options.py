@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core import advice
 from ..core.documents import ALL
 from ..core.errors import BadQuery, DaskbrokerError, file_error, naming
 from ..core.file_names import file_name
@@ -75,7 +76,10 @@ class ExportOptions:
         if self.partition is not None and self.format != "parquet":
             raise BadQuery(f"partition='run' needs the format parquet, not {self.format}")
         if self.stream is not ALL and self.format == "jsonl":
-            raise BadQuery("the format jsonl exports whole runs; leave out stream=")
+            raise BadQuery(
+                "the format jsonl exports whole runs; choose another one by "
+                f"{advice.option('format')}, or leave out {advice.option('stream')}"
+            )
         if self.to is not None and self.format not in REFERRING:
             raise BadQuery(
                 f"to= gives the locations in references; the format {self.format} has no references"
@@ -105,6 +109,12 @@ class ExportOptions:
     def lacks_stream(self, header: Header) -> bool:
         """Return whether a stream was chosen that a run does not have."""
         return self.stream is not ALL and not self.streams(header)
+
+
+def is_named_as_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path has the suffix of a file, and is not that of an existing folder."""
+    suffix = Path(path).suffix.lower()
+    return (suffix in SUFFIXES or suffix in OTHERS) and not Path(path).is_dir()
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,8 @@ class Destination:
             if len(streams) > 1:
                 raise BadQuery(
                     f"{self.path} holds one stream, and run {header.uid!r} has "
-                    f"{', '.join(map(repr, streams))}: choose one by stream=, or name a folder"
+                    f"{', '.join(map(repr, streams))}: choose one by "
+                    f"{advice.option('stream')}, or name a folder"
                 )
             return dict.fromkeys(streams, self.path)
         run, suffix = file_name(header.uid), options.suffix

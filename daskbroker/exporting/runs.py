@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core import advice
 from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.documents import ALL
-from ..core.errors import StoreDamaged
+from ..core.errors import BadQuery, StoreDamaged
 from ..core.unfinished import remove_unfinished
 from .datasets import write_netcdf, write_zarr
 from .export_log import ExportLog
-from .export_options import Destination, ExportOptions
+from .export_options import Destination, ExportOptions, is_named_as_file
 from .jsonl import write_jsonl
 from .nexus import write_nexus
 from .references.icechunk import write_icechunk
@@ -40,7 +41,7 @@ WRITERS = {
 def export(
     headers: Iterable[Header],
     folder: str | os.PathLike[str],
-    format: str = "jsonl",
+    format: str | None = None,
     *,
     stream: Any = ALL,
     fill: bool = False,
@@ -60,7 +61,7 @@ def export(
     folder
         Path of the folder. It is created if it does not exist.
     format
-        Name of the format:
+        Name of the format, ``"jsonl"`` if None:
 
         ================ =============================== =========================================
         format           files                           content
@@ -121,12 +122,18 @@ def export(
     ------
     BadQuery
         If the format is unknown or does not have one of the given options, or if a column for CSV
-        holds arrays.
+        holds arrays. Also if no format is given and the name of the folder is that of a file, such
+        as ``"scans.nc"``.
     StoreFull, StoreReadOnly, StoreError
         If a file cannot be written, or does not hold what was written to it. The file then does
         not exist, or is still the previous one.
     """
-    options = ExportOptions(format, stream, fill, files, arrays, partition, to, verify)
+    if format is None and is_named_as_file(folder):
+        raise BadQuery(
+            f"{os.fspath(folder)!r} is the name of a file, but runs are exported into a folder, "
+            f"with files for each run: name a folder, and the format by {advice.option('format')}"
+        )
+    options = ExportOptions(format or "jsonl", stream, fill, files, arrays, partition, to, verify)
     log = ExportLog(Path(folder), options)
     cleared: set[Path] = set()
     for header in headers:

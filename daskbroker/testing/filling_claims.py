@@ -234,6 +234,25 @@ class FillClaimConformance(Conformance):
             for cell, frame in zip(cells, expected, strict=True):
                 np.testing.assert_array_equal(cell, frame)
 
+    @pytest.mark.parametrize("lost", ["im_000000.tiff", "im_000003.tiff", "datum", "1.h5"])
+    def test_an_end_that_is_lost(self, broker: Any, tmp_path: Path, lost: str) -> None:
+        """The other end tells shape and dtype."""
+        docs, data = claim_run(tmp_path, [1, *SHAPE], spec="AD_TIFF", **LEGACY)
+        if lost == "1.h5":
+            docs = run_of_parts(tmp_path, [data[:3], data[3:]], [1, *SHAPE], **LEGACY)
+        if lost == "datum":
+            docs.remove([pair for pair in docs if pair[0] == "datum"][-1])
+        else:
+            (tmp_path / ("" if lost == "1.h5" else "t") / lost).unlink()
+        insert_all(broker, docs)
+        header = broker[docs[0][1]["uid"]]
+        with warned("4 frames" if lost == "datum" else ""):
+            image, table = header.dataset(missing="drop")["img"], header.table(missing="drop")
+        assert image.dtype == np.uint16
+        left = data[1:] if lost == "im_000000.tiff" else data[:3]
+        np.testing.assert_array_equal(image.values[:, 0], left)
+        np.testing.assert_array_equal(stacked(table.compute()["img"])[:, 0], left)
+
     def test_one_between_that_differs(self, broker: Any, tmp_path: Path) -> None:
         """A cell that differs is an error, is never cast, and is known from then on."""
         parts = [frames(2, SHAPE, dtype, start=2 * n) for n, dtype in enumerate(("u1", "u4", "u1"))]

@@ -201,6 +201,7 @@ class SearchConformance(Conformance):
             ({"sample.heat.zone": 7}, None),
             ({"sample.heat.0.zone": 7}, None),
             ({"absent": {"$exists": True}}, None),
+            ({"derived_from": "absent-run"}, None),
             ({"data_key": "det", "scan_id": 77}, None),
         ],
         ids=repr,

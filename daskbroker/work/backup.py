@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..broker import DataBroker
+from ..core import advice
 from ..core.arguments import PATH, accepts, instance
 from ..core.errors import BadQuery
 from ..stores.backing_up import BackupReport
@@ -49,7 +50,8 @@ def backup(db: DataBroker, folder: str | os.PathLike[str]) -> BackupReport:
     source = sources.pop()
     if source is None or sources:
         raise BadQuery(
-            f"{db!r}: only an embedded store can be backed up; use mongodump for MongoDB, or "
-            "copy() to copy the runs of any store into an embedded one"
+            f"{db.uri or 'this broker'}: only an embedded store can be backed up; use "
+            f"mongodump for MongoDB, or {advice.call('copy')} to copy the runs of any store into "
+            "an embedded one"
         )
     return source.back_up(Path(folder))

@@ -22,6 +22,7 @@ from typing import Any
 from dask.utils import funcname, is_dataframe_like, is_series_like
 
 from ..broker import DataBroker
+from ..core import advice
 from ..core.arguments import COUNT, FLAG, MAPPING, NAME, accepts
 from ..core.documents import Document, from_json, normalize, to_json
 from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
@@ -337,7 +338,7 @@ def _digest_of_source(func: Callable[..., Any]) -> str:
     if not inspect.isfunction(func) or func.__name__ == "<lambda>" or func.__closure__:
         raise ConfigError(
             f"{shown} cannot be identified by its source (a lambda, a closure, or not a plain "
-            "function); give reprocess a name= for the job"
+            f"function); give reprocess a {advice.option('name')} for the job"
         )
     try:
         text = inspect.getsource(func).encode()

@@ -101,6 +101,21 @@ def test_a_truncated_file_gives_what_is_whole(db, tmp_path, form):
     assert report.documents > 0
 
 
+def test_one_run_is_exported_into_a_file_by_its_name(run, store, tmp_path):
+    done = run("export", tmp_path / "a.nc", "--uid", "-1", "--db", store)
+    assert (done.returncode, done.stdout) == (0, f"1 files of 1 runs in {tmp_path / 'a.nc'}\n")
+    assert (tmp_path / "a.nc").is_file()
+    for arguments, reason in {
+        ("all.nc",): "'all.nc' is the name of a file, but runs are exported into a folder",
+        ("a.xlsx", "--uid", "-1"): "no format has the suffix '.xlsx'",
+        ("out", "--stream", "x"): "choose another one by --format, or leave out --stream",
+    }.items():
+        refused = run("export", *arguments, "--db", store, cwd=tmp_path)
+        assert refused.returncode == 1
+        assert reason in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
+
+
 def test_a_bare_word_that_is_no_name_makes_no_store(run, store, tmp_path):
     assert run("export", tmp_path / "a", "--db", store).returncode == 0
     for command in (("ingest", "a"), ("ls",)):
@@ -120,6 +135,13 @@ def test_without_a_place_and_without_a_store_it_says_what_to_give(run, tmp_path)
     assert done.returncode == 1
     assert "no daskbroker store at" in done.stderr
     assert "the default place; name another one by --db PLACE, or set DASKBROKER_URI" in done.stderr
+
+
+def test_ingest_of_a_mistyped_path_makes_no_store(run, tmp_path):
+    done = run("ingest", "absent.jsonl", "--db", tmp_path / "new", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "daskbroker: error: no such file or folder: absent.jsonl\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_ingest_says_that_it_made_a_store(run, store, tmp_path, mongo_database):

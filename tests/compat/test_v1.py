@@ -63,6 +63,11 @@ def test_a_stream_that_is_not_there_is_empty(db):
     assert list(header.data("det", "nosuch")) == []
 
 
+def test_fields_are_no_stream(db):
+    with pytest.raises(KeyError, match=r"data keys are given as fields=\['det'\]"):
+        db.v1["configured"].table(["det"])
+
+
 def test_a_uid_is_no_header(db):
     for given in ("configured", ["configured"], db["configured"].start):
         with pytest.raises(TypeError, match=r"a Header is needed, such as db\[uid\], not"):

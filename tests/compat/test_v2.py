@@ -73,6 +73,17 @@ def test_the_two_interfaces_of_a_search_have_its_runs(db):
     assert db.v2.search({"sample": "Ag"}).v1[-1].start["mark"] == 1
 
 
+def test_queries_of_tiled_are_refused_by_name(db):
+    from tiled.queries import Key
+
+    query = Key("plan_name") == "scan"
+    with pytest.raises(BadQuery, match=r"a query is a mapping, .*not Eq\(key='plan_name'"):
+        db.v2.search(query)
+    for given in (query, {"plan_name": "scan"}):
+        with pytest.raises(BadQuery, match=r"must be text, not .*; a key is searched by key=…"):
+            db(given)
+
+
 def test_an_empty_text_finds_everything(db):
     assert list(db.v2.search({"$text": ""})) == list(db.v2)
     assert list(db.v2.search({"$text": "Ag"})) == ["configured"]
@@ -125,6 +136,11 @@ def test_an_open_run_has_no_stop_until_it_comes(db):
     assert run.metadata["stop"] is None
     insert(db, documents[-1:])
     assert run.metadata["stop"]["exit_status"] == "success"
+
+
+def test_an_unknown_attribute_names_the_streams(db):
+    with pytest.raises(AttributeError, match=r"'table'; its streams are: .*primary"):
+        _ = db.v2[-1].table
 
 
 def test_streams_are_datasets(db):

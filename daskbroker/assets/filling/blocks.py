@@ -25,6 +25,9 @@ from .open_handlers import HandlerCache, open_handlers
 
 __all__ = ["BlockReader"]
 
+LOST = (FrameMissing, FileNotFoundError, NotADirectoryError)
+"""Errors of handlers that mean a lost frame."""
+
 
 @dataclass(frozen=True)
 class BlockReader:
@@ -123,7 +126,8 @@ class BlockReader:
         """Return the shape and dtype of some cells, without reading values if possible.
 
         If their handler cannot tell, cells are read: all of them if the claim does not declare
-        their shape, else only the first. So there should be few datums.
+        their shape, else only the first. So there should be few datums. Lost frames are left
+        out if there are others.
         """
         with self._open() as handler:
             return self._cells(handler, datums)
@@ -144,20 +148,23 @@ class BlockReader:
             return self._cells(handler, datums), _frames_there(handler, datums)
 
     def _cells(self, handler: BlockHandler, datums: Datums) -> list[Cell]:
-        cells = []
+        cells: list[Cell] = []
+        lost: Exception | None = None
         for position in range(len(datums)):
             one = datums.take(slice(position, position + 1))
-            shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
-            if shape is None or dtype is None:
-                cells.append(_read_cell(handler, one))
-                # The shape is declared, so one cell tells the rest; more would cost as much.
-                if Declared.of([self.claim]).shape is not None:
-                    break
-            else:
-                lengths = tuple(map(int, shape))
-                if min(lengths, default=0) < 0:  # before it is remembered, and a guess for others
-                    raise FillError(f"the handler gives cells the shape {lengths}")
-                cells.append(Cell(lengths, dtype.newbyteorder("=")))
+            try:
+                shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
+                is_told = shape is not None and dtype is not None
+                cells.append(_told_cell(shape, dtype) if is_told else _read_cell(handler, one))
+            # The last file of an aborted run, for example; others tell the shape and dtype.
+            except LOST as error:
+                lost = lost or error
+                continue
+            # The shape is declared, so one cell tells the rest; more would cost as much.
+            if not is_told and Declared.of([self.claim]).shape is not None:
+                break
+        if lost is not None and not cells:
+            raise lost
         return cells
 
     @contextmanager
@@ -180,8 +187,7 @@ class BlockReader:
             cache.discard(key)
             label = f"{self.where}, " if self.where else ""
             shown = " or ".join(map(repr, dict.fromkeys((path, *resource.paths))))
-            is_missing = isinstance(error, (FrameMissing, FileNotFoundError, NotADirectoryError))
-            kind = FrameMissing if is_missing else FillError
+            kind = FrameMissing if isinstance(error, LOST) else FillError
             raise kind(f"{label}spec {resource.spec!r}, path {shown}: {_reason(error)}") from error
 
     def _build(self, path: str) -> BlockHandler:
@@ -206,6 +212,13 @@ def _frames_there(handler: BlockHandler, datums: Datums) -> FramesThere | None:
     with suppress(Exception):  # an error is raised when the frames themselves are read
         return handler.frames_there(datums)
     return None
+
+
+def _told_cell(shape: Any, dtype: Any) -> Cell:
+    lengths = tuple(map(int, shape))
+    if min(lengths, default=0) < 0:  # before it is remembered, and a guess for other runs
+        raise FillError(f"the handler gives cells the shape {lengths}")
+    return Cell(lengths, dtype.newbyteorder("="))
 
 
 def _read_cell(handler: BlockHandler, datums: Datums) -> Cell:

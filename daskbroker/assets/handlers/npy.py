@@ -13,7 +13,7 @@ from numpy.lib.format import (
     read_magic,
 )
 
-from ...core.errors import FillError
+from ...core.errors import FillError, FrameMissing
 from ...core.regular import identity
 from ..regions import Roi, axes_of, shape_of, take_region
 from ..shapes import Shape
@@ -163,7 +163,10 @@ class FrameNPY(SingleNPY):
     specs = frozenset({"npy_FRAMEWISE"})
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        return self.load_number(0, (datums.integers("frame_no"), *roi))
+        positions, count = datums.integers("frame_no"), self.shape_of_number(0)[0]
+        if len(positions) and positions.max() >= count:
+            raise FrameMissing(f"there is no frame {positions.max()} among {count}")
+        return self.load_number(0, (positions, *roi))
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         return self.shape_of_number(0)[1:]

@@ -97,7 +97,8 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
     target = group.target
     looks: dict[str, Look] = {}
     try:
-        ends = list(_ends(group, filling))
+        # A reference of one end may be missing, as after an aborted run, but not of both.
+        ends = list(_ends(group, filling, strict=False)) or list(_ends(group, filling))
     except ReferenceMissing as error:
         raise FillError(f"{target.where}: {error}") from None
     for found in ends:
@@ -109,10 +110,11 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
     return list(looks.values())
 
 
-def _ends(group: Group, filling: Filling) -> Iterator[CellsOfResource]:
+def _ends(group: Group, filling: Filling, *, strict: bool = True) -> Iterator[CellsOfResource]:
     """Yield where the cells of the first and of the last event with a reference are.
 
-    What both need is read once, as most runs have one chunk of events and one of datums.
+    What both need is read once, as most runs have one chunk of events and one of datums. Unless
+    ``strict``, references that cannot be followed are left out.
     """
     target, chunks = group.target, group.chunks.tolist()
     references = filling.references_of(target)
@@ -123,11 +125,11 @@ def _ends(group: Group, filling: Filling) -> Iterator[CellsOfResource]:
     apart = len(references.keys.get(DATUM.kind, ())) > 1
     for number, some in enumerate([[one] for one in datums] if apart else [datums]):
         if some:
-            yield from references.find(pa.array(some, pa.string()), float(number))
+            yield from references.find(pa.array(some, pa.string()), float(number), strict=strict)
     frames = [end for end in asked if not isinstance(end, str)]
     if frames:
         numbers = np.array(frames, np.int64)
-        yield from references.find_frames(target.descriptor, target.key, numbers)
+        yield from references.find_frames(target.descriptor, target.key, numbers, strict=strict)
 
 
 def _end(target: Target, chunks: Iterable[CellContents], row: int) -> str | int | None:
@@ -146,17 +148,25 @@ def _contents(group: Group, chunk: int) -> CellContents:
 
 
 def peek_of(
-    group: Group, filling: Filling, sort: str, looks: Sequence[Look], looked: Sequence[Looked]
+    group: Group,
+    filling: Filling,
+    sort: str,
+    looks: Sequence[Look],
+    looked: Sequence[Looked | None],
 ) -> Peek:
-    """Return what was found in a group's files, with cells that computing found before."""
+    """Return what was found in a group's files, with cells that computing found before.
+
+    ``looked`` has None for files whose frames are lost.
+    """
     spec = looks[0].reader.resource.spec
+    seen = [(one, found) for one, found in zip(looks, looked) if found is not None]
     known = group_id(group, filling)
     noted = () if known is None else cells_noted(known)
-    cells = (*(cell for one in looked for cell in one.cells), *noted)
+    cells = (*(cell for _, found in seen for cell in found.cells), *noted)
     references = filling.references[group.target.run]
     extra = [
         extra_frames(group.target, references, one.reader.resource, one.datums, found.frames)
-        for one, found in zip(looks, looked)
+        for one, found in seen
     ]
     return Peek(
         run=group.target.run,
@@ -167,6 +177,6 @@ def peek_of(
         handler=filling.handler_reference(spec, group.target.key),
         rows=group.rows,
         cells=tuple(dict.fromkeys(cells)),
-        files=tuple(dict.fromkeys(one.state for one in looked if one.state is not None)),
+        files=tuple(dict.fromkeys(found.state for _, found in seen if found.state is not None)),
         extra=tuple(dict.fromkeys(one for one in extra if one is not None)),
     )

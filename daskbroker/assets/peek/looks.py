@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from ...core.errors import FrameMissing
 from ...core.peeks import Cell, FileState
 from ..filling.blocks import BlockReader
 from ..handlers.contract import Datums, FramesThere
 from .memory import file_state
 
-__all__ = ["Look", "Looked", "look"]
+__all__ = ["Look", "Looked", "look", "look_at_any"]
 
 
 class Look(NamedTuple):
@@ -47,3 +49,26 @@ def look(one: Look, *, keep_open: bool = True) -> Looked:
     """
     cells, frames = one.reader.look(one.datums, keep_open=keep_open)
     return Looked(cells, file_state(one.reader.resource.path), frames)
+
+
+def look_at_any(looks: Sequence[Look], *, keep_open: bool = True) -> list[Looked | None]:
+    """Look into some files; None stands for one of which all requested frames are lost.
+
+    Raises
+    ------
+    FrameMissing
+        If that is so of all files.
+    FillError
+        If a file cannot be read for another reason.
+    """
+    found: list[Looked | None] = []
+    lost: FrameMissing | None = None
+    for one in looks:
+        try:
+            found.append(look(one, keep_open=keep_open))
+        except FrameMissing as error:
+            lost = lost or error
+            found.append(None)
+    if lost is not None and not any(found):
+        raise lost
+    return found

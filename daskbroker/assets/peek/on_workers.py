@@ -7,7 +7,7 @@ from typing import Any
 
 from ...core.errors import FillError
 from ...workers import current_client
-from .looks import Look, Looked, look
+from .looks import Look, Looked, look_at_any
 
 __all__ = ["look_on_workers"]
 
@@ -17,7 +17,7 @@ FIRST = 100
 """Priority of the task, which is small and has a user waiting for it."""
 
 
-def look_on_workers(looks: Sequence[Sequence[Look]]) -> list[list[Looked]]:
+def look_on_workers(looks: Sequence[Sequence[Look]]) -> list[list[Looked | None]]:
     """Return what a worker finds for each of some groups, an empty list if it finds nothing.
 
     All lists are empty if there is no Client with workers or they do not answer in time.
@@ -33,12 +33,12 @@ def look_on_workers(looks: Sequence[Sequence[Look]]) -> list[list[Looked]]:
     return [[] for _ in looks]
 
 
-def _look_at_all(looks: list[list[Look]]) -> list[list[Looked]]:
+def _look_at_all(looks: list[list[Look]]) -> list[list[Looked | None]]:
     return [_look_at(some) for some in looks]
 
 
 def _look_at(looks: list[Look]) -> list[Any]:
     try:
-        return [look(one) for one in looks]
+        return list(look_at_any(looks))
     except FillError:
         return []

@@ -30,7 +30,7 @@ from ..filling.knowledge import (
 )
 from ..shapes import Declared, is_open
 from .groups import Group, group_id, groups_of, looks_of, peek_of
-from .looks import Look, look
+from .looks import Look, look_at_any
 from .memory import Memory, is_unchanged
 from .on_workers import look_on_workers
 from .sharing import Labels, samples_of, sorts_of
@@ -171,7 +171,7 @@ def look_into(
         looks: list[Look] = []
         try:
             looks = looks_of(group, filling)
-            looked = [look(one, keep_open=keep_open) for one in looks]
+            looked = look_at_any(looks, keep_open=keep_open)
         # The caller decides whether workers may see the file.
         except (FillError, StoreDamaged) as error:
             reason = str(error).removeprefix(f"{group.target.where}, ")

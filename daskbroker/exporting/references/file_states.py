@@ -140,6 +140,10 @@ def _states(
         name, content = "the references", references.get(STATES_KEY)
     else:
         name, content = f"{os.fspath(references)!r}", _read(Path(references))
+        if content is None and Path(references).is_dir():
+            raise BadQuery(
+                f"{name} is a folder that holds no references itself; name the files in it"
+            )
     files = content.get("files") if isinstance(content, Mapping) else None
     if not isinstance(files, Mapping):
         raise BadQuery(

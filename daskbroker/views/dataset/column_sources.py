@@ -421,12 +421,20 @@ class ChunkColumn(BackendArray):
         )
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        positions = row_positions(key[0], len(self._rows))
-        pieces, order = by_chunk(*self._rows.locate(np.atleast_1d(positions)))
+        pieces, order = self._pieces(key[0])
         owners = np.unique(self._plan.records["descriptor"][[position for position, _ in pieces]])
         block = planned_block(self._plan, pieces, order, owners.tolist(), self._rows.later)
         values = self._source.of_owners(owners.tolist()).read(block, key[1:])
-        return _first_cell(values) if np.ndim(positions) == 0 else values
+        return values if isinstance(key[0], slice) or np.ndim(key[0]) else _first_cell(values)
+
+    def _pieces(self, item: Any) -> tuple[list[tuple[int, RowsOfChunk]], np.ndarray | None]:
+        """Return the chosen rows, chunk by chunk; see :func:`.dataset_rows.by_chunk`."""
+        begin, end, step = item.indices(len(self._rows)) if isinstance(item, slice) else (0, 0, 0)
+        # Without an array of all rows, which takes longer than to read a column.
+        if step == 1:
+            return self._rows.pieces(begin, end)
+        positions = row_positions(item, len(self._rows))
+        return by_chunk(*self._rows.locate(np.atleast_1d(positions)))
 
 
 class BlockColumn:

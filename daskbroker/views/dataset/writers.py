@@ -44,7 +44,7 @@ class Dataset(xr.Dataset):
     @wraps(xr.Dataset.to_zarr)
     def to_zarr(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.Dataset.to_zarr`."""
-        with naming_long_names([self]):
+        with naming_long_names(self):
             return savable(self).to_zarr(*args, **kwargs)
 
 
@@ -88,7 +88,7 @@ class DataTree(xr.DataTree):
     @wraps(xr.DataTree.to_zarr)
     def to_zarr(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.DataTree.to_zarr`."""
-        with naming_long_names(self.subtree):
+        with naming_long_names(self):
             return savable(self).to_zarr(*args, **kwargs)
 
 
@@ -123,7 +123,7 @@ def _is_long(name: Hashable) -> bool:
 
 
 @contextmanager
-def naming_long_names(nodes: Iterable[xr.Dataset | xr.DataTree]) -> Iterator[None]:
+def naming_long_names(written: xr.Dataset | xr.DataTree) -> Iterator[None]:
     """Name the variables and nodes whose names a file system has refused.
 
     Other stores of Zarr, such as one of memory or of objects, take them.
@@ -136,6 +136,7 @@ def naming_long_names(nodes: Iterable[xr.Dataset | xr.DataTree]) -> Iterator[Non
     try:
         yield
     except OSError as error:
+        nodes = written.subtree if isinstance(written, xr.DataTree) else [written]
         names: Iterable[Hashable] = (
             name for one in nodes for name in (getattr(one, "name", None), *one.variables) if name
         )

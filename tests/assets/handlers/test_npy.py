@@ -10,7 +10,7 @@ from ophyd.sim import NumpySeqHandler
 
 from daskbroker.assets.handlers import CellsDiffer, Datums
 from daskbroker.assets.handlers.npy import SequenceNPY
-from daskbroker.core.errors import FillError
+from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import frames, write_npys
 
 NPY = "multipart/related;type=application/x-npy"
@@ -53,7 +53,7 @@ def test_one_file(tmp_path, reader):
     rows = [{"frame_no": 3}, {"frame_no": 0}]
     got = reader.resource("npy_FRAMEWISE", tmp_path / "f.npy", rows, (slice(2),), mmap_mode="r")
     np.testing.assert_array_equal(got, frames(4)[[3, 0], :2])
-    with pytest.raises(FillError, match="place 4 is outside"):
+    with pytest.raises(FrameMissing, match="no frame 4 among 4"):
         reader.resource("npy_FRAMEWISE", tmp_path / "f.npy", [{"frame_no": 4}])
 
 

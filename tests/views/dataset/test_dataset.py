@@ -13,6 +13,8 @@ from daskbroker import ALL, attrs
 from daskbroker.core.errors import BadQuery, FieldNotFound, StreamNotFound
 from daskbroker.stores.embedded.reader import EmbeddedReader
 from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.files import frames, write_hdf5
+from daskbroker.views.dataset.dataset_rows import DatasetRows
 
 
 def insert(db, documents):
@@ -212,3 +214,36 @@ def test_a_dataset_is_of_one_stream(header, db):
     ):
         with pytest.raises(BadQuery, match=r"of one stream, not of ALL.*tree\(\).*documents\(\)"):
             view(ALL)
+
+
+def test_a_slice_without_dask_makes_no_array_of_rows(header, monkeypatch):
+    """That took as long as it took to read the column, for each column."""
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        dataset = header.dataset(chunks=None)
+    assert dataset["n"][[3, 1]].values.tolist() == [3, 1]
+    monkeypatch.setattr(DatasetRows, "locate", None)
+    assert dataset["n"].values.tolist() == [0, 1, 2, 3, 4]
+    assert dataset["n"][1:3].values.tolist() == [1, 2]
+    assert dataset["label"][-2:].values.tolist() == dataset["label"].values.tolist()[3:]
+    assert dataset["n"][3:1].values.tolist() == []
+
+
+def test_one_frame_of_frames_that_differ_in_shape(db, tmp_path):
+    """Dask makes of one object, which is an array itself, an array with its dimensions."""
+    shapes = [(3, 4), (3, 4), (5, 6)]
+    run = RunBuilder()
+    image = {"source": "x", "dtype": "array", "shape": [], "external": "FILESTORE:"}
+    descriptor = run.descriptor({"img": image})
+    for number, shape in enumerate(shapes):
+        write_hdf5(tmp_path / f"{number}.h5", frames(1, shape))
+        resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path=f"{number}.h5")
+        datum = run.datum(resource, point_number=0)
+        run.event(descriptor, {"img": datum}, filled={"img": False})
+    header = insert(db, run.stop())
+    for chunks in ({"time": 2}, None):
+        dataset = header.dataset(chunks=chunks)
+        assert dataset["img"].dtype == object
+        event = dataset.isel(time=2).compute()
+        assert event["img"].ndim == 0
+        assert event["img"].item().shape[-2:] == (5, 6)
+        assert [cell.values.item().shape[-2:] for cell in dataset["img"]] == shapes
