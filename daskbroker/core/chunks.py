@@ -403,10 +403,13 @@ def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     Raises
     ------
     StoreDamaged
-        If the bytes have changed since.
+        If the bytes have changed since, or are something else.
     """
     body = pa.py_buffer(without_checksum(data, "a chunk"))
-    reader = pa.ipc.open_file(body)
+    try:
+        reader = pa.ipc.open_file(body)
+    except pa.ArrowException as error:
+        raise StoreDamaged(f"a chunk is damaged: {error}") from error
     # Opening a smaller one again takes longer than reading all of it.
     if columns is not None and len(data) > SMALL_BYTES:
         wanted = set(columns)

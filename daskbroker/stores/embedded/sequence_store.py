@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any
 
 from ...core.bounded_dict import BoundedDict
+from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout, chunk_metadata
 from ..journalled import JournalledEventStore
 from ..stored_text import storable
@@ -54,9 +55,12 @@ class SequenceStore(JournalledEventStore):
             number = position = self._known_run(run) or 0
             descriptor = None
             if layout is EVENT:
-                position = connection.execute(
+                found = connection.execute(
                     "SELECT id FROM descriptor WHERE uid = ?", (storable(owner),)
-                ).fetchone()[0]
+                ).fetchone()
+                if found is None:
+                    raise StoreDamaged(f"run {run!r}: the descriptor {owner!r} of events is gone")
+                position = found[0]
                 descriptor = self.find_descriptor(owner)
             metadata = chunk_metadata(layout, descriptor or {"run_start": run})
             values = (layout.kind, position, number)

@@ -162,6 +162,9 @@ def test_a_row_with_other_values_costs_its_run(tmp_path, statement):
             with pytest.warns(BadRunWarning, match=r"run 'two'.*kind: 'odd'"):
                 db.seal()
             return
+        if is_open:
+            with pytest.warns(BadRunWarning, match=r"run 'two'"):
+                db.seal()
         with pytest.warns(BadRunWarning, match=f"run '{bad}'"):
             frame = db().table().compute()
         # The run that lost its descriptor to another one has no streams.
