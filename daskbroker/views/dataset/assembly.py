@@ -235,9 +235,16 @@ class Assembly:
         # Beside frames, stored variables may be cut so finely that Dask has too much to do.
         if self.external and tasks > MOST_TASKS:
             return stored
-        # In Dask arrays of objects xarray takes None for a value (`isnull`, `count`, `fillna`), and
-        # can neither group by text nor take one cell that is itself an array (`isel(time=0)`).
-        return [name for name in stored if self.sources[name].dtype.kind == "O"]
+        return [name for name in stored if name in self.objects]
+
+    @cached_property
+    def objects(self) -> dict[str, ColumnSource]:
+        """Sources of the stored variables of objects, which should not be Dask arrays.
+
+        In Dask arrays of objects xarray takes None for a value (`isnull`, `count`, `fillna`), and
+        can neither group by text nor take one cell that is itself an array (`isel(time=0)`).
+        """
+        return {n: s for n, s in self.stored.items() if s.dtype.kind == "O"}
 
     def task_name(self, name: str, *content: Any) -> str:
         """Return the name of the tasks of a variable, unique for this content.
@@ -290,7 +297,7 @@ class Assembly:
         return result if self.restoring is None else self.restoring(result, loaded)
 
     def _cut(self, lazy: xr.Dataset) -> xr.Dataset:
-        """Cut a lazy Dataset by xarray, as requested.
+        """Cut a lazy Dataset by xarray, as requested, without its stored objects.
 
         Variables are renamed meanwhile, as xarray makes the names of tasks from theirs.
         """
@@ -302,7 +309,8 @@ class Assembly:
         renamed = {name: new for name, new in clean.items() if name != new}
         prefix = f"daskbroker-{graph_name(self.stream)}-{self.runs_name}-"
         cut = lazy.rename(renamed).chunk(chunks, token=self.token, name_prefix=prefix)
-        return cut.rename({new: name for name, new in renamed.items()})
+        cut = cut.rename({new: name for name, new in renamed.items()})
+        return cut.assign({name: lazy.variables[name] for name in self.objects})
 
     def _variable(self, name: str, source: ColumnSource, array: Any) -> xr.Variable:
         plan, column = self.plan.events, self.columns.get(name)

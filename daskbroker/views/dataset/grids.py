@@ -271,9 +271,9 @@ class _LaidOut(BackendArray):
             values = np.empty((*rows.shape, *cells.shape[1:]), self.dtype)
             values[...] = self._fill
             values[there] = cells
-        # An integer takes its axis away.
+        # An integer takes its axis away; the ellipsis keeps a cell that is itself an array.
         kept = (isinstance(k, slice) or np.ndim(k) > 0 for k in key[:axes])
-        return values[tuple(slice(None) if keep else 0 for keep in kept)]
+        return values[(*(slice(None) if keep else 0 for keep in kept), ...)]
 
 
 def _promoted(dtype: object) -> tuple[np.dtype, Any]:
@@ -285,11 +285,11 @@ def _promoted(dtype: object) -> tuple[np.dtype, Any]:
 def cut_grid(
     grid: xr.Dataset,
     chunks: Any,
-    loaded: Collection[str],
+    kept: Collection[str],
     block_bytes: int,
     task_name: Callable[..., str],
 ) -> xr.Dataset:
-    """Return the grid with Dask arrays for the variables that are not in memory.
+    """Return the grid with Dask arrays for variables that are not in memory.
 
     Parameters
     ----------
@@ -298,8 +298,8 @@ def cut_grid(
     chunks
         ``{dimension: n}``, or ``"auto"``. Dimensions that it does not name are cut into blocks of
         about `block_bytes`, with the last dimensions whole as far as they fit.
-    loaded
-        Names of the variables that are in memory.
+    kept
+        Names of the variables that are left as they are: those in memory, and stored objects.
     block_bytes
         Target size of a block in bytes.
     task_name
@@ -320,7 +320,7 @@ def cut_grid(
     for name, variable in grid.variables.items():
         source = str(name).removesuffix("_readback")
         # In memory already, or nothing to cut.
-        if name in grid.dims or {name, source} & set(loaded) or not variable.ndim:
+        if name in grid.dims or {name, source} & set(kept) or not variable.ndim:
             continue
         usual = _usual_cut(variable, block_bytes)
         lengths = usual | {dim: n for dim, n in given.items() if dim in variable.dims}

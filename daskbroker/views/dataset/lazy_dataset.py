@@ -158,7 +158,8 @@ def _arranged(
         grid = grid.drop_vars([name for name in setpoints if name not in shown])
     if chunks is None:
         return grid
-    return cut_grid(grid, chunks, loaded, target_bytes(), made.task_name)
+    kept = {*loaded, *made.objects}
+    return cut_grid(grid, chunks, kept, target_bytes(), made.task_name)
 
 
 def assembly(

@@ -247,3 +247,17 @@ def test_one_frame_of_frames_that_differ_in_shape(db, tmp_path):
         assert event["img"].ndim == 0
         assert event["img"].item().shape[-2:] == (5, 6)
         assert [cell.values.item().shape[-2:] for cell in dataset["img"]] == shapes
+
+
+@pytest.mark.parametrize("chunks", ["auto", 2, {"odd": 2}, {"time": 2, "v_dim_0": 1}], ids=repr)
+def test_text_with_gaps_counts_as_in_memory_however_it_is_cut(db, chunks):
+    keys = {"note": ["a", None, "b"], "odd": [[1.0], [], [2.0, 3.0]], "v": [[1.0, 2.0]] * 3}
+    header = insert(db, make_run(keys=keys))
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        dataset = header.dataset(chunks=chunks)
+    assert dataset["v"].chunks is not None
+    assert list(dataset.data_vars) == list(header.dataset().data_vars)
+    assert int(dataset["note"].count()) == 2
+    assert dataset["note"].isnull().values.tolist() == [False, True, False]
+    if chunks != {"odd": 2}:
+        assert dataset.isel(time=2).compute()["odd"].item().tolist() == [2.0, 3.0]

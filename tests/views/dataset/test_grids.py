@@ -55,6 +55,26 @@ def test_points_are_at_their_places(db, shape, snaking, chunks, loaded):
         assert grid["time"].sel(place).values == point["time"].values
 
 
+@pytest.mark.parametrize("chunks", ["auto", None, {"m0": 1}], ids=repr)
+@pytest.mark.parametrize("loaded", [0, 2**23])
+def test_text_with_gaps_and_ragged_cells_are_as_in_memory(db, chunks, loaded):
+    """Dask arrays of them would count None, and one cell would be an array with its dimensions."""
+    documents = grid_run((2, 3))
+    (descriptor,) = [doc for name, doc in documents if name == "descriptor"]
+    for key, dtype in (("note", "string"), ("odd", "array")):
+        descriptor["data_keys"][key] = {"source": "x", "dtype": dtype, "shape": []}
+    for number, event in enumerate(doc for name, doc in documents if name == "event"):
+        event["data"] |= {"note": "a" if number % 4 else None, "odd": [0.5] * (number % 3)}
+        event["timestamps"] |= {"note": 0.0, "odd": 0.0}
+    header = put(db, documents)
+    with dask.config.set({"daskbroker.loaded-size": loaded}):
+        grid = header.dataset(grid=True, chunks=chunks)
+    assert int(grid["note"].count()) == 4
+    point = grid.isel(m0=1, m1=2).compute()
+    assert point["odd"].item().tolist() == [0.5, 0.5]
+    assert point["note"].item() == "a"
+
+
 @pytest.mark.parametrize("snaking", [False, True])
 @pytest.mark.parametrize("points", [1, 5, 11])
 def test_a_grid_that_was_not_finished_has_gaps(db, snaking, points):
