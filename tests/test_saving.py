@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import uuid
 
 import dask
@@ -213,11 +215,11 @@ def test_names_that_no_file_can_have_are_named(db, tmp_path, name):
         (header.dataset(), header.tree(), header.dataset(chunks=None))
     ):
         with pytest.raises(
-            BadDocument, match=r"255 bytes or less .*(ü+…ü+|s/s|s%2Fs).* \(ds.rename"
+            BadDocument, match=r"255 bytes or less .*(ü+ … ü+|s/s|s%2Fs).* \(ds.rename"
         ):
             save(written, tmp_path / f"{number}.zarr")
         save(written, tmp_path / f"{number}.nc")
-    with pytest.raises(BadDocument, match=r"255 bytes or less .*(ü+…ü+|s%2Fs)"):
+    with pytest.raises(BadDocument, match=r"255 bytes or less .*(ü+ … ü+|s%2Fs)"):
         list(header.export(tmp_path / "export.zarr", format="zarr"))
 
 
@@ -288,6 +290,16 @@ def test_methods_of_trees_keep_that_they_can_be_written(db, tmp_path):
         assert node["ragged_length"].values.tolist() == [1, 2, -1]
     nothing = db[-1].dataset().isnull()
     assert not opened(save(nothing, tmp_path / "nothing.zarr"))["a%2Fb"].values.any()
+
+
+def test_an_older_xarray_without_some_methods_of_trees():
+    """Those that are allowed by our requirements have no `filter_like` and no `prune`."""
+    program = (
+        "import xarray; del xarray.DataTree.filter_like, xarray.DataTree.prune; "
+        "from daskbroker.views.dataset.writers import DataTree; DataTree.match"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_methods_of_datasets_with_odd_cells_keep_that_they_can_be_written(db, tmp_path):

@@ -93,7 +93,8 @@ class DataTree(xr.DataTree):
 
 
 for _name in ("filter", "filter_like", "map_over_datasets", "match", "prune"):
-    setattr(DataTree, _name, _keeping(getattr(xr.DataTree, _name)))
+    if hasattr(xr.DataTree, _name):  # `filter_like` and `prune` are newer than the oldest xarray
+        setattr(DataTree, _name, _keeping(getattr(xr.DataTree, _name)))
 
 
 def class_for(variables: Mapping[Any, xr.Variable], *, mixed: bool) -> type[xr.Dataset]:
@@ -108,7 +109,8 @@ def class_for(variables: Mapping[Any, xr.Variable], *, mixed: bool) -> type[xr.D
         with null characters.
     """
     names: Iterable[Hashable] = {*variables, *(d for v in variables.values() for d in v.dims)}
-    changed = any(group_name(str(name)) != name or _is_long(name) for name in names)
+    shown = ((name, group_name(str(name))) for name in names)
+    changed = any(form != name or _exceeds(form) for name, form in shown)
     return Dataset if mixed or changed else xr.Dataset
 
 
@@ -119,7 +121,11 @@ def class_of_tree(nodes: Mapping[str, xr.Dataset]) -> type[xr.DataTree]:
 
 
 def _is_long(name: Hashable) -> bool:
-    return len(group_name(str(name)).encode("utf8", "surrogatepass")) > LONGEST
+    return _exceeds(group_name(str(name)))
+
+
+def _exceeds(name: str) -> bool:
+    return len(name.encode("utf8", "surrogatepass")) > LONGEST
 
 
 @contextmanager
