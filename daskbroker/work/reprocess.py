@@ -413,8 +413,8 @@ def _products(result: object) -> Iterator[Any]:
     """
     if result is None:
         return
-    # Dask takes a DataArray, which has dims, for a Series.
-    if hasattr(result, "dims") and not _is_dataset(result):
+    # Dask takes a DataArray, which has dims, for a Series; columns of a table are attributes, too.
+    if hasattr(type(result), "dims") and not _is_dataset(result):
         raise _refused(result)
     if is_dataframe_like(result) or is_series_like(result) or _is_dataset(result):
         yield result

@@ -82,8 +82,8 @@ def table_to_stream(
         If `table` is not a table, if two columns have the same name, or if a cell has no
         JSON-like form.
     """
-    # Dask takes a DataArray, which has dims, for a Series.
-    if is_series_like(table) and not hasattr(table, "dims"):
+    # Dask takes a DataArray, which has dims, for a Series; labels of a Series are attributes, too.
+    if is_series_like(table) and not hasattr(type(table), "dims"):
         table = table.to_frame(name="value" if table.name is None else table.name)
     if not is_dataframe_like(table):
         raise BadDocument(
@@ -102,7 +102,7 @@ def table_to_stream(
         yield from rows.page(part) if pages else rows.events(part)
     # A table without partitions still has columns with dtypes to declare.
     if run.descriptor is None:
-        empty = table.head(0, compute=True) if hasattr(table, "dask") else table
+        empty = table.head(0, compute=True) if hasattr(type(table), "dask") else table
         yield "descriptor", rows.declare(rows.flat(empty))
     yield "stop", run.stop()
 

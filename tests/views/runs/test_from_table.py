@@ -21,6 +21,7 @@ from daskbroker import (
 from daskbroker.core.errors import BadDocument
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.work.reprocess import _products
 
 TIMES = pd.date_range("2026-03-01 12:00", periods=6, freq="250ms", tz="UTC", name="time")
 FRAME = pd.DataFrame(
@@ -169,6 +170,17 @@ def test_arrow_dtypes_are_as_pandas_own(back):
         assert list(found.columns) == list(expected.columns)
         for name in expected.columns:
             assert found[name].fillna(-1).tolist() == expected[name].fillna(-1).tolist()
+
+
+def test_labels_are_not_taken_for_attributes():
+    """A DataArray is known by its `dims`, and a lazy table by its `dask`."""
+    documents = list(table_to_stream(pd.Series([1.0, 2.0], ["dims", "b"]), time=7.0))
+    assert [doc["data"]["value"] for name, doc in documents if name == "event"] == [1.0, 2.0]
+    frame = pd.DataFrame({"dims": [1.0], "dask": [2.0]})
+    (product,) = _products(frame)
+    assert product is frame
+    documents = list(table_to_stream(frame, time=7.0))
+    assert [doc["data"] for name, doc in documents if name == "event"] == [{"dims": 1, "dask": 2}]
 
 
 @pytest.mark.parametrize("pages", [False, True])
