@@ -95,7 +95,7 @@ class Peek:
     cells
         The different cells of the first and last resource, and of those that were found to differ.
     files
-        State of the files that were read, at that time.
+        State of the files that were read, at that time; of size and time 0 if there was none.
     extra
         Those of the files that have more frames than the documents describe. Only for runs that
         have stopped: while a run goes on, files are ahead of documents.

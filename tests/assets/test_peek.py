@@ -16,17 +16,17 @@ import pytest
 import daskbroker
 from daskbroker.assets.filling import knowledge
 from daskbroker.assets.filling.knowledge import UnforeseenCells, cells_noted, known_of
-from daskbroker.assets.peek import background
+from daskbroker.assets.peek import background, groups
 from daskbroker.assets.peek.background import BackgroundPeeker
 from daskbroker.assets.references.locating import References
 from daskbroker.core.bounded_dict import BoundedDict
 from daskbroker.core.errors import BadQuery
 from daskbroker.core.peeks import Cell, ExtraFrames, Peek, claim_sort
-from daskbroker.testing import make_run
+from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.claim_runs import LEGACY, claim_run
 from daskbroker.testing.detector_runs import SHAPE
-from daskbroker.testing.files import frames
+from daskbroker.testing.files import frames, write_hdf5
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 
@@ -174,6 +174,36 @@ def test_opening_runs_makes_the_references_of_none(db, tmp_path, monkeypatch):
     table = db().table()
     assert references() <= before
     assert len(table.compute()) == 12
+
+
+def test_events_that_hold_values_are_read_once_to_find_no_reference(db, monkeypatch):
+    run = RunBuilder()
+    image = {"source": "x", "dtype": "array", "shape": [], "external": "FILESTORE:"}
+    descriptor = run.descriptor({"img": image})
+    run.event(descriptor, {"img": [[1.5]]}, filled={"img": True})
+    insert_all(db, run.stop())
+    read, contents = [], groups._contents
+    monkeypatch.setattr(groups, "_contents", lambda *args: read.append(args) or contents(*args))
+    assert db[-1].dataset()["img"].values[0].tolist() == [[1.5]]
+    assert len(read) == 1
+
+
+def test_a_lost_file_that_comes_later_is_looked_into(db, tmp_path):
+    """Its cells differ, which would be an error if the first file alone was known."""
+    run = RunBuilder()
+    image = {"source": "x", "dtype": "array", "shape": [], "external": "FILESTORE:"}
+    descriptor = run.descriptor({"img": image})
+    for number in range(2):
+        resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path=f"{number}.h5")
+        datum = run.datum(resource, point_number=0)
+        run.event(descriptor, {"img": datum}, filled={"img": False})
+    insert_all(db, run.stop())
+    write_hdf5(tmp_path / "0.h5", frames(1, SHAPE))
+    assert db[-1].dataset(missing="drop")["img"].shape == (1, 1, *SHAPE)
+    write_hdf5(tmp_path / "1.h5", frames(1, SHAPE).astype("f4") + 0.5)
+    image = db[-1].dataset()["img"]
+    assert image.dtype == np.float32
+    assert image.values[1, 0, 0, 0] % 1 == 0.5
 
 
 def test_a_mode_that_makes_no_sense(db, tmp_path):

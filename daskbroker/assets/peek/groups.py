@@ -24,6 +24,7 @@ from ..filling.knowledge import GroupId, cells_noted
 from ..handlers.contract import Datums
 from ..references.locating import CellsOfResource, ReferenceMissing
 from .looks import Look, Looked
+from .memory import file_state
 
 __all__ = ["Group", "group_id", "groups_of", "looks_of", "peek_of"]
 
@@ -96,9 +97,12 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
     """
     target = group.target
     looks: dict[str, Look] = {}
+    asked = _asked(group)
     try:
         # A reference of one end may be missing, as after an aborted run, but not of both.
-        ends = list(_ends(group, filling, strict=False)) or list(_ends(group, filling))
+        ends = list(_ends(group, filling, asked, strict=False)) or list(
+            _ends(group, filling, asked, strict=True)
+        )
     except ReferenceMissing as error:
         raise FillError(f"{target.where}: {error}") from None
     for found in ends:
@@ -110,17 +114,26 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
     return list(looks.values())
 
 
-def _ends(group: Group, filling: Filling, *, strict: bool = True) -> Iterator[CellsOfResource]:
-    """Yield where the cells of the first and of the last event with a reference are.
+def _asked(group: Group) -> list[str | int]:
+    """Return the datum_id or seq_num of the first and of the last event with a reference.
 
-    What both need is read once, as most runs have one chunk of events and one of datums. Unless
-    ``strict``, references that cannot be followed are left out.
+    What both need is read once, as most runs have one chunk of events.
     """
     target, chunks = group.target, group.chunks.tolist()
-    references = filling.references_of(target)
     contents = cache(partial(_contents, group))
     ends = (_end(target, map(contents, chunks), 0), _end(target, map(contents, chunks[::-1]), -1))
-    asked = list(dict.fromkeys(end for end in ends if end is not None))
+    return list(dict.fromkeys(end for end in ends if end is not None))
+
+
+def _ends(
+    group: Group, filling: Filling, asked: Sequence[str | int], *, strict: bool
+) -> Iterator[CellsOfResource]:
+    """Yield where the cells of the requested events are; those of one chunk of datums together.
+
+    Unless ``strict``, references that cannot be followed are left out.
+    """
+    target = group.target
+    references = filling.references_of(target)
     datums = [end for end in asked if isinstance(end, str)]
     apart = len(references.keys.get(DATUM.kind, ())) > 1
     for number, some in enumerate([[one] for one in datums] if apart else [datums]):
@@ -156,10 +169,14 @@ def peek_of(
 ) -> Peek:
     """Return what was found in a group's files, with cells that computing found before.
 
-    ``looked`` has None for files whose frames are lost.
+    ``looked`` has None for files whose frames are lost. They are looked into again once they have
+    changed, or are there.
     """
     spec = looks[0].reader.resource.spec
     seen = [(one, found) for one, found in zip(looks, looked) if found is not None]
+    paths = [one.reader.resource.path for one, found in zip(looks, looked) if found is None]
+    lost = [file_state(path) or (path, 0, 0) for path in paths]
+    states = [found.state for _, found in seen if found.state is not None]
     known = group_id(group, filling)
     noted = () if known is None else cells_noted(known)
     cells = (*(cell for _, found in seen for cell in found.cells), *noted)
@@ -177,6 +194,6 @@ def peek_of(
         handler=filling.handler_reference(spec, group.target.key),
         rows=group.rows,
         cells=tuple(dict.fromkeys(cells)),
-        files=tuple(dict.fromkeys(found.state for _, found in seen if found.state is not None)),
+        files=tuple(dict.fromkeys([*states, *lost])),
         extra=tuple(dict.fromkeys(one for one in extra if one is not None)),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ...core.errors import FillError
 from ...workers import current_client
@@ -37,8 +36,8 @@ def _look_at_all(looks: list[list[Look]]) -> list[list[Looked | None]]:
     return [_look_at(some) for some in looks]
 
 
-def _look_at(looks: list[Look]) -> list[Any]:
+def _look_at(looks: list[Look]) -> list[Looked | None]:
     try:
-        return list(look_at_any(looks))
+        return look_at_any(looks)
     except FillError:
         return []
