@@ -145,7 +145,6 @@ def export(
         found = search(broker, terms, full, since, until)[:limit]
         headers = [find_run(broker, one) for one in uid] if uid else found
         note_empty(len(headers), fail=fail_empty)
-        bar = progress_bar(headers, " runs")
         options: dict[str, Any] = {
             "files": files,
             "fill": fill,
@@ -159,6 +158,7 @@ def export(
         if format is None and len(uid or ()) == 1 and not resume and is_named_as_file(folder):
             written = headers[0].export(folder, stream=chosen, **options)
         else:
+            bar = progress_bar(headers, " runs")
             written = list(
                 export_runs(bar, folder, format, stream=chosen, resume=resume, **options)
             )

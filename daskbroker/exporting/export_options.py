@@ -74,7 +74,9 @@ class ExportOptions:
                 f"detector files can be exported with documents (jsonl), not with {self.format}"
             )
         if self.partition is not None and self.format != "parquet":
-            raise BadQuery(f"partition='run' needs the format parquet, not {self.format}")
+            raise BadQuery(
+                f"{advice.option('partition')} needs the format parquet, not {self.format}"
+            )
         if self.stream is not ALL and self.format == "jsonl":
             raise BadQuery(
                 "the format jsonl exports whole runs; choose another one by "
@@ -82,15 +84,18 @@ class ExportOptions:
             )
         if self.to is not None and self.format not in REFERRING:
             raise BadQuery(
-                f"to= gives the locations in references; the format {self.format} has no references"
+                f"{advice.option('to')} gives the locations in references; the format "
+                f"{self.format} has no references"
             )
         if self.fill and self.format in REFERRING:
             raise BadQuery(
-                f"{self.format} refers to frames and does not contain them; leave out fill="
+                f"{self.format} refers to frames and does not contain them; leave out "
+                f"{advice.option('fill')}"
             )
         if self.fill and self.format == "csv":
             raise BadQuery(
-                "the format csv cannot hold arrays, so it has references; leave out fill="
+                "the format csv cannot hold arrays, so it has references; leave out "
+                f"{advice.option('fill')}"
             )
 
     def _check(self, what: str, given: str, known: Iterable[str]) -> None:

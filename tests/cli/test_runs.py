@@ -109,6 +109,9 @@ def test_one_run_is_exported_into_a_file_by_its_name(run, store, tmp_path):
         ("all.nc",): "'all.nc' is the name of a file, but runs are exported into a folder",
         ("a.xlsx", "--uid", "-1"): "no format has the suffix '.xlsx'",
         ("out", "--stream", "x"): "choose another one by --format, or leave out --stream",
+        ("out", "--partition", "run"): "--partition needs the format parquet",
+        ("out", "--to", "a=b"): "--to gives the locations in references",
+        ("out", "--fill", "--format", "csv"): "so it has references; leave out --fill",
     }.items():
         refused = run("export", *arguments, "--db", store, cwd=tmp_path)
         assert refused.returncode == 1
