@@ -6,6 +6,8 @@ import re
 
 __all__ = ["message_text", "printable", "shortened", "shown"]
 
+MARK = " … "
+"""What stands for the middle of a text that is too long."""
 MAX_MESSAGE_LENGTH = 4000
 """Maximum characters of an error or a warning."""
 MAX_WORD_LENGTH = 1000
@@ -31,8 +33,8 @@ def printable(text: object) -> str:
 
 def shortened(text: str, most: int) -> str:
     """Return a text, or its beginning and its end if it has more than ``most`` characters."""
-    half = most // 2
-    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+    half = (most - len(MARK)) // 2
+    return text if len(text) <= most else f"{text[:half]}{MARK}{text[-half:]}"
 
 
 def message_text(text: object) -> str:

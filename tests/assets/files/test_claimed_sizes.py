@@ -193,8 +193,8 @@ def tiff_strip_that_inflates(folder):
 
 def tiff_frames_a_point(folder):
     write_tiffs(folder, frames(2), "img_{:06d}.tif")
-    kwargs = {"template": "%s%s_%6.6d.tif", "filename": "img", "frame_per_point": 10**10}
-    return datums("AD_TIFF", folder, "", (10**10, 6, 8), kwargs=kwargs)
+    kwargs = {"template": "%s%s_%6.6d.tif", "filename": "img", "frame_per_point": 2**31}
+    return datums("AD_TIFF", folder, "", (2**31, 6, 8), kwargs=kwargs)
 
 
 def npy_header(folder):

@@ -68,7 +68,7 @@ def test_long_errors_are_cut_in_the_middle_and_repetitions_left_out():
 
     text = "".join(chr(ord("a") + number % 26) for number in range(300))
     assert shown(OperationFailure(text[:280], 1)) == text[:280]
-    assert shown(OperationFailure(text, 1)) == f"{text[:140]} … {text[-140:]}"
+    assert shown(OperationFailure(text, 1)) == f"{text[:138]} … {text[-138:]}"
     assert shown(OperationFailure("dup key, full error: {'a': 1}", 1)) == "dup key"
     told = store_error(STORE, "", ServerSelectionTimeoutError("refused, Timeout: 10s, Topology"))
     assert str(told).endswith("is safe (refused)")
