@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
 
@@ -30,8 +29,10 @@ from .given_run import AnyRun, FindRun, looked_up, run_of, start_and_stop
 from .stores.contract import EventStore
 from .views.documents import streaming as documents_view
 from .views.row_order import Duplicates
-from .views.table import lazy_table
 from .views.view_options import ViewOptions
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
 
 __all__ = ["EventSource"]
 
@@ -233,6 +234,8 @@ class EventSource:
         fill_value: Any = None,
     ) -> dd.DataFrame:
         """Open one stream as a lazy table; see :meth:`daskbroker.Header.table`."""
+        from .views.table import lazy_table  # see `header_views` on late imports
+
         options = ViewOptions(
             fields,
             fill,
@@ -428,6 +431,8 @@ class EventSource:
         BadQuery
             If it is no table, or its ``attrs``, which most operations drop, name no runs.
         """
+        import dask.dataframe as dd
+
         attrs = getattr(getattr(tab, "_meta", tab), "attrs", {})
         # Dask keeps attrs in its meta; a table made by other means has none.
         if not isinstance(tab, (pd.DataFrame, dd.DataFrame)) or "runs" not in attrs:

@@ -14,8 +14,6 @@ from .core.name_lists import listed
 from .core.old_names import missing
 from .display.page import header_line, header_markup, header_text
 from .display.plots import Frame, Y, plot_run
-from .exporting.references.kerchunk import references as run_references
-from .exporting.runs import export_run
 from .header_documents import HeaderDocuments
 from .header_views import HeaderViews
 
@@ -132,6 +130,8 @@ class Header(HeaderViews, HeaderDocuments):
         StoreFull, StoreReadOnly, StoreError
             If a file cannot be written.
         """
+        from .exporting.runs import export_run  # see `header_views` on late imports
+
         return export_run(self, path, format, **options)
 
     @accepts(to=MAPPING.or_none(), arrays=NAME)
@@ -179,7 +179,9 @@ class Header(HeaderViews, HeaderDocuments):
         """
         if not isinstance(stream_name, AllStreams):
             self.es_given_stream(stream_name)
-        return run_references(self.as_now(), stream_name, to, arrays)
+        from .exporting.references.kerchunk import references
+
+        return references(self.as_now(), stream_name, to, arrays)
 
     def portable(self) -> Header:
         """Return a Header that a worker can use without opening the store.

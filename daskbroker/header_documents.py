@@ -16,7 +16,6 @@ from .core.run_plan import RunPlan
 from .core.stored_streams import from_store
 from .stored_run import StoredRun
 from .views.documents import streaming as documents_view
-from .views.documents.following import Follower
 from .views.documents.prefetch import Prefetcher
 from .views.view_options import ViewOptions
 
@@ -225,6 +224,8 @@ class HeaderDocuments(StoredRun):
             )
             for source in self._sources
         ]
+        from .views.documents.following import Follower  # see `header_views` on late imports
+
         follower = Follower(sources, self.start, stream_name, options)
         take: Any = follower.documents if format == "documents" else follower.tables
         coming: Iterator[Any] = follower.follow(take, self._has_ended, interval, timeout)

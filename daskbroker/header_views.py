@@ -1,4 +1,8 @@
-"""The lazy views of one run: tables, Datasets and trees of these."""
+"""The lazy views of one run: tables, Datasets and trees of these.
+
+Dask's tables and xarray take a second to import. What inserts, and lists runs, does not wait for
+them: modules above the views import those of tables and Datasets where they are used.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,15 @@ from .core.errors import BadQuery
 from .core.group_names import group_name
 from .core.run_plan import RunPlan
 from .stored_run import StoredRun
-from .views import dataset as dataset_view
-from .views.dataset.attributes import root_attrs
-from .views.dataset.frame_locations import DatasetFrames, dataset_frames
 from .views.missing import check_fill_names, for_keys
 from .views.row_order import Duplicates
-from .views.table import lazy_table
 from .views.view_options import ViewOptions
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
     import xarray as xr
+
+    from .views.dataset.frame_locations import DatasetFrames
 
 __all__ = ["HeaderViews"]
 
@@ -123,7 +125,11 @@ class HeaderViews(StoredRun):
         runs = self.as_now()._runs
         plan, files = self._planned(stream_name, references=options.runs_to_fill)
         if format == "dataset":
+            from .views import dataset as dataset_view
+
             return dataset_view.dataset(plan, stream_name, runs, options, files)
+        from .views.table import lazy_table
+
         return lazy_table.table(plan, stream_name, runs, options, files)
 
     def dataset(
@@ -210,6 +216,8 @@ class HeaderViews(StoredRun):
             grid=grid,
             index=index,
         )
+        from .views import dataset as dataset_view
+
         runs = self.as_now()._runs
         plan, files = self._planned(stream_name, references=options.runs_to_fill)
         return dataset_view.dataset(plan, stream_name, runs, options, files, chunks=chunks)
@@ -228,6 +236,9 @@ class HeaderViews(StoredRun):
         Streams are in the order in which they began; a ``/`` in a name is ``%2F`` in the tree.
         Parameters are as for :meth:`dataset`.
         """
+        from .views import dataset as dataset_view
+        from .views.dataset.attributes import root_attrs
+
         options = ViewOptions(fill=fill, peek=peek, missing=missing, fill_value=fill_value)
         run = self.as_now()
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
@@ -260,6 +271,9 @@ class HeaderViews(StoredRun):
         whole
             As ``dataset(stream_name, chunks=None)``.
         """
+        from .views import dataset as dataset_view
+        from .views.table import lazy_table
+
         options = ViewOptions()
         runs = self.as_now()._runs
         plan, files = self._planned(stream_name, references=options.runs_to_fill)
@@ -274,6 +288,8 @@ class HeaderViews(StoredRun):
 
         References are made from it; see :mod:`daskbroker.views.dataset.frame_locations`.
         """
+        from .views.dataset.frame_locations import dataset_frames
+
         options = ViewOptions()
         plan, files = self._planned(stream_name, references=options.runs_to_fill)
         return dataset_frames(plan, stream_name, self.as_now()._runs, options, files)

@@ -16,7 +16,6 @@ from .display.listing import FOLDED, MAX_RUNS_SHOWN, Listing, shown_or
 from .display.markup import escaped
 from .display.plots import Y, plot_runs
 from .display.runs_frame import runs_frame
-from .exporting.runs import export
 from .mapping import Outcome, map_runs
 from .progress import progress_bar
 from .results_views import ResultsViews
@@ -129,6 +128,8 @@ class Results(ResultsViews):
         list of Path
             Files that were written.
         """
+        from .exporting.runs import export  # see `header_views` on late imports
+
         with progress_bar(self, " runs", show=progress) as bar:
             return list(export(bar, folder, format, **options))
 

@@ -20,10 +20,8 @@ from .core.stored_streams import from_store
 from .found_runs import FoundRuns
 from .header import Header
 from .stores.contract import HeaderPair
-from .views import dataset as dataset_view
 from .views.documents.prefetch import Prefetcher
 from .views.row_order import Duplicates
-from .views.table import lazy_table
 from .views.view_options import Errors, ViewOptions
 
 if TYPE_CHECKING:
@@ -99,6 +97,8 @@ class ResultsViews(FoundRuns):
             missing=missing,
             fill_value=fill_value,
         )
+        from .views.table import lazy_table  # see `header_views` on late imports
+
         runs = self._runs_oldest_first()
         planned = self._planned(stream_name, list(runs), options)
         tables = [
@@ -177,6 +177,8 @@ class ResultsViews(FoundRuns):
         )
         if combine not in ("time", "tree"):
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
+        from .views import dataset as dataset_view
+
         runs = self._runs_oldest_first()
         planned = self._planned(stream_name, list(runs), options, rows_needed=True)
         if combine == "tree":

@@ -28,9 +28,13 @@ NEWEST = 1000
 """Number of newest runs from which the known keys are collected."""
 MOST_KEYS = 20_000
 """Maximum number of known keys; with more there are no warnings about keys."""
+MOST_TEXTS = 2000
+"""Number of known texts of a key after which no more are collected, and none are compared."""
 KNOWN_SECONDS = 60.0
 """Seconds after which the keys are collected again, although the newest run is the same."""
 DATA_KEY = "data key"
+EQUALITY = frozenset({"$eq", "$in", "$all"})
+"""Operators whose operands are values that some run should have."""
 
 
 class SearchHints:
@@ -102,7 +106,7 @@ class SearchHints:
             text = (
                 self._on_uid(document, path, asked)
                 or self._on_types(document, key, asked, known[path].types)
-                or _on_spelling(document, key, asked, known[path].texts)
+                or _on_spelling(document, key, values, known[path].texts)
             )
             if text:
                 self._tell((document, key), f"no run was found: {text}")
@@ -247,11 +251,17 @@ def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:
 
 
 def _on_spelling(
-    document: str, key: str, asked: Sequence[Any], texts: AbstractSet[str]
+    document: str, key: str, values: Sequence[Any], texts: AbstractSet[str]
 ) -> str | None:
     """Return what to write if a text is the value of no run, but one of similar spelling is."""
-    for value in asked:
-        if not isinstance(value, str) or value in texts:
+    # There may be more of them, among them what was requested.
+    if len(texts) > MOST_TEXTS:
+        return None
+    # A pattern, or the end of a range, need not be the value of any run.
+    equal = [one for one in values if not is_operators(one) or EQUALITY.issuperset(one)]
+    for value in (value for one in equal for value in asked_values(one)):
+        # Of longer values it is not known whether a run has them.
+        if not isinstance(value, str) or len(value) > MAX_NAME_LENGTH or value in texts:
             continue
         meant = misspelled(texts, value)
         if meant is not None:
@@ -283,7 +293,8 @@ def _add_paths(value: object, steps: tuple[str, ...], keys: dict[str, _Values]) 
                 below = (*steps, *_names([key]))
                 values = keys.setdefault(".".join(below), _Values())
                 values.types.update(types_of(item))
-                values.texts.update(_texts(item))
+                if len(values.texts) <= MOST_TEXTS:
+                    values.texts.update(_texts(item))
                 _add_paths(item, below, keys)
     elif isinstance(value, list):
         for item in value:

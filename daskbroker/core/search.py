@@ -205,10 +205,12 @@ def _search_without_text(search: object) -> BadQuery:
             f"search={search!r} is the method for full=, which is missing; write "
             f"{advice.words(full='what to search for', search=search)}"
         )
+    text = ""
+    if isinstance(search, str):
+        text = f"to search for {shown(search)} write {advice.words(full=search):.200}, and "
     return BadQuery(
-        f"search= is the method for full= and must be one of {', '.join(METHODS)}; to search for "
-        f"{shown(search)} write {advice.words(full=search):.200}, and for a key 'search' of "
-        f"start documents {advice.words(start={'search': advice.ANY})}"
+        f"search= is the method for full= and must be one of {', '.join(METHODS)}; {text}for a key "
+        f"'search' of start documents write {advice.words(start={'search': advice.ANY})}"
     )
 
 

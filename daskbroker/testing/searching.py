@@ -6,6 +6,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -194,6 +195,9 @@ class SearchConformance(Conformance):
             ({"uid": 7}, "'uid' is text"),
             ({"plan_name": "Scan"}, "'plan_name' is never 'Scan' .* The nearest value is 'scan'"),
             ({"stop": {"exit_status": "sucess"}}, "The nearest value is 'success'"),
+            ({"plan_name": {"$in": ["Scan"]}}, "The nearest value is 'scan'"),
+            ({"plan_name": {"$regex": "sca"}, "scan_id": 77}, None),
+            ({"plan_name": {"$gt": "sca", "$lt": "scam"}}, None),
             ({"uid": "absent"}, None),
             ({"plan_name": {"$not": {"$regex": "."}}}, None),
             ({"sample.name": None}, None),
@@ -242,6 +246,15 @@ class SearchConformance(Conformance):
         assert not _told(lambda: list(searched(plan_name="scan")[5:]))
         assert not _told(lambda: list(searched(plan_nam="scan")[:0]))
         assert "'plan_name'" in _told(lambda: list(searched(plan_nam="scan")[:5]))
+
+    def test_of_too_many_texts_none_is_compared(self, searched: Any) -> None:
+        """A run may have a list of any number of texts; others need not be kept to compare."""
+        letters = "abcdefghijklmno"
+        names = [f"a file of the run {''.join(some)}" for some in product(letters, repeat=3)]
+        insert_all(searched, make_run(1, few=names[:9], many=names))
+        asked = "a file of the run zzz"
+        assert "The nearest value is 'a file of the run" in _told(lambda: len(searched(few=asked)))
+        assert not _told(lambda: len(searched(many=asked)))
 
     def test_a_new_run_brings_new_keys(self, searched: Any) -> None:
         """Known keys are read again when there is another run."""

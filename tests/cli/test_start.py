@@ -70,6 +70,23 @@ def test_public_names_are_there_when_they_are_used():
     assert done.returncode == 0, done.stderr
 
 
+def test_lists_and_inserts_import_neither_tables_nor_xarray(store, tmp_path):
+    code = (
+        "import sys\n"
+        "import daskbroker\n"
+        "from daskbroker.testing import make_run\n"
+        "with daskbroker.connect(sys.argv[1], mode='r') as db:\n"
+        "    print(db[-1].uid, len(db()), db)\n"
+        "with daskbroker.connect(sys.argv[2]) as new:\n"
+        "    for name, doc in make_run(2):\n"
+        "        new.insert(name, doc)\n"
+        "assert not {'dask.dataframe', 'distributed', 'xarray', 'h5py'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, str(store), str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_header_unpickles_in_a_process_that_has_opened_nothing(store):
     import pickle
 

@@ -73,6 +73,8 @@ def test_a_naive_time_is_of_the_zone():
         ({"since": "someday"}, "is not a time"),
         ({"full": 5}, "full"),
         ({"full": "x", "search": "fuzzy"}, "fuzzy"),
+        ({"search": "fuzzy"}, "to search for 'fuzzy' write full='fuzzy', and for a key"),
+        ({"search": 5}, "regex; for a key 'search' of start documents write start={'search': …}"),
     ],
     ids=repr,
 )
@@ -82,14 +84,15 @@ def test_refused(arguments, message):
 
 
 @pytest.mark.parametrize(
-    "word", ["stop", "data_key", "derived", "derived_from", "since", "full", "a"]
+    "word", ["stop", "data_key", "derived", "derived_from", "since", "full", "search", "a"]
 )
 @pytest.mark.parametrize("kind", [list, dict])
 def test_what_is_nested_too_deeply_is_refused_in_few_words(word, kind):
     value = "x" * 10**6
     for _ in range(5000):
         value = [value] if kind is list else {"$not": value}
-    given = {word: value} if word in ("since", "full") else {"query": {word: value}}
+    alone = word in ("since", "full", "search")
+    given = {word: value} if alone else {"query": {word: value}}
     with pytest.raises(BadQuery, match=r"deep|text|time") as caught:
         compile_search(**given)
     assert len(str(caught.value)) < 1000

@@ -173,6 +173,8 @@ def encoded(
     """
     try:
         yield from _encoded(journal, sequence, most_rows, most_bytes)
+    except MemoryError:  # Arrow's is one of its exceptions, too
+        raise
     # Only the bodies have checksums: the number of rows beside one may be wrong, or its type.
     except (pa.ArrowException, TypeError, AttributeError, LookupError) as error:
         raise StoreDamaged(f"an entry of the journal is damaged: {error}") from error

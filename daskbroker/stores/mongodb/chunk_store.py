@@ -377,6 +377,8 @@ def _assembled(
 def _decoded(where: str, body: bytes, columns: Sequence[str] | None) -> pa.Table:
     try:
         return from_ipc(body, columns)
+    except MemoryError:  # Arrow's is one of its exceptions, too
+        raise
     except (pa.ArrowException, StoreDamaged) as error:
         raise StoreDamaged(f"{where}: {error}") from None
 

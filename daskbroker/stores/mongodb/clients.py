@@ -33,7 +33,9 @@ class Clients:
     def __init__(self, label: str) -> None:
         self._label = label
         self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
-        self._left: weakref.WeakSet[pymongo.MongoClient[dict[str, Any]]] = weakref.WeakSet()
+        # By their ids, as all clients of one server are equal.
+        self._left: weakref.WeakValueDictionary[int, pymongo.MongoClient[dict[str, Any]]]
+        self._left = weakref.WeakValueDictionary()
         in_each_process(self._begin)
         self.closed = False
         weakref.finalize(self, _close_all, self._clients, self._left)
@@ -41,7 +43,7 @@ class Clients:
     def _begin(self) -> None:
         self._lock = threading.RLock()
         # In a forked child the parent's pymongo clients must be neither used nor closed.
-        leave_to_parent([*self._clients.values(), *self._left])
+        leave_to_parent([*self._clients.values(), *self._left.values()])
         self._clients.clear()
         self._left.clear()
 
@@ -79,7 +81,8 @@ class Clients:
         """
         with self._lock:
             while self._clients:
-                self._left.add(self._clients.popitem()[1])
+                client = self._clients.popitem()[1]
+                self._left[id(client)] = client
 
     def close(self) -> None:
         """Close the clients. Any later use raises StoreError."""
@@ -90,13 +93,13 @@ class Clients:
 
 def _close_all(
     clients: dict[str, pymongo.MongoClient[dict[str, Any]]],
-    left: weakref.WeakSet[pymongo.MongoClient[dict[str, Any]]],
+    left: weakref.WeakValueDictionary[int, pymongo.MongoClient[dict[str, Any]]],
 ) -> None:
     """Close clients, and those that were set aside after an interrupt in a thread of their own."""
     while clients:
         clients.popitem()[1].close()
     if left:  # closing these may wait for ever if an interrupt has left a lock held
-        threading.Thread(target=_close_left, args=(list(left),), daemon=True).start()
+        threading.Thread(target=_close_left, args=(list(left.values()),), daemon=True).start()
 
 
 def _close_left(left: list[pymongo.MongoClient[dict[str, Any]]]) -> None:

@@ -137,18 +137,17 @@ class EventPlanner:
     def _add_streams(self, session: ClientSession) -> None:
         short, count = [], 0
         for stream in self._streams.values():
-            # Most streams of stopped runs are sealed: they need no further query.
-            if stream.waiting == 0:
-                with self._noted(stream):
+            with self._noted(stream):
+                # Most streams of stopped runs are sealed: they need no further query.
+                if stream.waiting == 0:
                     self._add_sealed(stream)
-                continue
-            stream.filter = unsealed(self._database, stream.descriptor["uid"], stream.chunks)
-            if stream.is_long:
-                with self._noted(stream):
+                    continue
+                stream.filter = unsealed(self._database, stream.descriptor["uid"], stream.chunks)
+                if stream.is_long:
                     self._add_long(stream, session)
-                continue
-            short.append(stream)
-            count += stream.waiting
+                    continue
+                short.append(stream)
+                count += stream.waiting
             # One query holds many short journals, but its rows are in memory at once.
             if count > TOGETHER:
                 self._add_short(short, session)

@@ -7,12 +7,13 @@ import shutil
 import sqlite3
 from contextlib import closing
 
+import pyarrow as pa
 import pytest
 
 import daskbroker
 from daskbroker import BadRunWarning
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged
-from daskbroker.stores.embedded import events
+from daskbroker.stores.embedded import events, journal
 from daskbroker.stores.embedded.row_sequences import POSITIONS
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import check_run, insert_all
@@ -172,3 +173,15 @@ def test_a_row_with_other_values_costs_its_run(tmp_path, statement):
         assert sorted(frame["run"]) == [uid for uid in sound for _ in range(3)]
         for uid in sound:
             check_run(db[uid], runs[uid])
+
+
+def test_a_journal_that_memory_is_too_small_for_is_no_damage(copy, monkeypatch):
+    def fail(*args):
+        raise pa.ArrowMemoryError("malloc failed")
+
+    with daskbroker.connect(copy) as db:
+        monkeypatch.setattr(journal, "encode_rows", fail)
+        with pytest.raises(MemoryError, match="malloc failed"):
+            db().table(errors="skip")
+        monkeypatch.undo()
+        assert "open-run" in set(db().table()["run"].compute())

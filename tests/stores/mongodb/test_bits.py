@@ -145,3 +145,16 @@ def test_on_worker_processes(header, column, raw, cluster):
         for read in READS.values():
             with pytest.raises(StoreDamaged, match=r"run 'the-run', stream 'primary'.*checksum"):
                 read(daskbroker.connect(header.db.uri)["the-run"])
+
+
+def test_a_chunk_that_is_kept_in_the_journal_costs_its_run(mongo, raw):
+    """A late event is looked for in it, as the journal has the other events, too."""
+    docs = make_run(4, uid="the-run", stop=False)
+    insert_all(mongo, make_run(3))
+    insert_all(mongo, [*docs[:2], *docs[3:]])
+    assert mongo.seal("the-run", keep_journal=True) == 1
+    insert_all(mongo, [docs[2]])
+    chunk = raw.event_chunk.find_one({"run": "the-run"})["_id"]
+    raw.event_chunk_column.update_many({"chunk": chunk}, {"$set": {"body": b"abc"}})
+    with pytest.warns(BadRunWarning, match="run 'the-run'.*damaged"):
+        assert len(mongo().table(errors="skip").compute()) == 3

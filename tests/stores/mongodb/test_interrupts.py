@@ -6,8 +6,11 @@ import gc
 import threading
 
 import dask
+import pytest
+from pymongo.errors import InvalidOperation
 
 import daskbroker
+from daskbroker.stores.mongodb.clients import Clients
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.interrupts import finalizers_unheard, insert_interrupted, journalled_run
@@ -33,3 +36,18 @@ def test_at_any_moment(mongo_database):
         for one in (*runs, other):
             assert_documents_equal(one, db[one[0][1]["uid"]].documents())
             assert not list(daskbroker.check(db))
+
+
+def test_all_clients_that_were_set_aside_are_closed():
+    """Not only one of them, although pymongo's clients of one server are equal."""
+    clients, left = Clients("the store"), []
+    for _ in range(3):
+        left.append(clients.client("mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=1"))
+        clients.leave()
+    threads = set(threading.enumerate())
+    clients.close()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(60)
+    for client in left:
+        with pytest.raises(InvalidOperation, match="after close"):
+            client.admin.command("ping")
