@@ -1,4 +1,7 @@
-"""Processes that fork while they use a store; see :mod:`daskbroker.testing.forks`."""
+"""Processes that fork while they use a store; see :mod:`daskbroker.testing.forks`.
+
+``bash ci/long.sh forks`` plays the scene on a MongoDB without a spool, too.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from daskbroker.workers import as_completed
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 
 SECONDS = 240
-KINDS = ("embedded", "mongo", "mongo with a spool")
+KINDS = ("embedded", "mongo with a spool")
 
 
 def play(place, **environment):
