@@ -17,7 +17,8 @@ class Statistics(NamedTuple):
 
     The records of plans and the manifests of stores have its fields, in its order. A new one is
     added here, with a default, and in :func:`of_events`; nowhere else. (Stores that were written
-    before lack it, so the numbers of their formats are raised with it.)
+    before lack it, so the numbers of their formats are raised with it. A checksum of a manifest in
+    MongoDB is of the fields that there were.)
 
     Attributes
     ----------
