@@ -168,7 +168,7 @@ def test_words_of_a_search_on_the_command_line(run, store):
     twice = run("ls", "--db", store, "since=1970", "--since", "1980")
     assert "since is given twice: 1970 and '1980'" in twice.stderr
     for words, told in {
-        "search=surf": "write full=surf, and for a key 'search' of start documents 'start=",
+        "search=surf": "write full=surf, and for a key 'search' of start documents write 'start=",
         'scan_id="1"': "Write scan_id=1\n",
         "plan_name=[1]": """write 'plan_name={"$in": […]}'""",
         "uid=run-0-": "use daskbroker show run-0-\n",
