@@ -128,9 +128,10 @@ def test_an_empty_stream_is_a_file_without_rows(db, tmp_path):
     assert len(frame) == 0
 
 
-def test_an_unknown_format_is_refused_before_anything_is_written(db, tmp_path):
+@pytest.mark.parametrize("unknown", ["excel", ""])
+def test_an_unknown_format_is_refused_before_anything_is_written(db, tmp_path, unknown):
     with pytest.raises(BadQuery, match="jsonl, parquet"):
-        list(export([insert(db, make_run(1))], tmp_path / "out", "excel"))
+        list(export([insert(db, make_run(1))], tmp_path / "out", unknown))
     assert not (tmp_path / "out").exists()
 
 

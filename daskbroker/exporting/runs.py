@@ -133,7 +133,8 @@ def export(
             f"{os.fspath(folder)!r} is the name of a file, but runs are exported into a folder, "
             f"with files for each run: name a folder, and the format by {advice.option('format')}"
         )
-    options = ExportOptions(format or "jsonl", stream, fill, files, arrays, partition, to, verify)
+    format = "jsonl" if format is None else format
+    options = ExportOptions(format, stream, fill, files, arrays, partition, to, verify)
     log = ExportLog(Path(folder), options)
     cleared: set[Path] = set()
     for header in headers:
