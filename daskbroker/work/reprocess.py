@@ -444,8 +444,10 @@ def _is_dataset(product: object) -> bool:
 
 
 def _refused(result: object) -> BadDocument:
+    import xarray as xr
+
     instead = ""
-    if hasattr(result, "to_dataset"):
+    if isinstance(result, xr.DataArray):
         instead = "; .to_dataset(name='...') makes a Dataset of it"
     elif isinstance(result, Mapping):
         instead = "; pandas.DataFrame([result]) makes a table of it"
