@@ -7,7 +7,7 @@ from difflib import SequenceMatcher, get_close_matches
 from heapq import nlargest
 from itertools import islice
 
-from .printable import printable, shortened
+from .printable import printable, without_middle
 
 __all__ = ["MAX_NAME_LENGTH", "listed", "misspelled", "nearest"]
 
@@ -81,4 +81,4 @@ def _nearest(names: Iterable[str], asked: object, most: int) -> list[str]:
 
 
 def _shown(name: str) -> str:
-    return shortened(printable(name), MAX_NAME_LENGTH)
+    return without_middle(printable(name), MAX_NAME_LENGTH)

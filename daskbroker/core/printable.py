@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["message_text", "printable", "shortened", "shown"]
+__all__ = ["message_text", "printable", "shown", "without_middle"]
 
 MARK = " … "
 """What stands for the middle of a text that is too long."""
@@ -31,7 +31,7 @@ def printable(text: object) -> str:
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
-def shortened(text: str, most: int) -> str:
+def without_middle(text: str, most: int) -> str:
     """Return a text, or its beginning and its end if it has more than ``most`` characters."""
     half = (most - len(MARK)) // 2
     return text if len(text) <= most else f"{text[:half]}{MARK}{text[-half:]}"
@@ -45,8 +45,8 @@ def message_text(text: object) -> str:
     text = printable(text)
     if len(text) <= MAX_WORD_LENGTH:
         return text
-    text = _LONG_WORD.sub(lambda word: shortened(word[0], MAX_WORD_LENGTH), text)
-    return shortened(text, MAX_MESSAGE_LENGTH)
+    text = _LONG_WORD.sub(lambda word: without_middle(word[0], MAX_WORD_LENGTH), text)
+    return without_middle(text, MAX_MESSAGE_LENGTH)
 
 
 def shown(value: object) -> str:

@@ -22,7 +22,7 @@ from .errors import BadDocument
 from .layouts import DATUM, EVENT, STREAM_DATUM, Layout
 from .leaves import EXACT_INTEGER
 from .name_lists import listed
-from .printable import shortened
+from .printable import without_middle
 
 __all__ = [
     "NAMES",
@@ -130,7 +130,7 @@ def _shown(value: object) -> str:
     text = repr(value)
     if len(text) > 100 and isinstance(value, (dict, list)):
         return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)} items"
-    return shortened(text, 100)
+    return without_middle(text, 100)
 
 
 def _message(error: Any) -> str:
@@ -139,7 +139,7 @@ def _message(error: Any) -> str:
     # jsonschema begins its message with the value, however long that is.
     if text.startswith(repr(error.instance)):
         text = _shown(error.instance) + text.removeprefix(repr(error.instance))
-    return shortened(text, 280)
+    return without_middle(text, 280)
 
 
 # -- scalars ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from ...core.errors import BadDocument, StoreError, StoreReadOnly, StoreUnavailable
-from ...core.printable import shortened
+from ...core.printable import without_middle
 from .acknowledgement import is_unavailable
 
 __all__ = ["DUPLICATE_KEY", "INDEX_NOT_FOUND", "NOT_OF_VIEWS", "REFUSED", "store_error"]
@@ -84,4 +84,4 @@ def _short(error: PyMongoError) -> str:
         .split(", Timeout:")[0]
         .split(", full error:")[0]
     )
-    return shortened(text, 280)
+    return without_middle(text, 280)
