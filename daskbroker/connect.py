@@ -124,7 +124,7 @@ def connect(
             raise
         raise StoreNotFound(
             f"{error}, the default place; name another one by "
-            f"{advice.opening('PLACE', option=True)}, or set {ENVIRONMENT}"
+            f"{advice.opening('PLACE', as_option=True)}, or set {ENVIRONMENT}"
         ) from None
 
 

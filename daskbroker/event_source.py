@@ -148,7 +148,7 @@ class EventSource:
 
     def _check_absent(self, header: AnyRun, run: str, stream_name: StreamName) -> None:
         """Raise an error if nothing was found of a run, and that is the fault of what was given."""
-        # Only a text may be the uid of no run; it is looked up when it has found nothing.
+        # A text may be the uid of no run, so it is looked up if it has found nothing.
         if isinstance(header, str):
             looked_up(header, self.find_run)
         # A run without streams is valid; a stream that is named must exist.

@@ -177,10 +177,10 @@ class Header(HeaderViews, HeaderDocuments):
         FillError
             If a file is missing or cannot be read.
         """
-        if not isinstance(stream_name, AllStreams):
-            self.es_given_stream(stream_name)
         from .exporting.references.kerchunk import references
 
+        if not isinstance(stream_name, AllStreams):
+            self.es_given_stream(stream_name)
         return references(self.as_now(), stream_name, to, arrays)
 
     def portable(self) -> Header:

@@ -204,6 +204,8 @@ class HeaderDocuments(StoredRun):
         BadQuery
             If ``format`` is unknown, or ``"dataframe"`` without the name of a stream.
         """
+        from .views.documents.following import Follower  # see `header_views` on late imports
+
         if format not in FOLLOWED or (format == "dataframe" and stream_name is ALL):
             raise BadQuery(
                 f"format must be {' or '.join(map(repr, FOLLOWED))}, and the latter needs a "
@@ -224,8 +226,6 @@ class HeaderDocuments(StoredRun):
             )
             for source in self._sources
         ]
-        from .views.documents.following import Follower  # see `header_views` on late imports
-
         follower = Follower(sources, self.start, stream_name, options)
         take: Any = follower.documents if format == "documents" else follower.tables
         coming: Iterator[Any] = follower.follow(take, self._has_ended, interval, timeout)

@@ -56,9 +56,11 @@ def call(name: str) -> str:
     return f"daskbroker {name}" if _for_shell.get() else f"daskbroker.{name}()"
 
 
-def opening(place: str, *, option: bool = False) -> str:
-    """Return how a store at a place is named, on the command line with `option` by ``--db``."""
-    return f"{'--db ' * option}{shlex.quote(place)}" if _for_shell.get() else f'connect("{place}")'
+def opening(place: str, *, as_option: bool = False) -> str:
+    """Return how a store at a place is named; for ``as_option`` with the ``--db`` of commands."""
+    if not _for_shell.get():
+        return f'connect("{place}")'
+    return f"--db {shlex.quote(place)}" if as_option else shlex.quote(place)
 
 
 def _python(value: Any) -> str:

@@ -68,12 +68,10 @@ class TextQuery:
         if search not in METHODS:
             raise BadQuery(f"search: {shown(search)} is not one of {', '.join(METHODS)}")
         if not isinstance(full, str) or not full.strip():
+            meant = ""
             # An object of queries, of a mapping or of Tiled, is meant as a condition.
-            meant = (
-                ""
-                if isinstance(full, str)
-                else f"; a key is searched by {advice.words(key=advice.ANY)}"
-            )
+            if not isinstance(full, str):
+                meant = f"; a key is searched by {advice.words(key=advice.ANY)}"
             raise BadQuery(f"full: what to search for must be text, not {shown(full)}{meant}")
         self.full, self.search = full, search
         self.words = sorted(set(words(full))) if search == "text" else None

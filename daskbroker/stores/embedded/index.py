@@ -86,8 +86,9 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, Any]]:
             continue
         below = f"{path}.{key}" if path else key
         # A query also reaches the items of a list, but not lists in lists.
-        for cell in item if isinstance(item, list) else [item]:
-            if cell is item or not isinstance(cell, list):
+        cells = item if isinstance(item, list) else [item]
+        for cell in cells:
+            if not isinstance(cell, list):
                 yield from _leaves(cell, below)
 
 

@@ -180,12 +180,12 @@ def check_manifest(database: Database, manifest: Manifest, *, schema: bool = Tru
     """
     problem = "its checksum is wrong"
     try:
-        sums, facts = manifest.get("checksums"), _sum_of_facts(manifest)
-        of_schema = _sum_of(manifest["schema"]) if schema else 0
-        if manifest["journal"] in (WAITING, KEPT, GONE) and (
-            sums is None
-            or (sums == _SUMS.pack(facts, of_schema) if schema else _SUMS.unpack(sums)[0] == facts)
-        ):
+        sums = [_sum_of_facts(manifest)]
+        if schema:
+            sums.append(_sum_of(manifest["schema"]))
+        stored = manifest.get("checksums")
+        is_unchanged = stored is None or [*_SUMS.unpack(stored)][: len(sums)] == sums
+        if is_unchanged and manifest["journal"] in (WAITING, KEPT, GONE):
             return
     except (LookupError, TypeError, AttributeError, struct.error) as error:
         problem = f"{type(error).__name__}: {error}"

@@ -156,9 +156,8 @@ class SpoolFile:
         StoreVersion
             If the file is of a newer format.
         """
-        position: int | None = self.begin()
-        damaged = 0
-        while position is not None:
+        position, damaged = self.begin(), 0
+        while True:
             self.unread = damaged + self.size - position
             body = self.record(position)
             if body is not None:
@@ -166,7 +165,9 @@ class SpoolFile:
                 position += self.length_of(body)
                 continue
             following = self.after_damage(position)
-            damaged += 0 if following is None else following - position
+            if following is None:
+                return
+            damaged += following - position
             position = following
 
     def begin(self) -> int:
