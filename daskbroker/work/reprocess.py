@@ -449,6 +449,8 @@ def _refused(result: object) -> BadDocument:
     instead = ""
     if isinstance(result, xr.DataArray):
         instead = "; .to_dataset(name='...') makes a Dataset of it"
+    elif isinstance(result, xr.DataTree):
+        instead = "; result[name].to_dataset() makes a Dataset of one of its nodes"
     elif isinstance(result, Mapping):
         instead = "; pandas.DataFrame([result]) makes a table of it"
     return BadDocument(
