@@ -33,7 +33,7 @@ from ..core.dtypes import plain_dtype
 from ..core.errors import BadRecording
 from ..core.json_text import from_extended_json
 from ..core.plain_msgpack import Unpacker
-from ..core.regular import open_regular
+from ..core.regular_files import open_regular
 from .saved import is_ours, is_saved, is_zarr, read_saved
 
 __all__ = ["Recorded", "find_recordings", "msgpack_array", "read_recording"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
-__all__ = ["Identity", "check_regular", "identity", "open_regular"]
-
-Identity: TypeAlias = "tuple[int, int, int, int] | None"
+__all__ = ["check_regular", "open_regular"]
 
 _NOUNS = {
     stat.S_IFDIR: "a folder",
@@ -58,24 +56,3 @@ def _check(path: str | os.PathLike[str], mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = _NOUNS.get(stat.S_IFMT(mode), "something else")
         raise OSError(f"{os.fspath(path)!r} is {kind}; only regular files are read")
-
-
-def identity(file: str | int) -> Identity:
-    """Return what distinguishes a file from one that replaced it, or from itself before it grew.
-
-    Parameters
-    ----------
-    file
-        A path, or the descriptor of an open file.
-
-    Returns
-    -------
-    tuple or None
-        Device, inode, size in bytes and time of the last change in nanoseconds. None if there is
-        no file.
-    """
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
