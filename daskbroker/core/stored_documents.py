@@ -19,7 +19,7 @@ import pyarrow as pa
 from .column_kinds import KINDS, ColumnKind, field_kind
 from .errors import BadDocument, StoreDamaged
 from .layouts import EVENT, STREAM_DATUM, Layout, encode_page, encode_rows
-from .printable import without_middle
+from .printable import shown
 from .validate import check_page, check_row
 
 __all__ = ["check_column", "encode_stored_page", "encode_stored_rows", "fault_of"]
@@ -88,8 +88,7 @@ def _lacks(name: str, doc: Mapping[str, Any], field: str, wanted: str) -> str:
 
 
 def _must_be(name: str, field: str, wanted: str, value: object) -> str:
-    shown = without_middle(repr(value), 60)
-    return f"{field} of its {name} document must be {wanted}, not {shown}"
+    return f"{field} of its {name} document must be {wanted}, not {shown(value, 60)}"
 
 
 # -- events and references -------------------------------------------------------------------

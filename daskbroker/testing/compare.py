@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..core.documents import equal, normalize
+from ..core.printable import without_middle
 
 __all__ = [
     "assert_documents_equal",
@@ -77,15 +78,14 @@ def difference(expected: Any, received: Any, path: str = "") -> str | None:
         both = zip(expected, received, strict=True)
         pairs = ((f"{path}[{index}]", a, b) for index, (a, b) in enumerate(both))
     elif type(expected) is not type(received) or not equal(expected, received):
-        return f"{here}: {_shown(expected)} became {_shown(received)}"
+        return f"{here}: {_with_type(expected)} became {_with_type(received)}"
     else:
         return None
     return next(filter(None, (difference(a, b, where) for where, a, b in pairs)), None)
 
 
-def _shown(value: Any) -> str:
-    text = f"{value!r} ({type(value).__name__})"
-    return text if len(text) < 200 else f"{text[:90]} … {text[-90:]}"
+def _with_type(value: Any) -> str:
+    return without_middle(f"{value!r} ({type(value).__name__})", 200)
 
 
 def _identity(name: str, doc: Mapping[str, Any]) -> tuple[str, str]:

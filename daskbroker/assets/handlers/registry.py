@@ -214,7 +214,9 @@ class HandlerRegistry:
         """Return every spec that can be read, and its handler as ``"module:Class"``."""
         found = {**_installed(), **OWN}
         with self._lock:
-            found.update({spec: _shown(factory) for spec, factory in self._explicit.items()})
+            explicit = {spec: factory.reference for spec, factory in self._explicit.items()}
+        for spec, reference in explicit.items():
+            found[spec] = reference if isinstance(reference, str) else "(class by value)"
         return dict(sorted(found.items()))
 
     def registered(
@@ -262,10 +264,6 @@ class HandlerRegistry:
             f"{label}no handler for spec {spec!r}; register one, or fill=False leaves references "
             "as they are"
         )
-
-
-def _shown(factory: Factory) -> str:
-    return factory.reference if isinstance(factory.reference, str) else "(class by value)"
 
 
 @lru_cache(maxsize=1)
