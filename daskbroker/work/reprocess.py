@@ -7,7 +7,6 @@ it has made, continues where it was interrupted, and makes nothing twice.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import platform
@@ -24,6 +23,7 @@ from dask.utils import funcname, is_dataframe_like, is_series_like
 from ..broker import DataBroker
 from ..core import advice
 from ..core.arguments import COUNT, FLAG, MAPPING, NAME, accepts
+from ..core.digests import digest_of
 from ..core.documents import Document, from_json, normalize, to_json
 from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
 from ..core.search import is_derived, origin_of
@@ -313,7 +313,7 @@ class _Recipe:
     @property
     def job(self) -> str:
         """Hexadecimal digest of the identity, for start documents."""
-        return hashlib.blake2b(self.identity.encode(), digest_size=16).hexdigest()
+        return digest_of(self.identity)
 
     def provenance(self) -> dict[str, Any]:
         """Return the part of ``derived_from`` that describes the job."""
@@ -345,7 +345,7 @@ def _digest_of_source(func: Callable[..., Any]) -> str:
     # Functions typed into an interpreter have no file with their source.
     except (OSError, TypeError):
         text = func.__code__.co_code + repr(func.__code__.co_consts).encode()
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    return digest_of(text)
 
 
 def _versions(func: Callable[..., Any]) -> dict[str, str]:

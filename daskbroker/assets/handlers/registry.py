@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import threading
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any, TypeAlias
 
 import cloudpickle
 
+from ...core.digests import digest_of
 from ...core.errors import FillError, HandlerExists, HandlerNotFound
 from ...core.forking import in_each_process
 from ..files.resolving import normal_spec
@@ -117,7 +117,7 @@ class Factory:
         """Short text that identifies the handler: ``reference``, or a hash of a pickled class."""
         if isinstance(self.reference, str):
             return self.reference
-        return hashlib.blake2b(self.reference, digest_size=16).hexdigest()
+        return digest_of(self.reference)
 
     def __repr__(self) -> str:
         name = self.reference if isinstance(self.reference, str) else "a class by value"
