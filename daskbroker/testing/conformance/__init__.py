@@ -1,4 +1,7 @@
-"""The complete conformance suite; :mod:`daskbroker.testing` shows how to apply it to a store."""
+"""The conformance suite, one module for each theme.
+
+:mod:`daskbroker.testing` shows how to apply it to a store.
+"""
 
 from __future__ import annotations
 

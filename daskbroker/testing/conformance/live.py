@@ -13,17 +13,17 @@ import dask
 import numpy as np
 import pytest
 
-from ..connect import connect
-from ..core.documents import ALL
-from ..core.errors import BadQuery, FieldNotFound, StreamNotFound
-from ..work.copying import copy
-from ..work.reprocess import reprocess
-from .base import Conformance, check_run, insert_all
-from .compare import assert_documents_equal, assert_references_first
-from .detector_runs import datum_run, stream_run
-from .files import frames, write_npys
-from .processes import PROCESSES
-from .runs import Documents, RunBuilder, external_run, make_run, stream_datum_run
+from ...connect import connect
+from ...core.documents import ALL
+from ...core.errors import BadQuery, FieldNotFound, StreamNotFound
+from ...work.copying import copy
+from ...work.reprocess import reprocess
+from ..base import Conformance, check_run, insert_all
+from ..compare import assert_documents_equal, assert_references_first
+from ..detector_runs import datum_run, stream_run
+from ..files import frames, write_npys
+from ..processes import PROCESSES
+from ..runs import Documents, RunBuilder, external_run, make_run, stream_datum_run
 
 __all__ = ["LiveConformance"]
 

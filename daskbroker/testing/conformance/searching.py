@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..core.errors import (
+from ...core.errors import (
     AmbiguousUID,
     BadQuery,
     RunNotFound,
@@ -19,9 +19,9 @@ from ..core.errors import (
     SourceNotFound,
     StreamNotFound,
 )
-from ..views.runs import table_to_stream
-from .base import Conformance, insert_all
-from .runs import make_run
+from ...views.runs import table_to_stream
+from ..base import Conformance, insert_all
+from ..runs import make_run
 
 __all__ = ["SearchConformance"]
 

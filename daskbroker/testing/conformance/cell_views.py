@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .base import insert_all
-from .runs import Documents
+from ..base import insert_all
+from ..runs import Documents
 
 __all__ = ["assert_cells_equal", "cells_of", "header_of", "views_of"]
 

@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..core.errors import (
+from ...core.errors import (
     BadDocument,
     BadQuery,
     DuplicateUID,
     FieldNotFound,
     UnknownReference,
 )
-from ..views.runs import table_to_stream
-from ..views.table.from_documents import stream_to_table
-from .base import Conformance, Put, check_run, insert_all
-from .compare import assert_documents_equal
-from .runs import RunBuilder, external_run, interleave, make_run, stream_datum_run
+from ...views.runs import table_to_stream
+from ...views.table.from_documents import stream_to_table
+from ..base import Conformance, Put, check_run, insert_all
+from ..compare import assert_documents_equal
+from ..runs import RunBuilder, external_run, interleave, make_run, stream_datum_run
 
 __all__ = ["NounConformance"]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..core.errors import BadDocument
-from .base import Conformance, Put, check_run, insert_all, inserted, table_of
-from .runs import RunBuilder, external_run, paged_run
+from ...core.errors import BadDocument
+from ..base import Conformance, Put, check_run, insert_all, inserted, table_of
+from ..runs import RunBuilder, external_run, paged_run
 
 __all__ = ["PageConformance"]
 

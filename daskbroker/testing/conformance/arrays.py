@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..core.errors import BadDocument, BadQuery, StoreError
-from ..views.runs import table_to_stream
-from .base import Conformance, Put, check_run, insert_all, inserted, table_of
-from .runs import RunBuilder
+from ...core.errors import BadDocument, BadQuery, StoreError
+from ...views.runs import table_to_stream
+from ..base import Conformance, Put, check_run, insert_all, inserted, table_of
+from ..runs import RunBuilder
 
 __all__ = ["ArrayConformance"]
 

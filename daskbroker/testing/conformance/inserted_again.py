@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..connect import connect
-from ..core.documents import Document
-from ..core.errors import FilledValuesWarning
-from .base import Conformance, check_run, insert_all
-from .compare import assert_documents_equal
-from .detector_runs import SHAPE, datum_run, stream_run
-from .files import frames
-from .runs import Documents
+from ...connect import connect
+from ...core.documents import Document
+from ...core.errors import FilledValuesWarning
+from ..base import Conformance, check_run, insert_all
+from ..compare import assert_documents_equal
+from ..detector_runs import SHAPE, datum_run, stream_run
+from ..files import frames
+from ..runs import Documents
 
 __all__ = ["InsertedAgainConformance"]
 

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ..core.errors import BadDocument, BadQuery, FieldNotFound, FillError, UnknownReference
-from .base import Conformance, Put, insert_all
-from .detector_runs import (
+from ...core.errors import BadDocument, BadQuery, FieldNotFound, FillError, UnknownReference
+from ..base import Conformance, Put, insert_all
+from ..detector_runs import (
     SHAPE,
     FailsAtTwo,
     LazySquares,
@@ -33,8 +33,8 @@ from .detector_runs import (
     stream_place,
     stream_run,
 )
-from .files import frames, write_hdf5
-from .runs import Documents, RunBuilder, make_run
+from ..files import frames, write_hdf5
+from ..runs import Documents, RunBuilder, make_run
 
 __all__ = ["FillRuleConformance"]
 

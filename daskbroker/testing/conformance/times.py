@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ..core.clock import show_time
-from ..core.errors import BadQuery
-from .base import Conformance, insert_all
-from .runs import RunBuilder, make_run
+from ...core.clock import show_time
+from ...core.errors import BadQuery
+from ..base import Conformance, insert_all
+from ..runs import RunBuilder, make_run
 
 __all__ = ["TimeConformance"]
 
@@ -112,7 +112,7 @@ class TimeConformance(Conformance):
 
     def test_times_come_back_exactly(self, broker: Any) -> None:
         """A time of whole microseconds is the same number after a table made a run of it."""
-        from ..views.runs import table_to_stream
+        from ...views.runs import table_to_stream
 
         builder = RunBuilder()
         descriptor = builder.descriptor({"n": 1})

@@ -11,9 +11,9 @@ import pytest
 
 import daskbroker
 
-from ..work.ingest import ingest
-from .base import Conformance, Put, check_run, insert_all, inserted, table_of
-from .runs import RunBuilder
+from ...work.ingest import ingest
+from ..base import Conformance, Put, check_run, insert_all, inserted, table_of
+from ..runs import RunBuilder
 
 __all__ = ["ValueConformance", "run_of_bytes"]
 

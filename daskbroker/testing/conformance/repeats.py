@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..core.errors import DuplicateUID
-from .base import Conformance, check_run, events_of, insert_all
-from .processes import PROCESSES
-from .runs import Documents, RunBuilder, make_run, page_of, stream_datum_run
+from ...core.errors import DuplicateUID
+from ..base import Conformance, check_run, events_of, insert_all
+from ..processes import PROCESSES
+from ..runs import Documents, RunBuilder, make_run, page_of, stream_datum_run
 
 __all__ = ["RepeatConformance"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import dask
 import pytest
 
-from .base import Conformance, Put
+from ..base import Conformance, Put
+from ..detector_runs import SHAPE, image_claim, stream_place
+from ..files import frames, write_hdf5
+from ..runs import RunBuilder
+from ..runs_with_gaps import rewound_frames
 from .cell_views import assert_cells_equal, cells_of, views_of
-from .detector_runs import SHAPE, image_claim, stream_place
-from .files import frames, write_hdf5
-from .runs import RunBuilder
-from .runs_with_gaps import rewound_frames
 
 __all__ = ["FramesAgainConformance"]
 

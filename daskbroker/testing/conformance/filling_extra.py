@@ -14,14 +14,14 @@ import dask
 import numpy as np
 import pytest
 
-from ..assets.handlers.hdf5.frames import AreaDetectorHDF5, StreamHDF5
-from ..assets.handlers.npy import StreamNPY
-from ..core.errors import FillError
-from .base import Conformance, Put, insert_all
+from ...assets.handlers.hdf5.frames import AreaDetectorHDF5, StreamHDF5
+from ...assets.handlers.npy import StreamNPY
+from ...core.errors import FillError
+from ..base import Conformance, Put, insert_all
+from ..detector_runs import SHAPE, image_claim, stream_place
+from ..files import frames, write_hdf5, write_npys, write_tiffs
+from ..runs import Documents, RunBuilder
 from .claim_checks import opened_files, warned
-from .detector_runs import SHAPE, image_claim, stream_place
-from .files import frames, write_hdf5, write_npys, write_tiffs
-from .runs import Documents, RunBuilder
 
 __all__ = ["ExtraFrameConformance"]
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from .base import Conformance, Put, check_run, events_of, insert_all, inserted, table_of
-from .runs import (
+from ..base import Conformance, Put, check_run, events_of, insert_all, inserted, table_of
+from ..runs import (
     RunBuilder,
     baseline_run,
     external_run,

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ClaimWarning
+from ...core.errors import ClaimWarning
 
 __all__ = ["opened_files", "warned"]
 

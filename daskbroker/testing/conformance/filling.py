@@ -11,10 +11,10 @@ import dask.array
 import numpy as np
 import pytest
 
-from ..core.errors import FilledValuesWarning, FillError
-from .base import Conformance, Put, insert_all
-from .compare import assert_documents_equal
-from .detector_runs import (
+from ...core.errors import FilledValuesWarning, FillError
+from ..base import Conformance, Put, insert_all
+from ..compare import assert_documents_equal
+from ..detector_runs import (
     SHAPE,
     check_filled,
     datum_run,
@@ -24,8 +24,8 @@ from .detector_runs import (
     stream_place,
     stream_run,
 )
-from .files import frames, write_hdf5, write_npys, write_tiffs
-from .runs import RunBuilder
+from ..files import frames, write_hdf5, write_npys, write_tiffs
+from ..runs import RunBuilder
 
 __all__ = ["FillConformance"]
 

@@ -9,8 +9,8 @@ import pytest
 
 import daskbroker
 
-from .base import Conformance, Put, insert_all
-from .runs import (
+from ..base import Conformance, Put, insert_all
+from ..runs import (
     baseline_run,
     external_run,
     make_run,

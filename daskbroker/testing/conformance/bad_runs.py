@@ -13,11 +13,11 @@ import pytest
 import daskbroker
 from daskbroker import BadRunWarning
 
-from ..core.bad_runs import BadRun
-from ..core.errors import StoreDamaged
-from ..core.search import Search
-from .base import Conformance, check_run, insert_all
-from .runs import RunBuilder, make_run
+from ...core.bad_runs import BadRun
+from ...core.errors import StoreDamaged
+from ...core.search import Search
+from ..base import Conformance, check_run, insert_all
+from ..runs import RunBuilder, make_run
 
 __all__ = ["BadRunConformance"]
 

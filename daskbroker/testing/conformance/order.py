@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .base import Conformance, insert_all
-from .runs import make_run
+from ..base import Conformance, insert_all
+from ..runs import make_run
 
 __all__ = ["OrderConformance"]
 
@@ -58,7 +58,7 @@ class OrderConformance(Conformance):
 
     def test_inserted_elsewhere_the_order_is_the_same(self, broker: Any, tmp_path: Any) -> None:
         """The order is the same also for runs of one time."""
-        from ..connect import connect
+        from ...connect import connect
 
         uids = self.runs(broker)
         with connect(tmp_path / "copy") as other:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..core.documents import plain
-from .base import Conformance, Put, check_run, inserted
-from .compare import difference
-from .runs import RunBuilder
+from ...core.documents import plain
+from ..base import Conformance, Put, check_run, inserted
+from ..compare import difference
+from ..runs import RunBuilder
 
 __all__ = ["CopyConformance"]
 

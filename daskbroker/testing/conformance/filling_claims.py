@@ -13,11 +13,10 @@ import dask
 import numpy as np
 import pytest
 
-from ..assets.handlers.hdf5.frames import StreamHDF5
-from ..core.errors import FillError, FrameMissing
-from .base import Conformance, Put, insert_all
-from .claim_checks import opened_files, warned
-from .claim_runs import (
+from ...assets.handlers.hdf5.frames import StreamHDF5
+from ...core.errors import FillError, FrameMissing
+from ..base import Conformance, Put, insert_all
+from ..claim_runs import (
     LEGACY,
     CountedSquares,
     Halves,
@@ -26,9 +25,10 @@ from .claim_runs import (
     run_of_parts,
     stream_claim_run,
 )
-from .detector_runs import SHAPE, Squares, filled_cells, image_claim, stacked
-from .files import frames, write_hdf5
-from .runs import RunBuilder
+from ..detector_runs import SHAPE, Squares, filled_cells, image_claim, stacked
+from ..files import frames, write_hdf5
+from ..runs import RunBuilder
+from .claim_checks import opened_files, warned
 
 __all__ = ["FillClaimConformance"]
 

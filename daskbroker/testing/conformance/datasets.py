@@ -12,11 +12,11 @@ from xarray.indexes import PandasMultiIndex
 
 import daskbroker
 
-from ..views.dataset.attributes import DOCUMENTED
-from ..work.ingest import ingest
-from .base import Conformance, Put, insert_all
-from .detector_runs import datum_run
-from .runs import RunBuilder
+from ...views.dataset.attributes import DOCUMENTED
+from ...work.ingest import ingest
+from ..base import Conformance, Put, insert_all
+from ..detector_runs import datum_run
+from ..runs import RunBuilder
 
 __all__ = ["DatasetConformance", "assert_comes_back", "datasets", "flat_dataset", "grid_run"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..core.errors import ClaimWarning, FillError
-from .base import Conformance, insert_all
+from ...core.errors import ClaimWarning, FillError
+from ..base import Conformance, insert_all
+from ..claim_runs import LEGACY
+from ..detector_runs import SHAPE, filled_cells, image_claim
+from ..files import frames, write_hdf5, write_npys, write_tiffs
+from ..runs import Documents, RunBuilder
 from .claim_checks import warned
-from .claim_runs import LEGACY
-from .detector_runs import SHAPE, filled_cells, image_claim
-from .files import frames, write_hdf5, write_npys, write_tiffs
-from .runs import Documents, RunBuilder
 
 __all__ = ["FillSequenceConformance"]
 

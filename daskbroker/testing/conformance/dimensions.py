@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .base import Conformance, Put
+from ..base import Conformance, Put
+from ..detector_runs import SHAPE, image_claim
+from ..files import frames, write_hdf5
+from ..runs import RunBuilder
 from .cell_views import header_of
-from .detector_runs import SHAPE, image_claim
-from .files import frames, write_hdf5
-from .runs import RunBuilder
 
 __all__ = ["DimensionConformance"]
 

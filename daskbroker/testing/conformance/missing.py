@@ -11,10 +11,9 @@ import dask
 import numpy as np
 import pytest
 
-from ..core.errors import BadQuery, FieldNotFound, FillError, FrameMissing
-from .base import Conformance, Put, insert_all
-from .cell_views import assert_cells_equal, cells_of, header_of, views_of
-from .detector_runs import (
+from ...core.errors import BadQuery, FieldNotFound, FillError, FrameMissing
+from ..base import Conformance, Put, insert_all
+from ..detector_runs import (
     SHAPE,
     FailsAtTwo,
     datum_run,
@@ -22,9 +21,9 @@ from .detector_runs import (
     squares_run,
     stacked,
 )
-from .files import frames, write_hdf5
-from .runs import RunBuilder
-from .runs_with_gaps import (
+from ..files import frames, write_hdf5
+from ..runs import RunBuilder
+from ..runs_with_gaps import (
     EVENTS,
     KINDS,
     ON_DISK,
@@ -33,6 +32,7 @@ from .runs_with_gaps import (
     aborted_run,
     short_run,
 )
+from .cell_views import assert_cells_equal, cells_of, header_of, views_of
 
 __all__ = ["MissingConformance"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import dask
 
-from .base import Conformance, Put, insert_all
-from .runs import RunBuilder, make_run
+from ..base import Conformance, Put, insert_all
+from ..runs import RunBuilder, make_run
 
 __all__ = ["DisplayConformance"]
 
