@@ -177,7 +177,7 @@ def unpack_document(data: bytes) -> Document:
     )
     # No one else has the outermost mapping, so its class is changed rather than its items copied.
     object.__setattr__(content, "__class__", Document)
-    return content  # type: ignore[no-any-return]
+    return content
 
 
 def start_of(run: object) -> Any:

@@ -28,7 +28,7 @@ class Forgetful:
     def __call__(self, n: int) -> np.ndarray:
         if n >= len(self._frames):
             raise FileNotFoundError(f"frame {n}")
-        return self._frames[n]  # type: ignore[no-any-return]
+        return self._frames[n]
 
 
 def short_run(folder: Path, kind: str) -> tuple[Documents, np.ndarray]:

@@ -152,7 +152,7 @@ class NewRun:
         if missing.any():
             self._warn_of_missing_times(int(missing.argmax()))
             seconds = np.where(missing, float(self.start["time"]), seconds)
-        return seconds.tolist()  # type: ignore[no-any-return]
+        return seconds.tolist()
 
     def _warn_of_missing_times(self, first: int) -> None:
         if not self.time_is_missing:
