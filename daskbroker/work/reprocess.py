@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import xarray as xr
 from dask.utils import funcname, is_dataframe_like, is_series_like
 
 from ..broker import DataBroker
@@ -398,7 +399,7 @@ def _documents(
     if isinstance(product, list):
         return documents_to_run(product, run, **options)
     options["scheduler"] = "synchronous"
-    if _is_dataset(product):
+    if isinstance(product, xr.Dataset):
         return dataset_to_stream(product, run, product.attrs.get("stream", stream), **options)
     return table_to_stream(product, run, pages=True, **options)
 
@@ -413,10 +414,10 @@ def _products(result: object) -> Iterator[Any]:
     """
     if result is None:
         return
-    # Dask takes a DataArray, which has dims, for a Series; columns of a table are attributes, too.
-    if hasattr(type(result), "dims") and not _is_dataset(result):
+    # Dask takes a DataArray for a Series, and it is iterable.
+    if isinstance(result, (xr.DataArray, xr.Variable)):
         raise _refused(result)
-    if is_dataframe_like(result) or is_series_like(result) or _is_dataset(result):
+    if is_dataframe_like(result) or is_series_like(result) or isinstance(result, xr.Dataset):
         yield result
         return
     if not isinstance(result, Iterable) or isinstance(result, (str, bytes, Mapping)):
@@ -437,15 +438,7 @@ def _products(result: object) -> Iterator[Any]:
         yield documents
 
 
-def _is_dataset(product: object) -> bool:
-    import xarray as xr
-
-    return isinstance(product, xr.Dataset)
-
-
 def _refused(result: object) -> BadDocument:
-    import xarray as xr
-
     instead = ""
     if isinstance(result, xr.DataArray):
         instead = "; .to_dataset(name='...') makes a Dataset of it"
