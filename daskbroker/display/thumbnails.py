@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
-from ..core.callers import quiet_thread
 from ..core.settings import setting
+from ..core.user_warnings import quiet_thread
 from .hints import Hints
 from .markup import Markup, element, shortened
 from .readings import on_grid, read_shown_cell, read_signals

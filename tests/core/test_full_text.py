@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from daskbroker.core.errors import BadQuery
-from daskbroker.core.text import TextQuery, document_words, leaf_texts, words
+from daskbroker.core.full_text import TextQuery, document_words, leaf_texts, words
 
 START = {
     "uid": "3a8f",
