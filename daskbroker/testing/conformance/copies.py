@@ -96,7 +96,7 @@ def spoil(value: Any) -> None:
 
 
 class CopyConformance(Conformance):
-    """Row 22, the other way: changing what a store returns does not change the store."""
+    """Changing what a store returns does not change the store."""
 
     @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
     def test_copies_are_plain_and_changed_alone(

@@ -15,11 +15,10 @@ __all__ = ["PageConformance"]
 
 
 class PageConformance(Conformance):
-    """Row 20: pages, and the deprecated bulk documents."""
+    """Pages, and the deprecated bulk documents."""
 
     @pytest.mark.parametrize("arrays", [False, True], ids=["lists", "arrays"])
     def test_pages_come_out_as_events(self, put: Put, arrays: bool) -> None:
-        """Row 20."""
         docs = paged_run(arrays=arrays)
         header = put(docs)
         check_run(header, inserted(header, docs))
@@ -29,7 +28,7 @@ class PageConformance(Conformance):
         assert table["label"].tolist() == [f"a{n}" for n in range(12)]
 
     def test_large_page(self, put: Put) -> None:
-        """Row 20: a page of many rows, mixed with single events and with small pages."""
+        """A page of many rows, mixed with single events and with small pages."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": 0.5, "v": [0.5, 1.5]})
         run.event(descriptor, {"x": -1.0, "v": [1.0, 2.0]})
@@ -45,7 +44,6 @@ class PageConformance(Conformance):
         assert table["x"].tolist() == [-1.0, *(n * 0.5 for n in range(3000)), 0.0, 0.5, 1.0, -2.0]
 
     def test_empty_page(self, put: Put) -> None:
-        """Row 20."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": 0.5})
         page = run.event_page(descriptor, [{"x": 1.5}])
@@ -57,7 +55,6 @@ class PageConformance(Conformance):
         assert table_of(header).index.tolist() == page["seq_num"]
 
     def test_datum_pages(self, put: Put) -> None:
-        """Row 20."""
         docs = external_run(0, stop=False)
         resource = docs[1][1]["uid"]
         ids = [f"{resource}/{n}" for n in range(4)]
@@ -69,7 +66,7 @@ class PageConformance(Conformance):
         check_run(header, docs)
 
     def test_bulk_documents(self, put: Put) -> None:
-        """Row 20: deprecated, accepted."""
+        """They are deprecated, and accepted."""
         run = RunBuilder()
         spec = {"source": "x", "dtype": "array", "shape": [4], "external": "FILESTORE:"}
         first, second = run.descriptor({"img": spec}), run.descriptor({"x": 0.5}, "other")
@@ -88,7 +85,6 @@ class PageConformance(Conformance):
     @pytest.mark.parametrize("part", ["data", "timestamps", "seq_num", "time", "filled"])
     @pytest.mark.parametrize("rows", [4, 2000])
     def test_page_with_a_short_column_is_refused(self, broker: Any, part: str, rows: int) -> None:
-        """Row 20."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": 0.5})
         before = list(run.documents)

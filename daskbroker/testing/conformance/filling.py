@@ -64,19 +64,18 @@ class FillConformance(Conformance):
         assert event["filled"]["img"] is True
 
     def test_frames_without_events(self, put: Put, tmp_path: Path) -> None:
-        """Row 8."""
         docs, data = stream_run(tmp_path, with_events=False)
         check_filled(put(docs), data)
 
     def test_several_frames_an_event(self, put: Put, tmp_path: Path) -> None:
-        """Row 9."""
+        """Each cell has five frames."""
         docs, data = stream_run(tmp_path, 2, per_event=5)
         assert data.shape == (2, 5, *SHAPE)
         check_filled(put(docs), data)
 
     @pytest.mark.parametrize("second", [(0, 2), (3, 5)], ids=["restarts", "continues"])
     def test_two_files_for_one_key(self, put: Put, tmp_path: Path, second: tuple[int, int]) -> None:
-        """Row 10."""
+        """The indices of the second file begin at 0 again, or go on."""
         data = frames(5, SHAPE)
         run = RunBuilder()
         descriptor = run.descriptor({"img": image_claim((1, *SHAPE), external="STREAM:")})
@@ -90,7 +89,6 @@ class FillConformance(Conformance):
     def test_datum_after_its_event_and_one_resource_for_two_streams(
         self, put: Put, tmp_path: Path
     ) -> None:
-        """Row 11."""
         data = frames(6, SHAPE)
         run = RunBuilder()
         resource = run.resource("NPY_SEQ", root=str(tmp_path), resource_path="f")
@@ -182,7 +180,6 @@ class FillConformance(Conformance):
     # -- what events hold --------------------------------------------------------------------
 
     def test_filled_differs_from_event_to_event(self, put: Put, tmp_path: Path) -> None:
-        """Row 7."""
         data = frames(4, (4,))
         write_npys(tmp_path / "f", data)
         run = RunBuilder()
@@ -199,7 +196,6 @@ class FillConformance(Conformance):
         check_filled(header, np.concatenate([data[:3], [[9] * 4, [7] * 4]]))
 
     def test_events_without_the_key(self, put: Put, tmp_path: Path) -> None:
-        """Row 13."""
         data = frames(3, SHAPE)
         write_npys(tmp_path / "f", data)
         run = RunBuilder()
@@ -218,7 +214,6 @@ class FillConformance(Conformance):
         assert "img" not in [d for n, d in header.documents() if n == "event"][1]["data"]
 
     def test_cells_of_no_declared_shape(self, put: Put, tmp_path: Path) -> None:
-        """Row 12."""
         run = RunBuilder()
         descriptor = run.descriptor({"img": image_claim((None,), dtype_numpy="<i8")})
         resource = run.resource("NPY_SEQ", root=str(tmp_path), resource_path="f")
@@ -260,7 +255,7 @@ class FillConformance(Conformance):
         ids=["legacy", "absolute", "root", "mapped"],
     )
     def test_where_resources_are(self, put: Put, tmp_path: Path, place: Mapping[str, Any]) -> None:
-        """Row 14."""
+        """Documents of old lack keys; a path may be absolute, and a root moved by ``root_map``."""
         here = {key: value and value.format(folder=tmp_path) for key, value in place.items()}
         docs, data = datum_run(tmp_path, place=here)
         for _, doc in docs:  # ids of old did not begin with their resource's
@@ -273,7 +268,7 @@ class FillConformance(Conformance):
         check_filled(header, data[:, None])
 
     def test_files_outside_readable_roots(self, broker: Any, tmp_path: Path) -> None:
-        """Row 38: every path that opens files refuses them."""
+        """Every path that opens files refuses them."""
         inside, outside = tmp_path / "in", tmp_path / "out"
         inside.mkdir()
         outside.mkdir()

@@ -45,7 +45,7 @@ class FillRuleConformance(Conformance):
     # -- the shape rule ----------------------------------------------------------------------
 
     def test_axes_of_length_one(self, put: Put, tmp_path: Path) -> None:
-        """Row 23: (6, 8) is declared, the handler gives (1, 6, 8)."""
+        """(6, 8) is declared, the handler gives (1, 6, 8)."""
         docs, data = datum_run(tmp_path, shape=SHAPE)
         check_filled(put(docs), data)
 
@@ -94,7 +94,7 @@ class FillRuleConformance(Conformance):
 
     @pytest.mark.parametrize("handler", [Squares, LazySquares])
     def test_registered_handlers(self, put: Put, handler: Any) -> None:
-        """Rows 14 and 24."""
+        """They are found by spec, and may return a Dask array."""
         header = put(squares_run())
         header.db.register_handler("SQUARES", handler)
         check_filled(header, squares())
@@ -183,7 +183,6 @@ class FillRuleConformance(Conformance):
 
     @pytest.mark.parametrize("make", [datum_run, stream_run])
     def test_files_that_are_gone(self, put: Put, tmp_path: Path, make: Any) -> None:
-        """Rows 39 and 40."""
         folder = tmp_path / "gone"
         folder.mkdir()
         docs, data = make(folder)

@@ -1,7 +1,4 @@
-"""Conformance of the event model: peculiarities of real documents, and the expected result.
-
-The numbers are rows of ``EDGE_CASES.md``.
-"""
+"""Conformance of the event model: peculiarities of real documents, and the expected result."""
 
 from __future__ import annotations
 
@@ -30,17 +27,16 @@ HOSTILE_KEYS = ("time", "Time", "seq_num", "uid", "a", "ts_a", "with space", "gr
 
 
 class ModelConformance(Conformance):
-    """Rows 1 to 15 and 21: the shapes of runs."""
+    """The documents of real runs, and their tables: repetition, lies, gaps, extreme values."""
 
     def test_rewound_documents_keep_all_events(self, put: Put) -> None:
-        """Row 1."""
+        """A rewind repeats a ``seq_num`` with another uid."""
         docs = rewound_run()
         header = put(docs)
         check_run(header, inserted(header, docs))
         assert len(events_of(header.documents(fill=False))) == 4
 
     def test_rewound_table_shows_the_latest(self, put: Put) -> None:
-        """Row 1."""
         header = put(rewound_run())
         table = table_of(header)
         assert table.index.tolist() == [1, 2, 3]
@@ -48,20 +44,18 @@ class ModelConformance(Conformance):
         assert len(header.table("primary")) == 3
 
     def test_rewound_table_shows_all_on_demand(self, put: Put) -> None:
-        """Row 1."""
         table = table_of(put(rewound_run()), duplicates="all")
         assert table.index.tolist() == [1, 2, 2, 3]
         assert table["x"].tolist() == [1, 2, 20, 3]
 
     def test_rewound_dataset_shows_the_latest(self, put: Put) -> None:
-        """Row 1."""
         dataset = put(rewound_run()).dataset("primary", fill=False)
         assert dataset["seq_num"].values.tolist() == [1, 2, 3]
         assert dataset["x"].values.tolist() == [1, 20, 3]
 
     @pytest.mark.parametrize("run", ["one descriptor", "two descriptors"])
     def test_rewound_by_a_clock_that_goes_back(self, put: Put, run: str) -> None:
-        """Row 1: the latest by time counts, as not every store keeps the order of insertion."""
+        """The latest by time counts, as not every store keeps the order of insertion."""
         builder = RunBuilder()
         owners = [builder.descriptor({"x": 0})]
         owners.append(builder.descriptor({"x": 0}) if run == "two descriptors" else owners[0])
@@ -79,7 +73,7 @@ class ModelConformance(Conformance):
         "numbers", [(1, 3, 3), (2, 2), (1, 1, 3), (3, 1, 2, 3), (1, 2, 3, 2, 3, 5, 5)], ids=str
     )
     def test_rewound_numbers_with_gaps(self, put: Put, numbers: tuple[int, ...]) -> None:
-        """Row 1: as many numbers as the range has, but not those; the latest of each counts."""
+        """As many numbers as the range has, but not those; the latest of each counts."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": 0})
         for index, number in enumerate(numbers):
@@ -101,7 +95,7 @@ class ModelConformance(Conformance):
         assert dataset["x"].values.tolist() == list(latest.values())
 
     def test_late_event_keeps_its_own_descriptor_and_configuration(self, put: Put) -> None:
-        """Row 2."""
+        """It has the configuration of the descriptor that it names, not the latest."""
         run = RunBuilder()
         exposures = {}
         descriptors = []
@@ -131,7 +125,7 @@ class ModelConformance(Conformance):
         assert table["config:det:det_exposure"].tolist() == wanted
 
     def test_hostile_key_names_are_kept(self, put: Put) -> None:
-        """Row 3."""
+        """No data key is lost, renamed or overwritten by another column."""
         keys = {key: [number + 0.5, number + 1.5] for number, key in enumerate(HOSTILE_KEYS)}
         docs = make_run(keys=keys)
         header = put(docs)
@@ -149,7 +143,6 @@ class ModelConformance(Conformance):
         assert table["ts_a"].tolist() == [event["timestamps"]["a"] for event in events]
 
     def test_baseline_of_500_keys(self, put: Put) -> None:
-        """Row 3."""
         docs = baseline_run(500)
         header = put(docs)
         check_run(header, inserted(header, docs))
@@ -160,7 +153,7 @@ class ModelConformance(Conformance):
         assert table.iloc[0, 1:].to_dict() == data
 
     def test_start_and_descriptor_and_no_more(self, broker: Any) -> None:
-        """Row 4."""
+        """The stop is None, the table empty, and the documents end without stop."""
         run = RunBuilder()
         run.descriptor({"x": 1, "y": 0.5, "label": "a", "on": True})
         insert_all(broker, run.documents)
@@ -170,7 +163,7 @@ class ModelConformance(Conformance):
         self.check_empty(header)
 
     def test_declared_stream_without_events(self, broker: Any) -> None:
-        """Row 5."""
+        """Its table and its Dataset are empty and have dtypes."""
         run = RunBuilder()
         run.descriptor({"x": 1, "y": 0.5, "label": "a", "on": True})
         docs = run.stop(num_events={"primary": 0})
@@ -195,7 +188,7 @@ class ModelConformance(Conformance):
         assert {"x", "y", "label", "on"} <= set(dataset.data_vars)
 
     def test_stop_counts_events_of_a_stream_without_descriptor(self, broker: Any) -> None:
-        """Row 5, as recorded: ``num_events {"primary": 1}``, and neither descriptor nor event."""
+        """As recorded: ``num_events {"primary": 1}``, and neither descriptor nor event."""
         docs = RunBuilder().stop(num_events={"primary": 1})
         insert_all(broker, docs)
         header = broker[docs[0][1]["uid"]]
@@ -217,7 +210,7 @@ class ModelConformance(Conformance):
         ids=repr,
     )
     def test_declared_dtype_lies(self, put: Put, claim: Any, values: list[Any]) -> None:
-        """Row 6."""
+        """Documents are as they went in; all partitions of the table have one dtype."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": claim})
         for value in values:
@@ -233,7 +226,7 @@ class ModelConformance(Conformance):
         assert [v.tolist() if isinstance(v, np.ndarray) else v for v in shown] == values
 
     def test_filled_absent_empty_or_differing(self, put: Put) -> None:
-        """Row 7."""
+        """Absent means that external keys are not filled."""
         run = RunBuilder()
         spec = {"source": "x", "dtype": "array", "shape": [4], "external": "FILESTORE:"}
         descriptor = run.descriptor({"img": spec})
@@ -251,7 +244,7 @@ class ModelConformance(Conformance):
         check_run(header, inserted(header, docs))
 
     def test_frames_without_events_count_as_rows(self, put: Put) -> None:
-        """Row 8."""
+        """Their ``seq_nums`` are known, their times are not."""
         docs = stream_datum_run(frames=6, step=2)
         header = put(docs)
         check_run(header, inserted(header, docs))
@@ -261,7 +254,7 @@ class ModelConformance(Conformance):
         assert table["time"].isna().all()
 
     def test_frames_of_several_files_for_one_key(self, put: Put) -> None:
-        """Rows 9 and 10, as far as documents go."""
+        """As far as documents go; :mod:`.filling` reads the files."""
         run = RunBuilder()
         spec = {"source": "x", "dtype": "array", "shape": [5, 4, 4], "external": "STREAM:"}
         descriptor = run.descriptor({"img": spec})
@@ -275,7 +268,7 @@ class ModelConformance(Conformance):
         assert len(header.table("primary", fill=False)) == 6
 
     def test_datum_after_its_event_and_resource_of_two_streams(self, put: Put) -> None:
-        """Row 11, documents."""
+        """As far as documents go; :mod:`.filling` reads the files."""
         docs = external_run(late=True)
         header = put(docs)
         check_run(header, inserted(header, docs))
@@ -300,7 +293,7 @@ class ModelConformance(Conformance):
         ids=repr,
     )
     def test_ragged_arrays_stay_as_they_are(self, put: Put, cells: list[Any]) -> None:
-        """Row 12."""
+        """They are neither padded nor stacked."""
         docs = ragged_run(cells)
         header = put(docs)
         check_run(header, inserted(header, docs))
@@ -309,7 +302,7 @@ class ModelConformance(Conformance):
         assert header.dataset("primary", fill=False)["spectrum"].sizes["time"] == 3
 
     def test_events_with_differing_keys(self, put: Put) -> None:
-        """Row 13."""
+        """Values stay with their events."""
         rows: list[dict[str, Any]] = [{"a": 1.5}, {"b": 2}, {"a": 3.5, "b": 4}, {}]
         run = RunBuilder()
         descriptor = run.descriptor({"a": 0.5, "b": 1})
@@ -324,7 +317,7 @@ class ModelConformance(Conformance):
             assert shown == [row.get(key) for row in rows]
 
     def test_legacy_resources(self, put: Put) -> None:
-        """Row 14, documents: everything that old recordings leave out or have on top."""
+        """Documents: everything that old recordings leave out or have on top."""
         run = RunBuilder()
         spec = {"source": "x", "dtype": "array", "shape": [4], "external": "FILESTORE:"}
         descriptor = run.descriptor({"img": spec, "img2": spec})
@@ -357,7 +350,7 @@ class ModelConformance(Conformance):
         ids=lambda values: repr(values)[:40],
     )
     def test_extreme_values(self, put: Put, values: list[Any]) -> None:
-        """Row 15: equal when read back."""
+        """They are equal when read back."""
         run = RunBuilder(sample={"values": values, "shape": (1, np.int64(2))})
         descriptor = run.descriptor({"x": values[0]})
         for value in values:
@@ -368,7 +361,7 @@ class ModelConformance(Conformance):
         assert len(table_of(header)) == len(values)
 
     def test_event_of_15_megabytes(self, put: Put) -> None:
-        """Row 15."""
+        """It is equal when read back."""
         run = RunBuilder()
         image = np.arange(1_875_000, dtype=np.float64)
         descriptor = run.descriptor({"img": image, "x": 0.5})
@@ -380,7 +373,7 @@ class ModelConformance(Conformance):
         assert np.array_equal(table["img"].iloc[1], image + 1)
 
     def test_descriptor_with_the_least_keys(self, put: Put) -> None:
-        """Row 21."""
+        """Its stream is ``primary``, and its mappings are empty."""
         run = RunBuilder()
         least: dict[str, Any] = {
             "name": None,
@@ -400,7 +393,7 @@ class ModelConformance(Conformance):
         assert set(header.devices("primary")) == set()
 
     def test_caller_reuses_what_it_inserted(self, broker: Any) -> None:
-        """Row 22."""
+        """What was inserted stays as it was."""
         docs = make_run(3, stop=False, sample={"name": "Ag"})
         array = np.arange(3.0)
         run = docs[1][1]["data_keys"]
@@ -422,7 +415,7 @@ class ModelConformance(Conformance):
         check_run(broker[before[0][1]["uid"]], before)
 
     def test_documents_are_immutable(self, broker: Any) -> None:
-        """Row 22, the other way: what is given out cannot change what is stored."""
+        """What is given out cannot change what is stored."""
         docs = make_run(2)
         insert_all(broker, docs)
         header = broker[docs[0][1]["uid"]]

@@ -1,7 +1,4 @@
-"""Conformance of brokers, headers and results: search, refusal, pickling, continuation.
-
-The numbers are rows of ``EDGE_CASES.md``.
-"""
+"""Conformance of brokers, headers and results: search, refusal, pickling, continuation."""
 
 from __future__ import annotations
 
@@ -66,7 +63,7 @@ def _uids(headers: Any) -> list[str]:
 
 
 class NounConformance(Conformance):
-    """Rows 16 to 20 and 30 to 38."""
+    """Look-up, searches, refusals, repetition, threads and pickles."""
 
     def ten(self, broker: Any) -> list[str]:
         """Insert ten runs; return their uids, newest first."""
@@ -78,7 +75,7 @@ class NounConformance(Conformance):
         return uids
 
     def test_offsets_and_slices(self, broker: Any) -> None:
-        """Rows 30 and 31."""
+        """Slices clamp as those of lists; an offset that is too far back is an IndexError."""
         uids = self.ten(broker)
         assert broker[-1].uid == uids[0]
         assert broker[np.int64(-10)].uid == uids[-1]
@@ -98,7 +95,7 @@ class NounConformance(Conformance):
                 broker[nested]
 
     def test_uids_prefixes_and_scan_ids(self, broker: Any) -> None:
-        """Rows 17 and 30."""
+        """Text is a uid or the beginning of one, an int a scan_id, whose newest run is found."""
         for uid in ("123456-a", "123456-b", "abcdef123456"):
             insert_all(broker, make_run(1, uid=uid, scan_id=7))
         assert broker["abcde"].uid == "abcdef123456"
@@ -125,7 +122,7 @@ class NounConformance(Conformance):
         assert [start["uid"] for start, _ in source(plan_name="scan")] == uids[::2]
 
     def test_results(self, broker: Any) -> None:
-        """Row 33."""
+        """They may be iterated again, sliced and counted."""
         uids = self.ten(broker)
         results = broker(plan_name="count")
         assert _uids(results) == _uids(results) == uids[1::2]
@@ -136,7 +133,6 @@ class NounConformance(Conformance):
         assert not broker(plan_name="absent")
 
     def test_filters_do_not_hide_uids(self, broker: Any) -> None:
-        """Row 32."""
         uids = self.ten(broker)
         broker.add_filter(plan_name="count")
         assert broker[-1].uid == uids[1]
@@ -179,7 +175,6 @@ class NounConformance(Conformance):
     )
     @pytest.mark.filterwarnings("ignore:no run was found")
     def test_queries(self, broker: Any, query: dict[str, Any], found: str) -> None:
-        """Rows 34 and 35, and the query language."""
         extras: dict[str, dict[str, Any]] = {
             "a": {"sample": {"name": "Ag"}, "tags": ["hot"], "flag": True},
             "b": {"sample": {"name": "Au"}, "tags": ["hot", "wet"], "flag": 1},
@@ -213,13 +208,12 @@ class NounConformance(Conformance):
     def test_hostile_queries_are_refused(
         self, broker: Any, query: dict[str, Any], message: str
     ) -> None:
-        """Rows 35 and 38."""
         broker.timezone = "Europe/Berlin"
         with pytest.raises(BadQuery, match=message):
             len(broker(**query))
 
     def test_same_documents_again(self, put: Put, broker: Any) -> None:
-        """Row 16."""
+        """They are stored once."""
         for docs in (make_run(3), external_run(2), stream_datum_run()):
             header = put(docs)
             stored = [pair for pair in docs if pair[0] != "stop" or header.stop is not None]
@@ -227,7 +221,6 @@ class NounConformance(Conformance):
             check_run(header, stored)
 
     def test_same_uid_with_other_content(self, put: Put, broker: Any) -> None:
-        """Row 16."""
         for docs in (make_run(2), external_run(2), stream_datum_run()):
             header = put(docs)
             stored = [pair for pair in docs if pair[0] != "stop" or header.stop is not None]
@@ -240,7 +233,7 @@ class NounConformance(Conformance):
             check_run(header, stored)
 
     def test_unknown_references_are_refused(self, broker: Any) -> None:
-        """Row 18."""
+        """Nothing is stored of what names an unknown run or descriptor."""
         for docs in (make_run(1), external_run(1), stream_datum_run()):
             for index in range(1, len(docs)):
                 if docs[index][0] != "start":
@@ -265,7 +258,7 @@ class NounConformance(Conformance):
     def test_bad_documents_leave_no_trace(
         self, broker: Any, name: str, change: dict[str, Any]
     ) -> None:
-        """Row 18."""
+        """A document that is refused may be inserted again once it is mended."""
         docs = make_run(2)
         for kind, doc in docs:
             if kind == name:
@@ -275,7 +268,6 @@ class NounConformance(Conformance):
         check_run(broker[-1], docs)
 
     def test_what_is_no_document_is_refused(self, broker: Any) -> None:
-        """Row 18."""
         for name, doc, problem in (
             ("start", None, "a document is a mapping, not NoneType"),
             ("start", [1], "a document is a mapping, not list"),
@@ -287,14 +279,13 @@ class NounConformance(Conformance):
                 broker.insert(name, doc)
 
     def test_interleaved_runs(self, broker: Any) -> None:
-        """Row 19."""
         runs = [make_run(5), external_run(2), stream_datum_run()]
         insert_all(broker, interleave(*runs))
         for docs in runs:
             check_run(broker[docs[0][1]["uid"]], docs)
 
     def test_reading_while_another_thread_inserts(self, broker: Any) -> None:
-        """Row 19: what is read is always a beginning of what is written."""
+        """What is read is always a beginning of what is written."""
         docs = make_run(300)
         insert_all(broker, docs[:2])
         header = broker[-1]
@@ -319,7 +310,6 @@ class NounConformance(Conformance):
         check_run(broker[-1], docs)
 
     def test_pickles(self, put: Put, broker: Any) -> None:
-        """Row 37."""
         header = put(make_run(3))
         assert pickle.loads(pickle.dumps(broker)) is broker
         text = pickle.dumps(header)
@@ -332,7 +322,7 @@ class NounConformance(Conformance):
         assert dataset.compute().identical(header.dataset().compute())
 
     def test_pickles_are_read_in_another_process(self, broker: Any, tmp_path: Path) -> None:
-        """Row 37: of a stopped run, of one that goes on, and of references."""
+        """Of a stopped run, of one that goes on, and of references."""
         runs = [make_run(5), make_run(4, stop=False), external_run(2)]
         for docs in runs:
             insert_all(broker, docs)
@@ -356,7 +346,6 @@ class NounConformance(Conformance):
             assert found.identical(dataset.compute())
 
     def test_hostile_metadata_is_text(self, broker: Any) -> None:
-        """Row 38."""
         text = "<script>alert(1)</script>'; drop table header; --"
         docs = make_run(1, plan_name=text, note={"$where": "1"})
         insert_all(broker, docs)
@@ -373,7 +362,7 @@ class NounConformance(Conformance):
         check_run(again[-1], docs)
 
     def test_fields(self, put: Put) -> None:
-        """Row 36, projections, and the descriptor that has them."""
+        """Names, projections, and the descriptor that has them."""
         header = put(make_run(2, keys=("x", "y1", "y2"), sample={"name": "Ag"}))
         table = header.table(fields=["x", "time", "start:sample.name"]).compute()
         assert table.columns.tolist() == ["time", "x", "start:sample.name"]

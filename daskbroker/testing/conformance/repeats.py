@@ -93,7 +93,7 @@ def _insert_elsewhere(db: Any, documents: Sequence[Any], seal_after: int) -> Non
 
 
 class RepeatConformance(Conformance):
-    """Row 16: the same documents again."""
+    """The same documents again are stored once."""
 
     @pytest.mark.parametrize("cell", [1, 2000], ids=["small", "large"])
     @pytest.mark.parametrize("backwards", [False, True], ids=["in order", "backwards"])
