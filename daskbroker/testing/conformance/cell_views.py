@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,13 @@ def views_of(runs: Any) -> dict[str, Callable[..., list[Any]]]:
         "column": lambda **asked: list(runs.table(**asked)["img"].compute()),
         "dataset": lambda **asked: list(runs.dataset(**asked)["img"].values),
         "lazy dataset": lambda **asked: list(runs.dataset(chunks=None, **asked)["img"].values),
-        "documents": lambda **asked: list(cells_of(runs.documents(**asked))),
+        "documents": lambda **asked: cells_of(runs.documents(**asked)),
     }
 
 
-def cells_of(stream: Iterator[tuple[str, Any]]) -> Iterator[Any]:
-    """Return the cells of the events of a stream of documents."""
-    return (doc["data"]["img"] for name, doc in stream if name == "event")
+def cells_of(stream: Iterable[tuple[str, Any]]) -> list[Any]:
+    """Return the cells of the events among documents."""
+    return [doc["data"]["img"] for name, doc in stream if name == "event"]
 
 
 def assert_cells_equal(cells: Any, expected: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -346,10 +346,6 @@ class FillConformance(Conformance):
             assert shown.index.tolist() == [1, 2, 9, 10, 11, 30]
             np.testing.assert_array_equal(stacked(shown["img"]), data)
             assert table.loc[9:11].compute().index.tolist() == [9, 10, 11]
-
-
-def _cells(stream: Iterable[tuple[str, Any]]) -> list[Any]:
-    return [doc["data"]["img"] for name, doc in stream if name == "event"]
 
 
 def _ways_to_fill(header: Any) -> list[Callable[[], Any]]:

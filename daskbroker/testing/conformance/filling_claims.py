@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ from ..claim_runs import (
 from ..detector_runs import SHAPE, Squares, filled_cells, image_claim, stacked
 from ..files import frames, write_hdf5
 from ..runs import RunBuilder
+from .cell_views import cells_of
 from .claim_checks import opened_files, warned
 
 __all__ = ["FillClaimConformance"]
@@ -424,7 +425,7 @@ class FillClaimConformance(Conformance):
         with pytest.raises(FillError, match=r"a\.h5"):
             image.compute()
         shutil.move(away, gone)  # as where a worker that came later sees it
-        for cells in (image.values, table.compute()["img"], _images(documents)):
+        for cells in (image.values, table.compute()["img"], cells_of(documents)):
             assert {(cell.dtype, cell.shape) for cell in cells} == {(image.dtype, image.shape[1:])}
             np.testing.assert_array_equal(stacked(cells), data[:, None])
         shutil.rmtree(gone)
@@ -487,11 +488,7 @@ def _check_alike(header: Any, expected: np.ndarray, **options: Any) -> None:
     lazily = header.dataset(chunks=None, **options)["img"]
     np.testing.assert_array_equal(lazily[1:3, ..., 2].values, expected[1:3, ..., 2])
     stream = header.stream(**options) if options else None
-    cells = filled_cells(header) if stream is None else _images(stream)
+    cells = filled_cells(header) if stream is None else cells_of(stream)
     for shown in (header.table(**options).compute()["img"], cells):
         assert {(cell.dtype, cell.shape) for cell in shown} == {(values.dtype, values.shape[1:])}
         np.testing.assert_array_equal(stacked(shown), expected)
-
-
-def _images(stream: Iterator[tuple[str, Any]]) -> list[Any]:
-    return [doc["data"]["img"] for name, doc in stream if name == "event"]

@@ -21,6 +21,7 @@ from ..base import Conformance, Put, insert_all
 from ..detector_runs import SHAPE, image_claim, stream_place
 from ..files import frames, write_hdf5, write_npys, write_tiffs
 from ..runs import Documents, RunBuilder
+from .cell_views import header_of
 from .claim_checks import opened_files, warned
 
 __all__ = ["ExtraFrameConformance"]
@@ -114,7 +115,7 @@ class ExtraFrameConformance(Conformance):
     @pytest.mark.parametrize("count", [EVENTS - 1, EVENTS, EVENTS + 1, 2 * EVENTS, 11 * EVENTS])
     def test_streams(self, broker: Any, tmp_path: Path, name: str, count: int) -> None:
         docs, _ = stream_run_of(tmp_path, SHAPE, count, write=STREAMS[name])
-        header = _inserted(broker, docs)
+        header = header_of(broker, docs)
         with warned(WORDS if count > EVENTS else "") as messages:
             header.dataset(peek=True)
         for message in messages:
@@ -128,7 +129,7 @@ class ExtraFrameConformance(Conformance):
         docs, data = datum_run_of(
             tmp_path, SHAPE if name == "NPY_SEQ" else (1, *SHAPE), count, write=DATUMS[name]
         )
-        header = _inserted(broker, docs)
+        header = header_of(broker, docs)
         with warned(WORDS if count > EVENTS else "") as messages:
             image = header.dataset()["img"]
         np.testing.assert_array_equal(image.values.reshape(-1, *SHAPE), data[:EVENTS])
@@ -138,7 +139,7 @@ class ExtraFrameConformance(Conformance):
     def test_a_claim_that_says_how_many(self, broker: Any, tmp_path: Path) -> None:
         """The events have all frames, so no warning is given."""
         docs, data = stream_run_of(tmp_path, (2, *SHAPE), 2 * EVENTS)
-        image = _inserted(broker, docs).dataset(peek=True)["img"]
+        image = header_of(broker, docs).dataset(peek=True)["img"]
         np.testing.assert_array_equal(image.values, data.reshape(EVENTS, 2, *SHAPE))
 
     def test_a_run_that_stops_later(self, broker: Any, tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ class ExtraFrameConformance(Conformance):
 
     def test_a_full_claim_that_nobody_peeked(self, broker: Any, tmp_path: Path) -> None:
         docs, _ = stream_run_of(tmp_path, SHAPE, 2 * EVENTS)
-        header = _inserted(broker, docs)
+        header = header_of(broker, docs)
         with opened_files(tmp_path) as opened:
             header.dataset()
         assert not opened
@@ -177,7 +178,7 @@ class ExtraFrameConformance(Conformance):
             folder.mkdir()
             counts = (EVENTS, 2 * EVENTS)
             runs = [make(folder / str(n), (1, *SHAPE), n, dtype_numpy="<u2")[0] for n in counts]
-            exact, header = [_inserted(broker, docs) for docs in runs]
+            exact, header = [header_of(broker, docs) for docs in runs]
             with opened_files(folder) as expected:
                 view(exact)
             with opened_files(folder) as opened, warned(WORDS) as messages:
@@ -199,7 +200,7 @@ class ExtraFrameConformance(Conformance):
 
     def test_what_was_found_is_remembered(self, broker: Any, reopen: Any, tmp_path: Path) -> None:
         docs, _ = datum_run_of(tmp_path, (1, *SHAPE), 2 * EVENTS)
-        uid = _inserted(broker, docs).uid
+        uid = header_of(broker, docs).uid
         with warned(WORDS) as first:
             broker[uid].dataset()
         header = reopen()[uid]
@@ -226,7 +227,7 @@ class ExtraFrameConformance(Conformance):
         self._check_override(broker, docs, data, partial(AreaDetectorHDF5, frame_per_point=2))
 
     def _check_override(self, broker: Any, docs: Documents, data: np.ndarray, handler: Any) -> None:
-        header = _inserted(broker, docs)
+        header = header_of(broker, docs)
         expected = data.reshape(EVENTS, 2, *SHAPE)
         more: dict[str, Any] = {"handler_overrides": {"img": handler}, "peek": True}
         with warned("cells of the file are read"):
@@ -243,14 +244,14 @@ class ExtraFrameConformance(Conformance):
         docs, data = stream_run_of(
             tmp_path, SHAPE, 2 * EVENTS, parameters={"multiplier": 2}, dtype_numpy=None
         )
-        header = _inserted(broker, docs)
+        header = header_of(broker, docs)
         with warned("cells of the file are read"):
             image = header.dataset()["img"]
         np.testing.assert_array_equal(image.values, data.reshape(EVENTS, 2, *SHAPE))
 
     def test_as_an_error(self, broker: Any, tmp_path: Path) -> None:
         docs, _ = datum_run_of(tmp_path, (1, *SHAPE), 2 * EVENTS)
-        header = _inserted(broker, docs)
+        header = header_of(broker, docs)
         with dask.config.set({"daskbroker.shape-mismatch": "raise"}):
             table, dataset, documents = header.table(), header.dataset(), header.documents()
             assert table["x"].compute().tolist() == dataset["x"].values.tolist()
@@ -266,7 +267,7 @@ class ExtraFrameConformance(Conformance):
 
     def test_nothing_is_said(self, broker: Any, tmp_path: Path) -> None:
         docs, data = stream_run_of(tmp_path, SHAPE, 2 * EVENTS)
-        header = _inserted(broker, docs)
+        header = header_of(broker, docs)
         with dask.config.set({"daskbroker.shape-mismatch": "keep"}):
             image = header.dataset(peek=True)["img"]
         np.testing.assert_array_equal(image.values, data[:EVENTS])
@@ -281,7 +282,7 @@ class ExtraFrameConformance(Conformance):
             descriptor = run.descriptor({"img": _stream_claim(SHAPE)}, stream)
             numbers = (1, span[1] - span[0] + 1)
             run.stream_datum(resource, descriptor, span, numbers)
-        header = _inserted(broker, run.stop(num_events={"primary": 2, "dark": 4}))
+        header = header_of(broker, run.stop(num_events={"primary": 2, "dark": 4}))
         for stream in ("primary", "dark"):
             assert header.dataset(stream, peek=True)["img"].shape[0] in (2, 4)
 
@@ -293,7 +294,7 @@ class ExtraFrameConformance(Conformance):
         descriptor = run.descriptor({"img": _stream_claim(SHAPE)})
         for span in ((0, 2), (2, 6)):
             run.stream_datum(run.stream_resource("img", **place), descriptor, span)
-        header = _inserted(broker, run.stop(num_events={"primary": 6}))
+        header = header_of(broker, run.stop(num_events={"primary": 6}))
         with warned(WORDS if count > 6 else ""):
             header.dataset(peek=True)
 
@@ -305,7 +306,7 @@ class ExtraFrameConformance(Conformance):
             path = write_hdf5(tmp_path / f"{number}.h5", frames(7 * (number + 1), SHAPE))
             resource = run.stream_resource("img", **stream_place(path))
             run.stream_datum(resource, descriptor, span)
-        header = _inserted(broker, run.stop(num_events={"primary": 5}))
+        header = header_of(broker, run.stop(num_events={"primary": 5}))
         with warned(WORDS) as messages:
             header.dataset(peek=True)
         assert len(messages) == 1
@@ -323,7 +324,7 @@ class ExtraFrameConformance(Conformance):
             run.event(descriptor, {"img": first, "other": second})
         for number in (4, 5):
             run.datum(resource, point_number=number)
-        ds = _inserted(broker, run.stop()).dataset(peek=True)
+        ds = header_of(broker, run.stop()).dataset(peek=True)
         np.testing.assert_array_equal(ds["other"].values[:, 0], data[[1, 3]])
 
     def test_one_warning_a_key(self, broker: Any, tmp_path: Path) -> None:
@@ -332,7 +333,7 @@ class ExtraFrameConformance(Conformance):
             folder = tmp_path / str(number)
             folder.mkdir()
             docs, _ = datum_run_of(folder, (1, *SHAPE), 2 * EVENTS)
-            uids.append(_inserted(broker, docs).uid)
+            uids.append(header_of(broker, docs).uid)
         with warned(WORDS) as messages:
             broker(uid={"$in": uids}).dataset()
         assert len(messages) == 1
@@ -344,7 +345,7 @@ class ExtraFrameConformance(Conformance):
         for number, count in enumerate((EVENTS, 2 * EVENTS)):
             folder = tmp_path / str(number)
             folder.mkdir()
-            header = _inserted(broker, datum_run_of(folder, (1, *SHAPE), count)[0])
+            header = header_of(broker, datum_run_of(folder, (1, *SHAPE), count)[0])
             with opened_files(folder) as opened:
                 broker.peek(header)
             counts.append(len(opened))
@@ -352,7 +353,7 @@ class ExtraFrameConformance(Conformance):
 
     def test_documents_stay_as_they_are(self, broker: Any, tmp_path: Path) -> None:
         docs, _ = datum_run_of(tmp_path, (1, *SHAPE), 2 * EVENTS)
-        header = _inserted(broker, docs)
+        header = header_of(broker, docs)
         before = [json.dumps(doc, sort_keys=True) for _, doc in header.documents(fill=False)]
         broker.peek(header)
         after = [json.dumps(doc, sort_keys=True) for _, doc in header.documents(fill=False)]
@@ -413,8 +414,3 @@ def datum_run_of(
         place: dict[str, Any] = {name: number}
         run.event(descriptor, {"img": run.datum(resource, **place), "x": number * 0.5})
     return run.stop(), data
-
-
-def _inserted(broker: Any, docs: Documents) -> Any:
-    insert_all(broker, docs)
-    return broker[docs[0][1]["uid"]]

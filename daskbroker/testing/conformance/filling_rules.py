@@ -34,7 +34,8 @@ from ..detector_runs import (
     stream_run,
 )
 from ..files import frames, write_hdf5
-from ..runs import Documents, RunBuilder, make_run
+from ..runs import RunBuilder, make_run
+from .cell_views import cells_of, header_of
 
 __all__ = ["FillRuleConformance"]
 
@@ -108,16 +109,16 @@ class FillRuleConformance(Conformance):
         ids=["registry", "overrides"],
     )
     def test_handlers_for_one_call(self, broker: Any, handlers: dict[str, Any]) -> None:
-        header = _inserted(broker, squares_run())
+        header = header_of(broker, squares_run())
         expected = squares()
         for cells in (
             header.table(**handlers).compute()["img"],
             header.dataset(**handlers)["img"].values,
             broker(uid=header.uid).table(**handlers).compute()["img"],
             broker(uid=header.uid).dataset(**handlers)["img"].values,
-            _cells(header.documents(**handlers)),
-            _cells(header.stream(**handlers)),
-            _cells(broker(uid=header.uid).documents(**handlers)),
+            cells_of(header.documents(**handlers)),
+            cells_of(header.stream(**handlers)),
+            cells_of(broker(uid=header.uid).documents(**handlers)),
         ):
             np.testing.assert_array_equal(stacked(cells), expected)
         with pytest.raises(FillError, match="SQUARES"):
@@ -278,7 +279,7 @@ class FillRuleConformance(Conformance):
         source = header.es_given_stream("primary")
         stream = source.fill_event_stream(header.documents(fill=False))
         assert next(stream)[0] == "start"
-        cells = _cells(stream)
+        cells = cells_of(stream)
         np.testing.assert_array_equal(stacked(cells).reshape(data.shape), data)
 
     @pytest.mark.parametrize("make", [datum_run, stream_run])
@@ -301,13 +302,13 @@ class FillRuleConformance(Conformance):
             assert asked == len(expected)
         for stream in (plain, header.documents(fill=False), header.stream("primary", fill=False)):
             filled = list(source.fill_event_stream(stream))
-            assert len({id(cell.base) for cell in _cells(filled)}) == 1  # of one read
-            np.testing.assert_array_equal(stacked(_cells(filled)), stacked(_cells(expected)))
+            assert len({id(cell.base) for cell in cells_of(filled)}) == 1  # of one read
+            np.testing.assert_array_equal(stacked(cells_of(filled)), stacked(cells_of(expected)))
             assert _without_cells(filled) == _without_cells(expected)
         changeable = [(name, doc.to_dict()) for name, doc in plain]
         again = list(source.fill_event_stream(changeable, in_place=True))
         assert all(doc is given for (_, doc), (_, given) in zip(again, changeable, strict=True))
-        np.testing.assert_array_equal(stacked(_cells(changeable)), stacked(_cells(expected)))
+        np.testing.assert_array_equal(stacked(cells_of(changeable)), stacked(cells_of(expected)))
 
     def test_fill_event_stream_gives_what_is_before_an_error(self, put: Put) -> None:
         header = put(squares_run())
@@ -317,13 +318,13 @@ class FillRuleConformance(Conformance):
         )
         given = [next(stream) for _ in range(9)]
         assert [name for name, _ in given][-2:] == ["event", "event"]
-        np.testing.assert_array_equal(stacked(_cells(given)), squares(2))
+        np.testing.assert_array_equal(stacked(cells_of(given)), squares(2))
         with pytest.raises(FillError, match="no beam"):
             next(stream)
 
     def test_fill_event_pages(self, broker: Any, tmp_path: Path) -> None:
         docs, data = datum_run(tmp_path)
-        header = _inserted(broker, docs)
+        header = header_of(broker, docs)
         events = [doc for name, doc in docs if name == "event"]
         page = {
             "descriptor": events[0]["descriptor"],
@@ -360,18 +361,18 @@ class FillRuleConformance(Conformance):
         docs, data = make(tmp_path)
         header = put(docs)
         stream = list(header.documents(fields=["img"]))
-        cells = _cells(stream)
+        cells = cells_of(stream)
         np.testing.assert_array_equal(stacked(cells).reshape(data.shape), data)
         plain = header.documents(fill=False, fields=["img"])
         later = header.es_given_stream("primary").fill_event_stream(plain)
-        np.testing.assert_array_equal(stacked(_cells(later)).reshape(data.shape), data)
+        np.testing.assert_array_equal(stacked(cells_of(later)).reshape(data.shape), data)
 
     def test_several_runs(self, broker: Any, tmp_path: Path) -> None:
         made = []
         for name, make in (("a", datum_run), ("b", stream_run), ("c", datum_run)):
             (tmp_path / name).mkdir()
             docs, data = make(tmp_path / name)
-            made.append((_inserted(broker, docs), data.reshape(-1, 1, *SHAPE)))
+            made.append((header_of(broker, docs), data.reshape(-1, 1, *SHAPE)))
         results = broker(uid={"$in": [header.uid for header, _ in made]})
         table = results.table().compute()
         dataset = results.dataset()
@@ -386,7 +387,7 @@ class FillRuleConformance(Conformance):
         docs, data = datum_run(tmp_path, 2)
         more, _ = datum_run(tmp_path, 2)
         plain = [make_run(2, keys=["x"]) for _ in range(2)]
-        headers = [_inserted(broker, run) for run in (docs, plain[0], more, plain[1])]
+        headers = [header_of(broker, run) for run in (docs, plain[0], more, plain[1])]
         results = broker(uid={"$in": [header.uid for header in headers]})
         with dask.config.set({"daskbroker.partition-size": 1}):
             table = results.table()
@@ -415,15 +416,6 @@ class FillRuleConformance(Conformance):
         check_filled(header, np.concatenate([data, more]))
 
 
-def _cells(stream: Iterable[tuple[str, Any]]) -> list[Any]:
-    return [doc["data"]["img"] for name, doc in stream if name == "event"]
-
-
 def _without_cells(stream: Iterable[tuple[str, Any]]) -> list[Any]:
     events = (doc for name, doc in stream if name == "event")
     return [{**event, "data": {**event["data"], "img": None}} for event in events]
-
-
-def _inserted(broker: Any, docs: Documents) -> Any:
-    insert_all(broker, docs)
-    return broker[docs[0][1]["uid"]]

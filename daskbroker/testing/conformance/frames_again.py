@@ -54,7 +54,7 @@ class FramesAgainConformance(Conformance):
         if with_events:
             shown = header.table(duplicates="all").compute()
             assert shown["x"].tolist() == [0.0, 0.5, 1.5, 1.0, 2.0, 2.5, 3.0]
-            assert_cells_equal(list(cells_of(header.documents())), [*first, *second])
+            assert_cells_equal(cells_of(header.documents()), [*first, *second])
 
     def test_files_that_claim_events_that_were_taken_once(self, put: Put, tmp_path: Path) -> None:
         """Two files of one key: an event is there as often as its frames."""
@@ -82,4 +82,4 @@ class FramesAgainConformance(Conformance):
             assert dataset["seq_num"].values.tolist() == numbers
             assert_cells_equal(runs.dataset()["img"].values, data[[0, 1, 4, 5, 6, 7]])
         assert len(header.table(duplicates="all", fill=False)) == 6
-        assert_cells_equal(list(cells_of(header.documents())), data[[0, 1, 4, 5, 6, 7]])
+        assert_cells_equal(cells_of(header.documents()), data[[0, 1, 4, 5, 6, 7]])

@@ -28,9 +28,9 @@ from ..runs_with_gaps import (
     KINDS,
     ON_DISK,
     Forgetful,
-    _of_old,
     aborted_run,
     short_run,
+    without_dtype,
 )
 from .cell_views import assert_cells_equal, cells_of, header_of, views_of
 
@@ -73,7 +73,7 @@ class MissingConformance(Conformance):
                 cells = [*there, None]
             else:
                 docs, there = datum_run(tmp_path / name, 3)
-                docs = _of_old(docs) if odd else docs
+                docs = without_dtype(docs) if odd else docs
                 cells = list(there[:, None])
             insert_all(broker, docs)
             uids.append(docs[0][1]["uid"])
@@ -102,7 +102,7 @@ class MissingConformance(Conformance):
         """A run whose files are out of sight does not change the common shape and dtype."""
         docs, data = datum_run(tmp_path, 3)
         old, _ = datum_run(tmp_path, 2, shape=[], place={"root": "/nowhere"})
-        headers = [header_of(broker, run) for run in (docs, _of_old(old))]
+        headers = [header_of(broker, run) for run in (docs, without_dtype(old))]
         results = broker(uid={"$in": [header.uid for header in headers]})
         with pytest.warns(UserWarning, match="tell neither shape nor dtype"):
             image = results.dataset()["img"]
@@ -111,7 +111,7 @@ class MissingConformance(Conformance):
             table = results.table(missing="drop").compute()
         np.testing.assert_array_equal(stacked(table["img"]), data[:, None])
         wrong, old = datum_run(tmp_path, 3, shape=(5, 5))[0], datum_run(tmp_path, 2, shape=[])[0]
-        headers = [header_of(broker, run) for run in (wrong, _of_old(old))]
+        headers = [header_of(broker, run) for run in (wrong, without_dtype(old))]
         results = broker(uid={"$in": [header.uid for header in headers]})
         with pytest.raises(FillError, match="leaves open is taken from others") as caught:
             results.dataset(peek=False)["img"][3:].compute()
@@ -359,8 +359,8 @@ def _until_error(stream: Iterator[tuple[str, Any]]) -> list[Any]:
     """Return the cells that a stream gives before it fails."""
     found: list[Any] = []
     try:
-        for cell in cells_of(stream):
-            found.append(cell)
+        for pair in stream:
+            found += cells_of([pair])
     except FillError:
         return found
     return pytest.fail("nothing was missing")
