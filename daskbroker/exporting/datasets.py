@@ -112,8 +112,9 @@ def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterato
     if options.stream is ALL:
         nodes = {group_name(name): dataset(name) for name in header.streams}
         yield tree(nodes, root_attrs(header.start, header.known_stop), header.uid)
-    elif options.streams(header):
-        yield dataset(options.stream)
+    else:
+        for name in options.streams(header):  # the chosen one, if the run has it
+            yield dataset(name)
 
 
 def _fetched(data: xr.Dataset, client: Any) -> xr.Dataset:
