@@ -27,6 +27,7 @@ __all__ = [
     "AllStreams",
     "Document",
     "NamedDocument",
+    "NamedMapping",
     "StreamName",
     "as_lists",
     "equal",
@@ -46,6 +47,8 @@ __all__ = [
 
 NamedDocument = tuple[str, "Document"]
 """Item of a stream of documents: ``(name, doc)``."""
+NamedMapping = tuple[str, Mapping[str, Any]]
+"""The same with any mapping, such as a plain dict, in place of a document."""
 
 
 class AllStreams:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..core.documents import equal, normalize
+from ..core.documents import NamedMapping, equal, normalize
 from ..core.printable import without_middle
 
 __all__ = [
@@ -14,14 +14,12 @@ __all__ = [
     "difference",
     "expand_documents",
 ]
-
-Named = tuple[str, Mapping[str, Any]]
 """One ``(name, document)``."""
 
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 
 
-def expand_documents(documents: Iterable[Named]) -> Iterator[tuple[str, dict[str, Any]]]:
+def expand_documents(documents: Iterable[NamedMapping]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Split pages and the deprecated bulk documents into single documents.
 
     Parameters
@@ -92,7 +90,9 @@ def _identity(name: str, doc: Mapping[str, Any]) -> tuple[str, str]:
     return name, str(doc["datum_id"] if name == "datum" else doc["uid"])
 
 
-def assert_documents_equal(expected: Iterable[Named], received: Iterable[Named]) -> None:
+def assert_documents_equal(
+    expected: Iterable[NamedMapping], received: Iterable[NamedMapping]
+) -> None:
     """Check that the same documents are on both sides, in any order.
 
     Documents are matched by kind and uid, after pages and bulk documents are split. A document
@@ -118,7 +118,7 @@ def assert_documents_equal(expected: Iterable[Named], received: Iterable[Named])
         assert where is None, f"{key} changed: {where}"
 
 
-def assert_references_first(received: Iterable[Named]) -> None:
+def assert_references_first(received: Iterable[NamedMapping]) -> None:
     """Check that each document of one run comes after all documents that it refers to.
 
     The start must come first and a stop last; a descriptor, resource or datum before its users.

@@ -25,7 +25,7 @@ from ..broker import DataBroker
 from ..core import advice
 from ..core.arguments import COUNT, FLAG, MAPPING, NAME, accepts
 from ..core.digests import digest_of
-from ..core.documents import Document, from_json, normalize, to_json
+from ..core.documents import NamedDocument, from_json, normalize, to_json
 from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
 from ..core.search import is_derived, origin_of
 from ..header import Header
@@ -40,7 +40,7 @@ __all__ = ["ReprocessReport", "reprocess"]
 PACKAGES = ("daskbroker", "dask", "numpy", "pandas", "xarray")
 """Packages whose versions are noted in ``derived_from``."""
 
-Documents = list[tuple[str, Document]]
+Documents = list[NamedDocument]
 
 
 @dataclass
@@ -391,7 +391,7 @@ def _make_and_insert(recipe: _Recipe, job: _Job, into: DataBroker) -> list[str]:
 
 def _documents(
     product: Any, run: Header, stream: str | None, options: dict[str, Any]
-) -> Iterator[tuple[str, Document]]:
+) -> Iterator[NamedDocument]:
     """Return a result of the function as documents.
 
     Lazy results are computed in this task. Tasks of other workers are not started by it.
