@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from dask.utils import funcname, is_dataframe_like, is_series_like
@@ -34,6 +34,9 @@ from ..views.documents.paging import PageBuffer
 from ..views.runs import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
 from ..workers import as_completed, open_pool
 from .given import check_broker, oldest_first, runs_of
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["ReprocessReport", "reprocess"]
 
@@ -83,7 +86,7 @@ def reprocess(
     dataset: str | None = None,
     unfinished: bool = False,
     derived: bool = False,
-    client: Any = None,
+    client: Client | None = None,
     in_flight: int | None = None,
     progress: bool | None = None,
 ) -> ReprocessReport:
