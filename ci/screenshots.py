@@ -7,6 +7,7 @@ Look at each before you commit it; tests/display/test_browser.py compares only t
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,11 @@ from PIL import Image
 
 import daskbroker
 from daskbroker.testing import RunBuilder
-from daskbroker.testing.browser import picture
 from daskbroker.testing.files import write_hdf5
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from ci.browser import picture
 
 IMAGES = Path(__file__).parents[1] / "docs/images"
 SIDE = 256

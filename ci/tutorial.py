@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from daskbroker.testing.notebook import executed
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from ci.notebooks import executed
 
 TUTORIAL = Path(__file__).parents[1] / "docs/tutorial.ipynb"
 

@@ -162,7 +162,7 @@ def _look_up(key: str, default: object) -> Any:
 def _parse_bytes(text: object) -> int:
     from dask.utils import parse_bytes
 
-    return parse_bytes(text)  # type: ignore[no-any-return]
+    return parse_bytes(text)
 
 
 sys.modules[__name__].__class__ = _Package

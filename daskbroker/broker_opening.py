@@ -33,7 +33,7 @@ class BrokerOpening:
         ConfigError
             If there is no such configuration; the message lists the existing ones.
         """
-        return open_brokers.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
+        return open_brokers.opened(_request(named=name, mode=mode, timezone=timezone))
 
     @classmethod
     @accepts(config=MAPPING, mode=NAME.or_none(), timezone=NAME.or_none())
@@ -55,7 +55,7 @@ class BrokerOpening:
         ConfigError
             If the configuration is not valid.
         """
-        return open_brokers.opened(_request(configuration=config, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
+        return open_brokers.opened(_request(configuration=config, mode=mode, timezone=timezone))
 
 
 def _request(**wanted: Any) -> str:

@@ -202,7 +202,7 @@ def _opened(
     def open_it() -> DataBroker:
         return _open(settings, key, create=create)
 
-    return open_brokers.known_or_opened(key, open_it)  # type: ignore[no-any-return]
+    return open_brokers.known_or_opened(key, open_it)
 
 
 def _settings(request: Mapping[str, Any]) -> Settings:

@@ -193,7 +193,7 @@ class FoundRuns:
         return next(iter(self), None) is not None
 
     @overload
-    def __getitem__(self, key: slice) -> Self | list[Header]: ...  # type: ignore[overload-overlap]
+    def __getitem__(self, key: slice) -> Self | list[Header]: ...
     @overload
     def __getitem__(self, key: int | str) -> Header: ...
     def __getitem__(self, key: Any) -> Any:

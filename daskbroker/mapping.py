@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dask.utils import funcname
 
@@ -12,6 +12,9 @@ from .core.printable import printable
 from .header import Header
 from .progress import progress_bar
 from .workers import Pool, as_completed, open_pool
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["Outcome", "map_runs"]
 
@@ -67,7 +70,7 @@ def map_runs(
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
-    client: Any = None,
+    client: Client | None = None,
     in_flight: int | None = None,
     progress: bool | None = None,
 ) -> Iterator[Outcome]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .core.callers import quiet_thread
 from .core.errors import AmbiguousUID, BadQuery, RunNotFound
 from .core.name_lists import listed
 from .core.query import Query
 from .core.search import LEAST_PREFIX, Search
+from .core.user_warnings import quiet_thread
 from .header import Header
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from .results_views import ResultsViews
 
 if TYPE_CHECKING:
     import pandas as pd
+    from distributed import Client
 
 __all__ = ["Results"]
 
@@ -138,7 +139,7 @@ class Results(ResultsViews):
         self,
         func: Callable[..., Any],
         *args: Any,
-        client: Any = None,
+        client: Client | None = None,
         in_flight: int | None = None,
         progress: bool | None = None,
         **kwargs: Any,

@@ -15,11 +15,11 @@ from typing import Any
 from .core import advice
 from .core.asked_types import asked_values, in_other_type, type_name, types_of
 from .core.bad_runs import BadRun
-from .core.callers import is_quiet, warn_caller
 from .core.errors import SearchWarning
 from .core.name_lists import MAX_NAME_LENGTH, listed, misspelled, nearest
 from .core.operators import is_operators
 from .core.search import LEAST_PREFIX, HasDataKey, Search
+from .core.user_warnings import is_quiet, warn_caller
 from .stores.contract import EventStore, HeaderPair, HeaderStore
 
 __all__ = ["SearchHints"]

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import dask
@@ -28,6 +28,9 @@ from .core.errors import ConfigError, DaskbrokerError, this_worker
 from .core.forking import Origin, in_children
 from .core.graph_names import graph_name
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 __all__ = ["Pool", "as_completed", "current_client", "open_pool"]
 
 LEAST_AHEAD = 64
@@ -39,7 +42,7 @@ Workers may join later, and messages to and from each task take time.
 DISTRIBUTED = ("distributed", "dask.distributed")
 
 
-def current_client() -> Any | None:
+def current_client() -> Client | None:
     """Return the ``distributed.Client`` that dask would compute with now, or None.
 
     Inside a task it is None: a task that waits for other tasks could wait forever.
@@ -59,7 +62,7 @@ def current_client() -> Any | None:
     return client if _is_client(client) and client.status != "closed" else None
 
 
-def _is_client(client: Any) -> bool:
+def _is_client(client: object) -> bool:
     return hasattr(client, "scheduler_info") and not getattr(client, "asynchronous", False)
 
 
@@ -102,7 +105,7 @@ class Pool:
 
 
 @contextmanager
-def open_pool(client: Any = None) -> Iterator[Pool]:
+def open_pool(client: Client | None = None) -> Iterator[Pool]:
     """Open a pool on a given Client, the current one, or dask's local scheduler.
 
     Raises

@@ -22,6 +22,7 @@ from daskbroker.cli import app
 from daskbroker.core.errors import StoreError
 from daskbroker.core.unfinished import remove_unfinished, unfinished
 from daskbroker.exporting import folder_exports
+from daskbroker.exporting.runs import export
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
@@ -75,7 +76,7 @@ def test_an_export_goes_on_where_it_was_interrupted(db, tmp_path, format):
             yield header
 
     with pytest.raises(KeyboardInterrupt):
-        list(daskbroker.exporting.runs.export(after(2), out, format))
+        list(export(after(2), out, format))
     first = states(out)
     assert first
     assert not any("run-2" in name for name in first)

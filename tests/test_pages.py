@@ -44,7 +44,7 @@ CANNOT_RUN = {
     "return builder.plan()": "docs/writing-a-store.md",
     "class RecordReader": "docs/writing-a-store.md",
     "def open_log": "docs/writing-a-store.md",
-    # Of a run whose files have twice as many frames; daskbroker/testing/filling_extra.py is of it.
+    # Of a run whose files have twice as many frames; testing/conformance/filling_extra.py is of it.
     "multiplier=2": "docs/detector-data.md",
     # A test module, as tests/stores/test_log_conformance.py is.
     "class TestLog": "docs/writing-a-store.md",

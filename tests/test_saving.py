@@ -21,7 +21,7 @@ from daskbroker.cli import app
 from daskbroker.core.errors import BadDocument
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.datasets import assert_comes_back, written_datasets
+from daskbroker.testing.conformance.datasets import assert_comes_back, written_datasets
 from daskbroker.testing.detector_runs import datum_run
 from daskbroker.work.ingest import ingest
 

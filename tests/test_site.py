@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import daskbroker
+from ci.browser import dom
 from daskbroker.assets.handlers.registry import OWN
 from daskbroker.core import errors
 from daskbroker.core.settings import SETTINGS
 from daskbroker.event_source import EventSource
 from daskbroker.header_source import HeaderSource
-from daskbroker.testing.browser import dom
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOUNS = {f"daskbroker.{name}": getattr(daskbroker, name) for name in daskbroker.__all__} | {

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted([*ROOT.glob("tests/**/*.py"), *ROOT.glob("daskbroker/testing/*.py")])
+FILES = sorted([*ROOT.glob("tests/**/*.py"), *ROOT.glob("daskbroker/testing/**/*.py")])
 SILENT = ("SystemExit", "KeyboardInterrupt")
 CHECKS = ("pytest.raises", "pytest.warns", "pytest.fail")
 
@@ -98,7 +98,7 @@ def test_each_module_has_a_test_of_its_name_or_a_line_that_says_which():
     modules = [
         path.relative_to(ROOT / "daskbroker").with_suffix("")
         for path in ROOT.glob("daskbroker/**/*.py")
-        if path.name != "__init__.py" and path.parent.name != "testing"
+        if path.name != "__init__.py" and "testing" not in path.relative_to(ROOT).parts
     ]
     without = [m for m in modules if not (ROOT / "tests" / m.parent / f"test_{m.name}.py").exists()]
     lacking, used = [], set()

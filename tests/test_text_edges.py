@@ -28,7 +28,7 @@ from daskbroker.core.errors import (
     StreamNotFound,
 )
 from daskbroker.core.name_lists import listed, misspelled
-from daskbroker.core.printable import printable
+from daskbroker.core.printable import printable, shown
 from daskbroker.testing import RunBuilder, assert_documents_equal, make_run, stream_datum_run
 from daskbroker.work.ingest import ingest
 
@@ -60,6 +60,36 @@ def test_printable():
     assert printable("\x1b[31m\n\u202e\ud800\x9b") == r"\x1b[31m\n\u202e\ud800\x9b"
     for text in EVIL.values():
         assert printable(text).isprintable()
+
+
+class Unreadable:
+    """An object whose ``repr`` fails."""
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1, "a"], "[1, 'a']"),
+        (list(range(500)), "a list of 500 items"),
+        (dict.fromkeys(range(500)), "a mapping of 500 items"),
+        ("a" * 500 + "z", f"'{'a' * 97} … {'a' * 96}z'"),
+        (range(10**300), f"range(0, 1{'0' * 190}… of type range"),
+        (Unreadable(), "… of type Unreadable"),
+    ],
+    ids=["short", "list", "mapping", "text", "long", "unreadable"],
+)
+def test_a_value_in_a_message(value, text):
+    assert shown(value) == text
+
+
+def test_a_value_in_a_message_that_is_nested_deeper_than_python_goes():
+    nested: list = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert shown(nested) == "a list that is nested too deeply to be shown"
 
 
 @pytest.fixture
@@ -325,10 +355,10 @@ def test_keys_name_run_stream_and_key(db):
 
 def test_a_table_shows_no_script(script_run):
     table = script_run.table()
-    for shown in (table, table[[SCRIPT]], table.mean(numeric_only=True)):
-        graph = shown.dask
+    for lazy in (table, table[[SCRIPT]], table.mean(numeric_only=True)):
+        graph = lazy.dask
         assert all("<" not in name for name in graph_keys(graph))
-        for html in (shown._repr_html_() if hasattr(shown, "_repr_html_") else "",
+        for html in (lazy._repr_html_() if hasattr(lazy, "_repr_html_") else "",
                      graph._repr_html_() if hasattr(graph, "_repr_html_") else ""):  # fmt: skip
             assert "<script>" not in html
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 
-from daskbroker.testing.notebook import executed, shown
+from ci.notebooks import executed, shown
 
 TUTORIAL = Path(__file__).parents[1] / "docs/tutorial.ipynb"
 

@@ -74,7 +74,7 @@ def _axis(item: slice | int | np.ndarray, size: int, shape: Sequence[int]) -> Ax
             return np.where(positions < 0, positions + size, positions).astype(np.int64)
         raise FillError(f"an array of {positions.dtype} cannot select along {size} places")
     try:
-        position = index(item)  # type: ignore[arg-type]
+        position = index(item)
     except TypeError:
         raise FillError(
             f"{item!r} is not a valid index along a dimension of {size} places"

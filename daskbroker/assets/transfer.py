@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..core.documents import Document
+from ..core.documents import Document, NamedMapping
 from ..core.durable_files import DurableFolders, make_folder, sync_file, sync_folder
 from ..core.errors import FillError
 from ..core.unfinished import remove_unfinished, unfinished
@@ -32,8 +32,6 @@ __all__ = ["FileTransfer", "files_of"]
 
 READ_BYTES = 2**20
 """Bytes that are read at a time."""
-
-Named = tuple[str, Mapping[str, Any]]
 _FIELD = re.compile(r"%[-+ 0#]*\d*(?:\.\d*)?[sdiu]|\{[^{}]*\}")
 
 
@@ -66,7 +64,7 @@ class FileTransfer:
         self._unsynced: set[Path] = set()
         self._cleared: set[Path] = set()
 
-    def carry(self, stream: Iterable[Named]) -> Iterator[Named]:
+    def carry(self, stream: Iterable[NamedMapping]) -> Iterator[NamedMapping]:
         """Yield the documents lazily, rewriting each resource after its files are copied.
 
         Raises

@@ -327,9 +327,9 @@ def find_run(broker: DataBroker, text: str) -> Header:
     is_number = digits.isascii() and digits.isdigit() and len(digits) < 19
     if is_number:
         with suppress(KeyError):
-            return broker[int(text)]  # type: ignore[no-any-return]
+            return broker[int(text)]
     try:
-        return broker[text]  # type: ignore[no-any-return]
+        return broker[text]
     except RunNotFound as error:
         why = f"no run has the scan_id {text}, or a uid that begins with it" if is_number else error
         raise RunNotFound(f"{why}; daskbroker ls lists the runs") from None

@@ -90,7 +90,7 @@ def _function(text: str) -> Callable[..., Any]:
     module, _, name = text.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
-        return attrgetter(name)(import_module(module))  # type: ignore[no-any-return]
+        return attrgetter(name)(import_module(module))
     # A TypeError is of a path, such as ./store, where the function should be.
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(

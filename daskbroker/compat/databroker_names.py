@@ -39,7 +39,7 @@ class _Catalogs(Mapping[str, Catalog]):
     def __getitem__(self, name: str) -> Catalog:
         if name not in self:
             raise KeyError(name)
-        return DataBroker.named(name).v2  # type: ignore[no-any-return]
+        return DataBroker.named(name).v2
 
     def __getattr__(self, name: str) -> Catalog:
         if not name.startswith("_") and name in self:
@@ -75,4 +75,4 @@ def catalog_search_path() -> tuple[str, ...]:
 
 def temp() -> Broker:
     """Return a broker whose runs are deleted when the process ends."""
-    return _temp().v1  # type: ignore[no-any-return]
+    return _temp().v1

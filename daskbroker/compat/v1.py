@@ -201,7 +201,7 @@ class Broker:
 
     def _run(self, key: object) -> today.Header:
         """Return a run by what daskbroker itself takes; of a search, one of those that it found."""
-        return self._db[key] if self._search is None else self.v2.run_of(key)  # type: ignore[no-any-return]
+        return self._db[key] if self._search is None else self.v2.run_of(key)
 
     def _sliced(self, key: slice) -> list[Header]:
         if key.start is None or key.start >= 0 or (key.stop is not None and key.stop > 0):

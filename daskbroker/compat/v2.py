@@ -145,7 +145,7 @@ class Catalog(Mapping[Any, BlueskyRun]):
     @property
     def handler_registry(self) -> HandlerView:
         """Read-only mapping ``{spec: handler class}``."""
-        return self._db.v1.reg.handler_reg  # type: ignore[no-any-return]
+        return self._db.v1.reg.handler_reg
 
     def register_handler(self, spec: str, handler: Any, overwrite: bool = False) -> None:
         """Register a handler; see :meth:`daskbroker.DataBroker.register_handler`."""
@@ -176,4 +176,4 @@ Broker = Catalog
 
 def temp() -> Catalog:
     """Return a catalog whose runs are deleted when the process ends."""
-    return _temp().v2  # type: ignore[no-any-return]
+    return _temp().v2

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from .errors import BadArgument
+from .printable import shown
 
 __all__ = [
     "CALLABLE",
@@ -72,15 +73,7 @@ class Accepted:
             If it is not accepted.
         """
         if not self.test(value):
-            raise BadArgument(f"{name} takes {self.what}, not {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # repr of a user's object may raise anything
-        text = ""
-    return text if text and len(text) <= 100 else f"{text[:100]}… of type {type(value).__name__}"
+            raise BadArgument(f"{name} takes {self.what}, not {shown(value, 100)}")
 
 
 def _is_flag(value: object) -> bool:

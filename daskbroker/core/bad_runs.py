@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .callers import warn_caller
 from .errors import BadRunWarning, StoreDamaged
+from .user_warnings import warn_caller
 
 __all__ = ["BadRun", "leave_out_bad", "take_sound", "warn_of_bad"]
 

@@ -22,6 +22,7 @@ from .checksum import with_checksum, without_checksum
 from .chunk_statistics import Statistics
 from .codec import encode
 from .column_kinds import ColumnKind, field_kind
+from .digests import digest_of
 from .documents import Document, stream_of
 from .errors import StoreDamaged
 from .layouts import assemble
@@ -63,9 +64,8 @@ def place_identity(store: str, *place: str) -> str:
     str
         A hash of 32 hexadecimal digits.
     """
-    return hashlib.blake2b(
-        "\0".join([store, *place]).encode("utf8", "surrogateescape"), digest_size=16
-    ).hexdigest()
+    # Paths that are not UTF-8 have their bytes as surrogates.
+    return digest_of("\0".join([store, *place]).encode("utf8", "surrogateescape"))
 
 
 # -- plans -----------------------------------------------------------------------------------

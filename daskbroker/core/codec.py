@@ -462,7 +462,7 @@ def iter_decoded(array: pa.Array, arrow_field: pa.Field) -> Iterable[Any]:
 
 def _decode_cells(array: pa.Array, kind: ColumnKind, notes: Mapping[str, str]) -> list[Any]:
     if kind.name in ("null", "str", "list") or kind.dtype == "<U":
-        return array.to_pylist()  # type: ignore[no-any-return]
+        return array.to_pylist()
     valid = array.is_valid().to_numpy(zero_copy_only=False) if kind.nulls else None
     if kind.name == "array":
         cells: list[Any] = block(array, kind).tolist()
@@ -495,4 +495,4 @@ def block(array: pa.Array, kind: ColumnKind) -> np.ndarray:
     if flat.null_count:  # Parquet keeps no values below a null row
         flat = flat.fill_null(pa.scalar(0).cast(flat.type))
     values = flat.to_numpy(zero_copy_only=False)
-    return values.reshape(len(array), *kind.shape)  # type: ignore[no-any-return]
+    return values.reshape(len(array), *kind.shape)

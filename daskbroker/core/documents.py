@@ -27,6 +27,7 @@ __all__ = [
     "AllStreams",
     "Document",
     "NamedDocument",
+    "NamedMapping",
     "StreamName",
     "as_lists",
     "equal",
@@ -46,6 +47,8 @@ __all__ = [
 
 NamedDocument = tuple[str, "Document"]
 """Item of a stream of documents: ``(name, doc)``."""
+NamedMapping = tuple[str, Mapping[str, Any]]
+"""The same with any mapping, such as a plain dict, in place of a document."""
 
 
 class AllStreams:
@@ -177,7 +180,7 @@ def unpack_document(data: bytes) -> Document:
     )
     # No one else has the outermost mapping, so its class is changed rather than its items copied.
     object.__setattr__(content, "__class__", Document)
-    return content  # type: ignore[no-any-return]
+    return content
 
 
 def start_of(run: object) -> Any:

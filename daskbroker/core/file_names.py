@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
+
+from .digests import digest_of
 
 __all__ = ["file_name"]
 
@@ -15,4 +16,4 @@ def file_name(text: str) -> str:
     """
     if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
         return text
-    return "~" + blake2b(text.encode("utf8", "surrogatepass"), digest_size=12).hexdigest()
+    return "~" + digest_of(text, 12)

@@ -55,7 +55,7 @@ class FrozenDict(dict[str, Any]):
     __slots__ = ()
 
     __setitem__ = __delitem__ = __setattr__ = __delattr__ = _immutable
-    clear = pop = popitem = setdefault = update = __ior__ = _immutable  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = __ior__ = _immutable
 
     def copy(self) -> dict[str, Any]:
         """A plain, changeable copy at every level; arrays are shared."""
@@ -82,8 +82,8 @@ class FrozenList(list[Any]):
     __slots__ = ()
 
     __setitem__ = __delitem__ = __setattr__ = __delattr__ = _immutable
-    __iadd__ = __imul__ = _immutable  # type: ignore[assignment]
-    append = extend = insert = pop = remove = clear = sort = reverse = _immutable  # type: ignore[assignment]
+    __iadd__ = __imul__ = _immutable
+    append = extend = insert = pop = remove = clear = sort = reverse = _immutable
 
     def copy(self) -> list[Any]:
         """A plain, changeable copy at every level; arrays are shared."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
+
+from .digests import digest_of
 
 __all__ = ["graph_name", "runs_name"]
 
@@ -18,7 +19,7 @@ def graph_name(name: str) -> str:
     """Return a name of at most 64 letters, digits, ``_ . :`` as it is; of any other, a hash."""
     if _CLEAN.fullmatch(name):
         return name
-    return hashlib.blake2b(name.encode("utf8", "surrogatepass"), digest_size=8).hexdigest()
+    return digest_of(name, 8)
 
 
 def runs_name(uids: Iterable[str]) -> str:

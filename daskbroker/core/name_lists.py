@@ -36,10 +36,11 @@ def listed(names: Iterable[object], asked: object = None, *, none: str = "none")
     every = [str(name) for name in names]
     if not every:
         return none
-    if len(every) <= 2 * MAX_NAMES:
-        return ", ".join(map(_shown, every))
-    chosen = every[:MAX_NAMES] if asked is None else _nearest(every, asked, MAX_NAMES)
-    return f"{', '.join(map(_shown, chosen))}, … ({len(every):,} in all)"
+    chosen, rest = every, ""
+    if len(every) > 2 * MAX_NAMES:
+        chosen = every[:MAX_NAMES] if asked is None else _nearest(every, asked, MAX_NAMES)
+        rest = f", … ({len(every):,} in all)"
+    return ", ".join(without_middle(printable(name), MAX_NAME_LENGTH) for name in chosen) + rest
 
 
 def nearest(names: Collection[str], asked: str) -> str:
@@ -78,7 +79,3 @@ def _nearest(names: Iterable[str], asked: object, most: int) -> list[str]:
         return wanted.ratio()
 
     return nlargest(most, islice(names, COMPARED), likeness)
-
-
-def _shown(name: str) -> str:
-    return without_middle(printable(name), MAX_NAME_LENGTH)

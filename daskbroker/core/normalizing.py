@@ -130,6 +130,11 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
         return out
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         return _normalize_array(value, arrays, levels)
+    return _normalize_rare(value, arrays, levels)
+
+
+def _normalize_rare(value: Any, arrays: int, levels: int) -> Any:
+    """Normalize a value that is neither of a plain type, nor a list, a mapping or an array."""
     if isinstance(value, Enum):
         return _normalize(value.value, arrays, levels)
     # Subclasses, such as numpy.str_ or an IntEnum of old, become the plain type.

@@ -7,7 +7,6 @@ stores beside the documents, which it does not change.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import dtype_to_descr
 
+from .digests import digest_of
 from .documents import from_json, to_json
 from .dtypes import described_dtype
 
@@ -168,4 +168,4 @@ def claim_sort(specs: Iterable[str], key: str, claim: Mapping[str, Any]) -> str:
     """
     claimed = {name: claim[name] for name in CLAIMED if claim.get(name) is not None}
     text = to_json([sorted(set(specs)), key, claimed])
-    return hashlib.blake2b(text.encode("utf8", "surrogatepass"), digest_size=16).hexdigest()
+    return digest_of(text)

@@ -49,10 +49,22 @@ def message_text(text: object) -> str:
     return without_middle(text, MAX_MESSAGE_LENGTH)
 
 
-def shown(value: object) -> str:
-    """Return any value as it is shown in a message: its ``repr``, cut if it is long."""
+def shown(value: object, most: int = MAX_SHOWN_LENGTH) -> str:
+    """Return any value as a message shows it: its ``repr`` if that is short, else what it is.
+
+    Of a large mapping or list only the number of items is told, of a long text the beginning and
+    the end, of anything else the beginning and the type.
+    """
     try:
         text = repr(value)
     except RecursionError:
         return f"a {type(value).__name__} that is nested too deeply to be shown"
-    return text if len(text) <= MAX_SHOWN_LENGTH else f"{text[: MAX_SHOWN_LENGTH - 1]}…"
+    except Exception:  # repr of a user's object may raise anything
+        text = ""
+    if text and len(text) <= most:
+        return text
+    if isinstance(value, (dict, list)):
+        return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)} items"
+    if isinstance(value, str):
+        return without_middle(text, most)
+    return f"{text[:most]}… of type {type(value).__name__}"

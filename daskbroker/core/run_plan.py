@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from .bad_runs import BadRun
 from .chunks import ChunkPlan
-from .documents import ALL, Document, stream_of
+from .documents import ALL, Document, StreamName, stream_of
 from .errors import StoreDamaged
 from .layouts import REFERENCES, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, decode_rows
 from .peeks import Peek
@@ -130,7 +129,7 @@ class RunPlan:
             self, events=events, references=dict(zip(self.references, references, strict=True))
         )
 
-    def of_stream(self, name: Any) -> RunPlan:
+    def of_stream(self, name: StreamName) -> RunPlan:
         """Return the part of one stream, with all references; the plan itself for ``ALL``."""
         # References belong to the run, so they stay with each part.
         if name is ALL:

@@ -19,9 +19,9 @@ import numpy as np
 from . import advice
 from .clock import seconds_of, show_time
 from .errors import BadQuery
+from .full_text import METHODS, TextQuery
 from .printable import shown
 from .query import Query
-from .text import METHODS, TextQuery
 from .timespan import timespan
 
 __all__ = [
@@ -169,7 +169,7 @@ def compile_search(
     Parameters
     ----------
     full, search
-        See :class:`daskbroker.core.text.TextQuery`; ``search`` is ``"text"`` by default.
+        See :class:`daskbroker.core.full_text.TextQuery`; ``search`` is ``"text"`` by default.
     since, until
         See :func:`daskbroker.core.timespan.timestamp`.
     query

@@ -13,9 +13,10 @@ import socket
 import time
 from contextlib import suppress
 from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 from uuid import uuid4
+
+from .digests import digest_of
 
 __all__ = ["remove_unfinished", "unfinished"]
 
@@ -94,7 +95,7 @@ def _last_change(path: Path) -> float:
 
 
 def _digest(name: str) -> str:
-    return blake2b(os.fsencode(name), digest_size=8).hexdigest()
+    return digest_of(os.fsencode(name), 8)
 
 
 @lru_cache(1)
@@ -105,7 +106,7 @@ def _machine() -> str:
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
         parts.append(os.readlink("/proc/self/ns/pid"))
-    return blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+    return digest_of("\n".join(parts), 8)
 
 
 def _start_of(process: int) -> int | None:

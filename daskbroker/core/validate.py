@@ -22,7 +22,7 @@ from .errors import BadDocument
 from .layouts import DATUM, EVENT, STREAM_DATUM, Layout
 from .leaves import EXACT_INTEGER
 from .name_lists import listed
-from .printable import without_middle
+from .printable import shown, without_middle
 
 __all__ = [
     "NAMES",
@@ -125,20 +125,12 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
         raise BadDocument(f"{where}: {_message(error)}")
 
 
-def _shown(value: object) -> str:
-    """Return a value for a message; of a large mapping or list only the number of items."""
-    text = repr(value)
-    if len(text) > 100 and isinstance(value, (dict, list)):
-        return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)} items"
-    return without_middle(text, 100)
-
-
 def _message(error: Any) -> str:
     """Return the message of ``jsonschema``, with the value at its beginning shortened."""
     text = str(error.message)
     # jsonschema begins its message with the value, however long that is.
     if text.startswith(repr(error.instance)):
-        text = _shown(error.instance) + text.removeprefix(repr(error.instance))
+        text = shown(error.instance) + text.removeprefix(repr(error.instance))
     return without_middle(text, 280)
 
 
@@ -147,21 +139,21 @@ def _message(error: Any) -> str:
 
 def _text(value: object, where: str) -> None:
     if type(value) is not str or not value:
-        raise BadDocument(f"{where}: must be text that is not empty, not {_shown(value)}")
+        raise BadDocument(f"{where}: must be text that is not empty, not {shown(value)}")
     if not value.isascii() and not is_unicode(value):
-        raise BadDocument(f"{where}: must be valid Unicode text, not {_shown(value)}")
+        raise BadDocument(f"{where}: must be valid Unicode text, not {shown(value)}")
 
 
 def _instant(value: Any, where: str) -> None:
     # A bool is an int to isinstance; larger integers would be rounded as seconds.
     sound = abs(value) <= EXACT_INTEGER if type(value) is int else type(value) is float
     if not sound or not math.isfinite(value):
-        raise BadDocument(f"{where}: must be a finite number of POSIX seconds, not {_shown(value)}")
+        raise BadDocument(f"{where}: must be a finite number of POSIX seconds, not {shown(value)}")
 
 
 def _count(value: object, where: str) -> None:
     if type(value) is not int or not 0 <= value <= MAX_INTEGER:
-        raise BadDocument(f"{where}: must be an integer of 0 or more, not {_shown(value)}")
+        raise BadDocument(f"{where}: must be an integer of 0 or more, not {shown(value)}")
 
 
 def _mapping(value: object, where: str) -> None:
@@ -179,7 +171,7 @@ def _stamps(value: Any, where: str) -> None:
     for key, stamp in value.items():
         # Types are compared, as a bool is an int to isinstance.
         if type(stamp) is not float and type(stamp) is not int and stamp is not None:
-            raise BadDocument(f"{where}.{key}: must be a number, not {_shown(stamp)}")
+            raise BadDocument(f"{where}.{key}: must be a number, not {shown(stamp)}")
 
 
 def _filled(value: Any, where: str) -> None:
@@ -187,7 +179,7 @@ def _filled(value: Any, where: str) -> None:
     for key, state in value.items():
         if type(state) not in (bool, str):
             raise BadDocument(
-                f"{where}.{key}: must be true, false or a datum_id, not {_shown(state)}"
+                f"{where}.{key}: must be true, false or a datum_id, not {shown(state)}"
             )
 
 
@@ -353,4 +345,4 @@ def _check_stamps(values: Any, where: str) -> None:
     # Types are compared rather than values: pages have long columns of floats.
     elif not set(map(type, values)) <= {float, int, type(None)}:
         bad = next(v for v in values if type(v) not in (float, int, type(None)))
-        raise BadDocument(f"{where}: must hold numbers, not {_shown(bad)}")
+        raise BadDocument(f"{where}: must hold numbers, not {shown(bad)}")

@@ -17,6 +17,7 @@ from .facts import dimensions_of, names_in
 
 __all__ = [
     "TIME_COLUMN",
+    "Descriptors",
     "Hints",
     "is_image_claim",
     "is_number_claim",
@@ -29,6 +30,7 @@ MOST_PIXELS = 4_000_000
 """Maximum number of points of a map; a plan that claims more is drawn as scattered points."""
 
 Descriptors = Sequence[Mapping[str, Any]]
+"""Descriptors of one stream."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.fields import data_keys_of
 from ..core.run_plan import stream_of
-from .hints import Hints, object_keys_of, roles_of
+from .hints import Descriptors, Hints, object_keys_of, roles_of
 from .markup import Markup, element, folded, html_table, joined, shortened
 from .tree import folded_tree
 
@@ -21,8 +21,6 @@ MOST_UNFOLDED = 12
 MOST_KEYS = 500
 """Maximum number of data keys of a stream that are shown; those with a role come first."""
 HEADS = ["key", "role", "units", "dtype", "shape", "device"]
-
-Descriptors = Sequence[Mapping[str, Any]]
 
 
 class Streams:

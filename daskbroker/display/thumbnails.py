@@ -16,14 +16,14 @@ from itertools import pairwise
 from math import prod
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import imagecodecs
 import numpy as np
 
-from ..core.callers import quiet_thread
 from ..core.settings import setting
-from .hints import Hints
+from ..core.user_warnings import quiet_thread
+from .hints import Descriptors, Hints
 from .markup import Markup, element, shortened
 from .readings import on_grid, read_shown_cell, read_signals
 
@@ -51,8 +51,6 @@ LONGEST_WAIT = 3600.0
 """Maximum seconds of one wait, because waits of unlimited length are errors for `threading`."""
 
 _reading = threading.Lock()
-
-Descriptors = Sequence[Mapping[str, Any]]
 
 
 def thumbnails(

@@ -33,6 +33,8 @@ from .hdf5_file import hdf5_file
 from .reading_back import check_datasets
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from ..header import Header
 
 __all__ = ["write_netcdf", "write_zarr"]
@@ -95,7 +97,7 @@ def _can_be_consolidated(data: Any) -> bool:
     return len({normalize("NFKC", name).casefold() for name in names}) == len(names)
 
 
-def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterator[Any]:
+def _data(header: Header, options: ExportOptions, client: Client | None = None) -> Iterator[Any]:
     """Yield the tree of a run's streams, or the Dataset of the chosen stream if the run has it.
 
     If a client is given, it computes the blocks of lazy variables when they are requested, also
@@ -112,11 +114,12 @@ def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterato
     if options.stream is ALL:
         nodes = {group_name(name): dataset(name) for name in header.streams}
         yield tree(nodes, root_attrs(header.start, header.known_stop), header.uid)
-    elif options.streams(header):
-        yield dataset(options.stream)
+    else:
+        for name in options.streams(header):  # the chosen one, if the run has it
+            yield dataset(name)
 
 
-def _fetched(data: xr.Dataset, client: Any) -> xr.Dataset:
+def _fetched(data: xr.Dataset, client: Client) -> xr.Dataset:
     def fetched(variable: xr.Variable) -> xr.Variable:
         blocks = da.from_array(
             _ByClient(variable.data, client),
@@ -134,7 +137,7 @@ def _fetched(data: xr.Dataset, client: Any) -> xr.Dataset:
 class _ByClient:
     """A Dask array that looks like a NumPy array; a client computes the region that is read."""
 
-    def __init__(self, array: da.Array, client: Any) -> None:
+    def __init__(self, array: da.Array, client: Client) -> None:
         self._array = array
         self._client = client
         self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
@@ -144,7 +147,7 @@ class _ByClient:
 
 
 @contextmanager
-def _computing_here(client: Any) -> Iterator[None]:
+def _computing_here(client: Client | None) -> Iterator[None]:
     """Return a context in which threads of this process fetch blocks from a client.
 
     There are as many threads as the client has. Without a client nothing is changed.

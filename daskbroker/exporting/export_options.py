@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import advice
-from ..core.documents import ALL
+from ..core.documents import ALL, StreamName
 from ..core.errors import BadQuery, DaskbrokerError, file_error, naming
 from ..core.file_names import file_name
 from ..core.name_lists import listed
@@ -56,7 +56,7 @@ class ExportOptions:
     """
 
     format: str
-    stream: Any = ALL
+    stream: StreamName = ALL
     fill: bool = False
     files: str | os.PathLike[str] | None = None
     arrays: str = "raise"

@@ -28,12 +28,12 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from ..core.callers import warn_caller
 from ..core.clock import seconds_of
 from ..core.documents import is_unicode, to_json
 from ..core.durable_files import replacing
 from ..core.errors import BadQuery, ExportWarning
 from ..core.numbered_names import free_name
+from ..core.user_warnings import warn_caller
 from ..display.facts import sample_of, text_of
 from ..display.hints import TIME_COLUMN, Hints, object_keys_of, roles_of
 from ..views.dataset.attributes import plain_attr

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import advice
 from ..core.bad_runs import BadRun, warn_of_bad
-from ..core.documents import ALL
+from ..core.documents import ALL, StreamName
 from ..core.errors import BadQuery, StoreDamaged
 from ..core.unfinished import remove_unfinished
 from .datasets import write_netcdf, write_zarr
@@ -43,7 +43,7 @@ def export(
     folder: str | os.PathLike[str],
     format: str | None = None,
     *,
-    stream: Any = ALL,
+    stream: StreamName = ALL,
     fill: bool = False,
     files: str | os.PathLike[str] | None = None,
     arrays: str = "raise",

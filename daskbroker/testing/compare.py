@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..core.documents import equal, normalize
+from ..core.documents import NamedMapping, equal, normalize
+from ..core.printable import without_middle
 
 __all__ = [
     "assert_documents_equal",
@@ -13,14 +14,12 @@ __all__ = [
     "difference",
     "expand_documents",
 ]
-
-Named = tuple[str, Mapping[str, Any]]
 """One ``(name, document)``."""
 
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 
 
-def expand_documents(documents: Iterable[Named]) -> Iterator[tuple[str, dict[str, Any]]]:
+def expand_documents(documents: Iterable[NamedMapping]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Split pages and the deprecated bulk documents into single documents.
 
     Parameters
@@ -77,22 +76,23 @@ def difference(expected: Any, received: Any, path: str = "") -> str | None:
         both = zip(expected, received, strict=True)
         pairs = ((f"{path}[{index}]", a, b) for index, (a, b) in enumerate(both))
     elif type(expected) is not type(received) or not equal(expected, received):
-        return f"{here}: {_shown(expected)} became {_shown(received)}"
+        return f"{here}: {_with_type(expected)} became {_with_type(received)}"
     else:
         return None
     return next(filter(None, (difference(a, b, where) for where, a, b in pairs)), None)
 
 
-def _shown(value: Any) -> str:
-    text = f"{value!r} ({type(value).__name__})"
-    return text if len(text) < 200 else f"{text[:90]} … {text[-90:]}"
+def _with_type(value: Any) -> str:
+    return without_middle(f"{value!r} ({type(value).__name__})", 200)
 
 
 def _identity(name: str, doc: Mapping[str, Any]) -> tuple[str, str]:
     return name, str(doc["datum_id"] if name == "datum" else doc["uid"])
 
 
-def assert_documents_equal(expected: Iterable[Named], received: Iterable[Named]) -> None:
+def assert_documents_equal(
+    expected: Iterable[NamedMapping], received: Iterable[NamedMapping]
+) -> None:
     """Check that the same documents are on both sides, in any order.
 
     Documents are matched by kind and uid, after pages and bulk documents are split. A document
@@ -118,7 +118,7 @@ def assert_documents_equal(expected: Iterable[Named], received: Iterable[Named])
         assert where is None, f"{key} changed: {where}"
 
 
-def assert_references_first(received: Iterable[Named]) -> None:
+def assert_references_first(received: Iterable[NamedMapping]) -> None:
     """Check that each document of one run comes after all documents that it refers to.
 
     The start must come first and a stop last; a descriptor, resource or datum before its users.

@@ -11,7 +11,16 @@ from .detector_runs import SHAPE, image_claim, stream_place
 from .files import frames, write_hdf5, write_npys, write_tiffs
 from .runs import Documents, RunBuilder
 
-__all__ = ["EVENTS", "KINDS", "ON_DISK", "Forgetful", "aborted_run", "rewound_frames", "short_run"]
+__all__ = [
+    "EVENTS",
+    "KINDS",
+    "ON_DISK",
+    "Forgetful",
+    "aborted_run",
+    "rewound_frames",
+    "short_run",
+    "without_dtype",
+]
 
 EVENTS = 6
 ON_DISK = 4
@@ -28,7 +37,7 @@ class Forgetful:
     def __call__(self, n: int) -> np.ndarray:
         if n >= len(self._frames):
             raise FileNotFoundError(f"frame {n}")
-        return self._frames[n]  # type: ignore[no-any-return]
+        return self._frames[n]
 
 
 def short_run(folder: Path, kind: str) -> tuple[Documents, np.ndarray]:
@@ -119,8 +128,8 @@ def aborted_run(folder: Path, dtype: str) -> tuple[Documents, np.ndarray]:
     return run.stop(exit_status="abort"), data[:, None]
 
 
-def _of_old(docs: Documents) -> Documents:
-    """Return the same run without a dtype in its descriptor."""
+def without_dtype(docs: Documents) -> Documents:
+    """Return the same run with a descriptor that does not declare the dtype, as old ones."""
     for name, doc in docs:
         if name == "descriptor":
             del doc["data_keys"]["img"]["dtype_numpy"]

@@ -158,7 +158,7 @@ class BrokerCatalog(Folder):
 
     async def items_range(self, offset: int = 0, limit: int | None = None) -> list[tuple[str, Any]]:
         """Return pairs of uid and run from a position on; descriptors are looked up together."""
-        return await in_thread(self._runs, offset, limit)  # type: ignore[no-any-return]
+        return await in_thread(self._runs, offset, limit)
 
     def _page(self, offset: int, limit: int | None) -> list[Header]:
         """Return a range of the runs in the chosen order; the store has them newest first."""

@@ -137,7 +137,7 @@ class Folder(Adapter[ContainerStructure]):
 
     async def exact_len(self) -> int:
         """Return the number of nodes."""
-        return await in_thread(self.__len__)  # type: ignore[no-any-return]
+        return await in_thread(self.__len__)
 
     async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
         """Return ``limit`` names from a position on; all that follow if None."""

@@ -18,9 +18,9 @@ from tiled.structures.core import StructureFamily
 from tiled.utils import UnsupportedQueryType
 
 from ..core.errors import BadQuery
+from ..core.full_text import TextQuery
 from ..core.query import Query
 from ..core.search import EVERY_RUN, Search, compile_search
-from ..core.text import TextQuery
 
 __all__ = ["RUN_SPEC", "search_of"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..assets.transfer import FileTransfer
 from ..broker import DataBroker
 from ..core.arguments import CALLABLE, FLAG, PATH, accepts
-from ..core.documents import Document, pack
+from ..core.documents import Document, NamedMapping, pack
 from ..core.errors import ConfigError, CopyMismatch, DaskbrokerError, StoreDamaged, StoreError
 from ..core.json_text import json_form
 from ..core.layouts import LAYOUTS
@@ -26,7 +26,6 @@ from .given import check_broker, oldest_first, runs_of
 __all__ = ["CopyReport", "copy"]
 
 Progress = Callable[[Header, int], None]
-Named = tuple[str, Mapping[str, Any]]
 
 STEP = 1000
 """Number of documents between two calls of ``progress``."""
@@ -173,7 +172,7 @@ def _without_stop(header: Header) -> Iterator[tuple[str, Document]]:
     return (pair for pair in header.documents(fill=False) if pair[0] != "stop")
 
 
-def _to_give(header: Header, transfer: FileTransfer | None) -> Iterator[Named]:
+def _to_give(header: Header, transfer: FileTransfer | None) -> Iterator[NamedMapping]:
     """Yield the documents as the copy shall have them, copying detector files on the way."""
     documents = _without_stop(header)
     return documents if transfer is None else transfer.carry(documents)
@@ -213,7 +212,7 @@ def _compare_resources(header: Header, there: Header, transfer: FileTransfer) ->
         )
 
 
-def _resources(header: Header) -> Iterator[Named]:
+def _resources(header: Header) -> Iterator[NamedMapping]:
     for plan in header.plans():
         yield from resources_of(plan.references)
 
@@ -271,7 +270,7 @@ class _Digest:
         self.documents = 0
 
     @classmethod
-    def of(cls, documents: Iterable[Named]) -> _Digest:
+    def of(cls, documents: Iterable[NamedMapping]) -> _Digest:
         """Return the digest of some documents."""
         digest = cls()
         for pair in documents:
@@ -279,8 +278,8 @@ class _Digest:
         return digest
 
     def watch(
-        self, stream: Iterable[Named], header: Header, progress: Progress | None
-    ) -> Iterator[Named]:
+        self, stream: Iterable[NamedMapping], header: Header, progress: Progress | None
+    ) -> Iterator[NamedMapping]:
         """Yield the documents of a stream unchanged, adding each to the digest."""
         for name, doc in stream:
             self.add(name, doc)

@@ -50,7 +50,7 @@ def runs_of(
 
 def _checked(one: Any, name: str) -> Header:
     _HEADER.check(name, one)
-    return one  # type: ignore[no-any-return]
+    return one
 
 
 def oldest_first(runs: Iterable[Header], into: DataBroker) -> Iterator[Header]:

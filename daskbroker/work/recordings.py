@@ -33,16 +33,11 @@ from ..core.dtypes import plain_dtype
 from ..core.errors import BadRecording
 from ..core.json_text import from_extended_json
 from ..core.plain_msgpack import Unpacker
-from ..core.regular import open_regular
+from ..core.regular_files import open_regular
 from .saved import is_ours, is_saved, is_zarr, read_saved
+from .unpacked_sizes import RATIO, most_unpacked
 
 __all__ = ["Recorded", "find_recordings", "msgpack_array", "read_recording"]
-
-FREE_BYTES = 64 * 2**20
-"""Bytes that any compressed file may unpack to, whatever its size."""
-
-RATIO = 250
-"""Maximum ratio of the unpacked size to the size of the file, above :data:`FREE_BYTES`."""
 
 MAX_WRAPPINGS = 8
 """Maximum levels of lists and labels around documents."""
@@ -240,7 +235,7 @@ def _zip_values(
             with archive.open(info) as member:
                 packed = min(info.compress_size, size)  # compress_size is only a claim
                 bounded = io.BufferedReader(_Bounded(member, name, packed))
-                yield from _stream_values(name, bounded, packed, _most(packed), template)
+                yield from _stream_values(name, bounded, packed, most_unpacked(packed), template)
 
 
 def _is_member(info: zipfile.ZipInfo) -> bool:
@@ -263,7 +258,9 @@ def _stream_values(
         if depth == MOST_GZIP:
             raise BadRecording(f"{name}: compressed by gzip more than {MOST_GZIP} times")
         unpacked = io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=file), name, packed))
-        yield from _stream_values(name, unpacked, packed, _most(packed), template, depth + 1)
+        yield from _stream_values(
+            name, unpacked, packed, most_unpacked(packed), template, depth + 1
+        )
     elif not head:
         raise BadRecording(f"{name}: the file is empty")
     elif head[0] >> 4 in (8, 9) or 0xDC <= head[0] <= 0xDF:  # a mapping or an array
@@ -274,17 +271,12 @@ def _stream_values(
         raise BadRecording(f"{name}: neither JSON, JSON lines, msgpack, nor gzip or zip of these")
 
 
-def _most(packed: int) -> int:
-    """Return the maximum bytes that a compressed file of a size may unpack to."""
-    return max(FREE_BYTES, RATIO * packed)
-
-
 class _Bounded(io.RawIOBase):
     """The unpacked content of a compressed file; BadRecording is raised if it grows too large."""
 
     def __init__(self, file: Any, name: str, packed: int) -> None:
         self._file, self._name = file, name
-        self._left = _most(packed)
+        self._left = most_unpacked(packed)
 
     def readable(self) -> bool:
         return True

@@ -7,7 +7,6 @@ it has made, continues where it was interrupted, and makes nothing twice.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import platform
@@ -17,14 +16,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import xarray as xr
 from dask.utils import funcname, is_dataframe_like, is_series_like
 
 from ..broker import DataBroker
 from ..core import advice
 from ..core.arguments import COUNT, FLAG, MAPPING, NAME, accepts
-from ..core.documents import Document, from_json, normalize, to_json
+from ..core.digests import digest_of
+from ..core.documents import NamedDocument, from_json, normalize, to_json
 from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
 from ..core.search import is_derived, origin_of
 from ..header import Header
@@ -34,12 +35,15 @@ from ..views.runs import dataset_to_stream, derived_uid, documents_to_run, table
 from ..workers import as_completed, open_pool
 from .given import check_broker, oldest_first, runs_of
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 __all__ = ["ReprocessReport", "reprocess"]
 
 PACKAGES = ("daskbroker", "dask", "numpy", "pandas", "xarray")
 """Packages whose versions are noted in ``derived_from``."""
 
-Documents = list[tuple[str, Document]]
+Documents = list[NamedDocument]
 
 
 @dataclass
@@ -82,7 +86,7 @@ def reprocess(
     dataset: str | None = None,
     unfinished: bool = False,
     derived: bool = False,
-    client: Any = None,
+    client: Client | None = None,
     in_flight: int | None = None,
     progress: bool | None = None,
 ) -> ReprocessReport:
@@ -313,7 +317,7 @@ class _Recipe:
     @property
     def job(self) -> str:
         """Hexadecimal digest of the identity, for start documents."""
-        return hashlib.blake2b(self.identity.encode(), digest_size=16).hexdigest()
+        return digest_of(self.identity)
 
     def provenance(self) -> dict[str, Any]:
         """Return the part of ``derived_from`` that describes the job."""
@@ -345,7 +349,7 @@ def _digest_of_source(func: Callable[..., Any]) -> str:
     # Functions typed into an interpreter have no file with their source.
     except (OSError, TypeError):
         text = func.__code__.co_code + repr(func.__code__.co_consts).encode()
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    return digest_of(text)
 
 
 def _versions(func: Callable[..., Any]) -> dict[str, str]:
@@ -390,7 +394,7 @@ def _make_and_insert(recipe: _Recipe, job: _Job, into: DataBroker) -> list[str]:
 
 def _documents(
     product: Any, run: Header, stream: str | None, options: dict[str, Any]
-) -> Iterator[tuple[str, Document]]:
+) -> Iterator[NamedDocument]:
     """Return a result of the function as documents.
 
     Lazy results are computed in this task. Tasks of other workers are not started by it.
@@ -398,7 +402,7 @@ def _documents(
     if isinstance(product, list):
         return documents_to_run(product, run, **options)
     options["scheduler"] = "synchronous"
-    if _is_dataset(product):
+    if isinstance(product, xr.Dataset):
         return dataset_to_stream(product, run, product.attrs.get("stream", stream), **options)
     return table_to_stream(product, run, pages=True, **options)
 
@@ -413,10 +417,10 @@ def _products(result: object) -> Iterator[Any]:
     """
     if result is None:
         return
-    # Dask takes a DataArray, which has dims, for a Series; columns of a table are attributes, too.
-    if hasattr(type(result), "dims") and not _is_dataset(result):
+    # Dask takes a DataArray for a Series, and it is iterable.
+    if isinstance(result, (xr.DataArray, xr.Variable)):
         raise _refused(result)
-    if is_dataframe_like(result) or is_series_like(result) or _is_dataset(result):
+    if is_dataframe_like(result) or is_series_like(result) or isinstance(result, xr.Dataset):
         yield result
         return
     if not isinstance(result, Iterable) or isinstance(result, (str, bytes, Mapping)):
@@ -437,15 +441,7 @@ def _products(result: object) -> Iterator[Any]:
         yield documents
 
 
-def _is_dataset(product: object) -> bool:
-    import xarray as xr
-
-    return isinstance(product, xr.Dataset)
-
-
 def _refused(result: object) -> BadDocument:
-    import xarray as xr
-
     instead = ""
     if isinstance(result, xr.DataArray):
         instead = "; .to_dataset(name='...') makes a Dataset of it"

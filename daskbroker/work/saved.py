@@ -24,17 +24,13 @@ from ..core.schema import datetime_to_posix
 from ..views.dataset.attributes import SOFTWARE, attrs
 from ..views.dataset.savable import cells_restored
 from ..views.runs import dataset_to_stream, derived_uid
+from .unpacked_sizes import RATIO, most_unpacked
 
 __all__ = ["is_ours", "is_saved", "is_zarr", "read_saved"]
 
 MAGIC = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _SUFFIXES = (".nc", ".nc4", ".netcdf")
 _ZARR_ATTRS = ("zarr.json", ".zattrs", ".zmetadata")
-
-FREE_BYTES = 64 * 2**20
-"""Bytes that any Dataset may have in memory, whatever the size of its file."""
-RATIO = 250
-"""Maximum ratio of a Dataset's size in memory to that of its file, above :data:`FREE_BYTES`."""
 
 
 def is_ours(path: Path) -> bool:
@@ -133,7 +129,7 @@ def _digest(path: Path) -> tuple[str, int]:
 def _check_size(path: Path, tree: xr.DataTree, size: int) -> None:
     held = sum(node.dataset.nbytes for node in tree.subtree)
     # A small file may declare arrays of any size, which would be allocated.
-    if held > max(FREE_BYTES, RATIO * size):
+    if held > most_unpacked(size):
         raise BadRecording(
             f"{path}: declares {held:,} bytes of data, more than {RATIO} times its size"
         )

@@ -15,9 +15,9 @@ from daskbroker.assets.peek import on_workers
 from daskbroker.core.errors import ClaimWarning, FillError
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.claim_runs import LEGACY, claim_run_of_squares, run_of_parts
+from daskbroker.testing.conformance.filling_extra import datum_run_of
 from daskbroker.testing.detector_runs import Squares, datum_run, squares, squares_run, stream_run
 from daskbroker.testing.files import frames
-from daskbroker.testing.filling_extra import datum_run_of
 
 BLOCK = {"daskbroker.partition-size": 400}  # bytes: four frames
 

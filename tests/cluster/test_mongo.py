@@ -13,7 +13,7 @@ import pytest
 import daskbroker
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.times import check_time_index
+from daskbroker.testing.conformance.times import check_time_index
 
 
 @pytest.fixture

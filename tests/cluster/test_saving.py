@@ -9,7 +9,7 @@ import xarray as xr
 
 import daskbroker
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.datasets import assert_comes_back, grid_place
+from daskbroker.testing.conformance.datasets import assert_comes_back, grid_place
 from daskbroker.testing.detector_runs import SHAPE, image_claim
 from daskbroker.testing.files import frames, write_hdf5
 from daskbroker.testing.runs import RunBuilder

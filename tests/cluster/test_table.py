@@ -17,7 +17,7 @@ import daskbroker
 from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.times import check_time_index
+from daskbroker.testing.conformance.times import check_time_index
 
 CHUNKS = 80
 

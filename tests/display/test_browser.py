@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ci.browser import seen, selected
 from daskbroker.testing import RunBuilder, make_run
-from daskbroker.testing.browser import seen, selected
 
 EVIL = "<script>document.title = 'got you'; it.textContent = 'gone'</script><b>&amp;\u202e"
 UID = "3f1c9a52-77aa-4e6f-9b7e-1d2c3b4a5e6f"

@@ -12,11 +12,11 @@ import os
 import pytest
 
 from daskbroker.testing.conformance import BrokerConformance
-from daskbroker.testing.event_pages import PageConformance
-from daskbroker.testing.live import LiveConformance
-from daskbroker.testing.model import ModelConformance
-from daskbroker.testing.nouns import NounConformance
-from daskbroker.testing.repeats import RepeatConformance
+from daskbroker.testing.conformance.event_pages import PageConformance
+from daskbroker.testing.conformance.live import LiveConformance
+from daskbroker.testing.conformance.model import ModelConformance
+from daskbroker.testing.conformance.nouns import NounConformance
+from daskbroker.testing.conformance.repeats import RepeatConformance
 
 PARTS: tuple[type, ...] = (
     ModelConformance, PageConformance, NounConformance, RepeatConformance, LiveConformance,

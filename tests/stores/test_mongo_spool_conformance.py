@@ -8,10 +8,10 @@ from __future__ import annotations
 import dask
 import pytest
 
-from daskbroker.testing.event_pages import PageConformance
-from daskbroker.testing.model import ModelConformance
-from daskbroker.testing.nouns import NounConformance
-from daskbroker.testing.repeats import RepeatConformance
+from daskbroker.testing.conformance.event_pages import PageConformance
+from daskbroker.testing.conformance.model import ModelConformance
+from daskbroker.testing.conformance.nouns import NounConformance
+from daskbroker.testing.conformance.repeats import RepeatConformance
 
 
 class TestMongoSpool(ModelConformance, PageConformance, NounConformance, RepeatConformance):

@@ -32,9 +32,9 @@ from tiled.queries import (
 )
 
 import daskbroker
+from ci.browser import dom
 from daskbroker.core.documents import plain
 from daskbroker.core.errors import ConfigError
-from daskbroker.testing.browser import dom
 from daskbroker.testing.detector_runs import stream_run
 from daskbroker.testing.runs import RunBuilder, external_run, make_run, ragged_run, rewound_run
 from daskbroker.tiled import BrokerCatalog, Server

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from ...core.errors import FillError
 from ...core.name_lists import listed
-from ...core.regular import open_regular
+from ...core.regular_files import open_regular
 
 __all__ = ["ANYWHERE", "ReadableRoots"]
 

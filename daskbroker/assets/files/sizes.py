@@ -44,8 +44,8 @@ def check_cell(shape: Iterable[int], itemsize: int, stored: int | None) -> None:
     shape = tuple(map(int, shape))
     if not is_believable(prod(shape) * itemsize, stored):
         raise FillError(
-            f"cells of {shape}, {_shown(prod(shape) * itemsize)}, are declared, but the file has "
-            f"only {_shown(stored or 0)}"
+            f"cells of {shape}, {_in_units(prod(shape) * itemsize)}, are declared, but the file "
+            f"has only {_in_units(stored or 0)}"
         )
 
 
@@ -66,12 +66,12 @@ def check_block(claimed: int, stored: int | None) -> None:
     """
     if not is_believable(claimed, stored, SMALL_BLOCK):
         raise FillError(
-            f"{_shown(claimed)} are requested at once from a file of {_shown(stored or 0)}; "
+            f"{_in_units(claimed)} are requested at once from a file of {_in_units(stored or 0)}; "
             "request smaller regions if parts of the file were never written"
         )
 
 
-def _shown(size: int) -> str:
+def _in_units(size: int) -> str:
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.3g} {unit}" if unit != "bytes" else f"{size} bytes"

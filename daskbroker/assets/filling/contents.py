@@ -216,4 +216,4 @@ def _states(table: pa.Table, key: str) -> dict[str | None, Any]:
 def _state_codes(table: pa.Table) -> list[str | None]:
     if "filled" not in table.column_names:
         return [None] * table.num_rows
-    return table.column("filled").to_pylist()  # type: ignore[no-any-return]
+    return table.column("filled").to_pylist()

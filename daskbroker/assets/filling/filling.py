@@ -6,13 +6,13 @@ handlers, and where files may be. It holds neither open files nor instances of h
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ...core.digests import digest_of
 from ...core.errors import FillError, FrameMissing
 from ...core.external import is_stream_key
 from ..files.readable import ANYWHERE, ReadableRoots
@@ -134,7 +134,7 @@ class Filling:
                 for label, one in known.items()
             ),
         )
-        return hashlib.blake2b(repr(parts).encode("utf8", "replace"), digest_size=16).hexdigest()
+        return digest_of(repr(parts))
 
     def rule(self, target: Target) -> Rule:
         """Return the rule for missing cells of a target."""

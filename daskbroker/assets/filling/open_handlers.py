@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+from ...core.file_identity import Identity, identity
 from ...core.forking import in_each_process, leave_to_parent
-from ...core.regular import Identity, identity
 from ...core.settings import setting
 from ..handlers.contract import BlockHandler
 

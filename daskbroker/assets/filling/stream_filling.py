@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...core.documents import NamedMapping
 from ...core.errors import BadDocument, FieldNotFound, FillError, UnknownReference
 from ...core.filled import as_document
 from ...core.name_lists import listed
@@ -17,14 +18,12 @@ __all__ = ["check_are_data_keys", "fill_stream"]
 
 MOST_WAITING = 10_000
 """Maximum number of documents that are taken from a stream before the first is passed on."""
-
-Named = tuple[str, Mapping[str, Any]]
 FillingOf = Callable[[Mapping[str, Any]], Filling]
 """Function that returns the filling of a descriptor's run."""
 
 
 def fill_stream(
-    stream: Iterable[Named],
+    stream: Iterable[NamedMapping],
     filling_of: FillingOf,
     find_descriptor: Callable[[str], Mapping[str, Any] | None],
     fields: Collection[str] | None = None,
@@ -161,9 +160,9 @@ def _texts_of(name: str, doc: Any, uid: str, content: str) -> Mapping[str, Any]:
     return doc
 
 
-def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
+def _blocks(stream: Iterable[NamedMapping], owners: _Owners) -> Iterator[list[NamedMapping]]:
     """Divide the stream into blocks whose events are filled together; a page ends a block."""
-    block: list[Named] = []
+    block: list[NamedMapping] = []
     share = 0.0
     for name, doc in stream:
         block.append((name, doc))
@@ -179,7 +178,7 @@ def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
         yield block
 
 
-def _filled(block: Sequence[Named], owners: _Owners) -> dict[int, Any]:
+def _filled(block: Sequence[NamedMapping], owners: _Owners) -> dict[int, Any]:
     """Return filled events and pages, or the error that prevents it, by position in the block."""
     events: dict[str, list[int]] = {}
     filled: dict[int, Any] = {}

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from ...core.errors import FillError
-from ...core.regular import Identity, identity
+from ...core.file_identity import Identity, identity
 from .frame_rows import ArrayRows, Rows
 from .stream_rows import StreamRows
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from ...core.errors import FrameMissing
-from ...core.regular import Identity, identity
+from ...core.file_identity import Identity, identity
 from ..files.sizes import check_block, check_cell
 from ..regions import Axis, Roi, axes_of, compose, shape_of, take_region
 from .stored_frames import CellFrames, NoReference, StoredRows

@@ -14,7 +14,7 @@ from numpy.lib.format import (
 )
 
 from ...core.errors import FillError, FrameMissing
-from ...core.regular import identity
+from ...core.file_identity import identity
 from ..regions import Roi, axes_of, shape_of, take_region
 from ..shapes import Shape
 from .contract import Block, Datums, FramesThere

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import threading
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any, TypeAlias
 
 import cloudpickle
 
+from ...core.digests import digest_of
 from ...core.errors import FillError, HandlerExists, HandlerNotFound
 from ...core.forking import in_each_process
 from ..files.resolving import normal_spec
@@ -117,7 +117,7 @@ class Factory:
         """Short text that identifies the handler: ``reference``, or a hash of a pickled class."""
         if isinstance(self.reference, str):
             return self.reference
-        return hashlib.blake2b(self.reference, digest_size=16).hexdigest()
+        return digest_of(self.reference)
 
     def __repr__(self) -> str:
         name = self.reference if isinstance(self.reference, str) else "a class by value"
@@ -214,7 +214,9 @@ class HandlerRegistry:
         """Return every spec that can be read, and its handler as ``"module:Class"``."""
         found = {**_installed(), **OWN}
         with self._lock:
-            found.update({spec: _shown(factory) for spec, factory in self._explicit.items()})
+            explicit = {spec: factory.reference for spec, factory in self._explicit.items()}
+        for spec, reference in explicit.items():
+            found[spec] = reference if isinstance(reference, str) else "(class by value)"
         return dict(sorted(found.items()))
 
     def registered(
@@ -262,10 +264,6 @@ class HandlerRegistry:
             f"{label}no handler for spec {spec!r}; register one, or fill=False leaves references "
             "as they are"
         )
-
-
-def _shown(factory: Factory) -> str:
-    return factory.reference if isinstance(factory.reference, str) else "(class by value)"
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...core.errors import FillError, FrameMissing
-from ...core.regular import identity
+from ...core.file_identity import identity
 from ..regions import Axis, Roi, axes_of, shape_of
 from ..shapes import Shape
 from .contract import Block, BlockHandler, CellsDiffer, Datums, FramesThere

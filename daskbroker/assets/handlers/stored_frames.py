@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...core.errors import FillError
-from ...core.regular import Identity
+from ...core.file_identity import Identity
 
 __all__ = ["CellFrames", "Codec", "NoReference", "StoredFile", "StoredRows"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import FillError, FrameMissing
+from ...core.file_identity import Identity, identity
 from ...core.name_lists import listed
-from ...core.regular import Identity, identity
 from ..files.readable import ReadableRoots
 from ..regions import Axis, Roi, shape_of, take_region
 from .contract import Block, Datums

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from ...core.regular import identity
+from ...core.file_identity import identity
 from .stored_frames import Codec, NoReference, StoredRows
 from .tiff_checks import frame_series, pages_of
 

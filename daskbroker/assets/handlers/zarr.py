@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import FillError
-from ...core.regular import Identity, check_regular, identity
+from ...core.file_identity import Identity, identity
+from ...core.regular_files import check_regular
 from ..files.readable import ReadableRoots
 from ..regions import Axis, shape_of, take_region
 from .frame_rows import Located, Rows, one_dataset

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.regular import identity
+from ...core.file_identity import identity
 from ..files.readable import ReadableRoots
 from .stored_frames import Codec, NoReference, StoredFile, StoredRows
 

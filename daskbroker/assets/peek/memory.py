@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from ...core.file_identity import identity
 from ...core.peeks import FileState, Peek
-from ...core.regular import identity
 
 __all__ = ["Memory", "file_state", "is_unchanged"]
 

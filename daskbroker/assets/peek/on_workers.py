@@ -26,7 +26,7 @@ def look_on_workers(looks: Sequence[Sequence[Look]]) -> list[list[Looked | None]
         return [[] for _ in looks]
     asked = client.submit(_look_at_all, [list(some) for some in looks], priority=FIRST, pure=False)
     try:
-        return asked.result(timeout=SECONDS)  # type: ignore[no-any-return]
+        return asked.result(timeout=SECONDS)
     except Exception:  # neither a late answer nor an error of the cluster prevents opening a run
         asked.cancel()
     return [[] for _ in looks]

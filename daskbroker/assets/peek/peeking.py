@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any, Literal
 
-from ...core.callers import warn
 from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
 from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
+from ...core.user_warnings import warn
 from ..filling.common_cells import common_cells
 from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target

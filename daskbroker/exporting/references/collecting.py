@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from ...assets.handlers.stored_frames import CellFrames, NoReference
-from ...core.callers import warn_caller
 from ...core.errors import BadQuery, ExportWarning, FillError, StoreError
+from ...core.file_identity import identity
 from ...core.group_names import group_name
-from ...core.regular import identity
+from ...core.user_warnings import warn_caller
 from ...views.dataset.savable import savable
 from ..export_options import ExportOptions
 from .decoding import read_grid_cell

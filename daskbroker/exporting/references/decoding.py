@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 
 from ...assets.handlers.stored_frames import Codec, NoReference
-from ...core.regular import open_regular
+from ...core.regular_files import open_regular
 from .frame_grid import FrameGrid
 
 __all__ = ["read_grid_cell"]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...core.arguments import MAPPING, accepts, instance
 from ...core.errors import BadQuery
-from ...core.regular import identity
+from ...core.file_identity import identity
 from ..export_options import storing
 from .collecting import StreamArrays
 from .locations import location_of

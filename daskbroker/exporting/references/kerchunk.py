@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...core.documents import ALL
+from ...core.documents import ALL, StreamName
 from ...core.durable_files import replacing
 from ...views.dataset.attributes import root_attrs
 from ..export_options import Destination, ExportOptions, storing
@@ -144,7 +144,9 @@ def _references(
         yield index, [urls[int(number)], int(offset), int(size)]
 
 
-def references(header: Header, stream: Any, to: Mapping[str, str] | None, arrays: str) -> Any:
+def references(
+    header: Header, stream: StreamName, to: Mapping[str, str] | None, arrays: str
+) -> dict[str, Any]:
     """Return the references of a run as a mapping; see :meth:`daskbroker.Header.references`.
 
     Parameters

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.documents import is_unicode
+from ...core.full_text import document_words
 from ...core.query import Condition, Query
 from ...core.search import Search
-from ...core.text import document_words
 
 __all__ = ["Narrowed", "index_document", "narrow"]
 

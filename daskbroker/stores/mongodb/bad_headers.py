@@ -45,9 +45,10 @@ SOUND_HEADERS = {
     "run_start": {"uid": _TEXT, **_SIDE},
     "run_stop": {"uid": _TEXT, "time": _NUMBER, "run_start": _TEXT, **_SIDE},
 }
-"""Filters for what :func:`daskbroker.core.stored.fault_of` requires; packed values are not seen.
+"""Filters for what :func:`~daskbroker.core.stored_documents.fault_of` requires.
 
-A run with a value that is packed and damaged is counted until somebody has read it."""
+Packed values are not seen: a run with one that is damaged is counted until somebody has read it.
+"""
 
 
 class BadHeaders:

@@ -36,7 +36,7 @@ from ...core.errors import BadDocument, StoreDamaged
 from ...core.field_rows import has_fields
 from ...core.frozen import ArrayList
 from ...core.patterns import flag_letters
-from ...core.stored import fault_of
+from ...core.stored_documents import fault_of
 from ..stored_text import storable
 
 __all__ = [
@@ -352,7 +352,7 @@ def checked_from_bson(name: str, stored: Mapping[str, Any]) -> Document:
     ------
     StoreDamaged
         If the document lacks something that daskbroker needs; see
-        :func:`daskbroker.core.stored.fault_of`.
+        :func:`daskbroker.core.stored_documents.fault_of`.
     """
     try:
         doc = document_from_bson(stored)

@@ -409,4 +409,4 @@ def _check_complete(
 def read_uids(database: Database, manifest: Manifest) -> list[str]:
     """Return the uids of the events in a chunk, in the order of its rows."""
     table = next(stored_columns(database, [chunk_key(manifest)], [EVENT.uid]))
-    return table.column(0).to_pylist()  # type: ignore[no-any-return]
+    return table.column(0).to_pylist()

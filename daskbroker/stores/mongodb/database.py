@@ -8,7 +8,6 @@ reader on a worker costs nothing.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 import uuid
@@ -27,6 +26,7 @@ from pymongo.errors import (
 
 from ...core.bounded_dict import BoundedDict
 from ...core.chunks import place_identity
+from ...core.digests import digest_of
 from ...core.errors import StoreUnavailable, read_only_error
 from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
@@ -331,7 +331,7 @@ class Database:
         if meta is not None:
             check_format(f"the store at {self.label}", meta.get("format"), FORMAT_VERSION)
         self._meta = meta
-        address = hashlib.blake2b(self.label.encode(), digest_size=16).hexdigest()
+        address = digest_of(self.label)
         self._store_id = address if meta is None else str(meta["store_id"])
 
     @property

@@ -11,7 +11,7 @@ from bson.objectid import ObjectId
 from ...core.chunks import with_columns
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, Layout
-from ...core.stored import encode_stored_page
+from ...core.stored_documents import encode_stored_page
 from .bson_documents import from_bson
 from .database import Database
 from .journal import event_projection

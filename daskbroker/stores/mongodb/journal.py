@@ -30,7 +30,7 @@ from ...core.codec import encode
 from ...core.column_kinds import MISSING
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT
-from ...core.stored import check_column, encode_stored_rows
+from ...core.stored_documents import check_column, encode_stored_rows
 from ..stored_text import storable
 from .bson_documents import CODEC, SIDE_FIELD, from_bson, is_simple
 from .chunk_store import GONE, KEPT, Manifest, read_uids

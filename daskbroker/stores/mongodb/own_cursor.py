@@ -29,7 +29,7 @@ class OwnCursor(Iterator[dict[str, Any]]):
                 f"{self._label}: this query was started by the process that forked this one; "
                 "start it again in this process"
             )
-        return next(self._cursor)  # type: ignore[no-any-return]
+        return next(self._cursor)
 
     def __enter__(self) -> OwnCursor:
         return self

@@ -23,7 +23,7 @@ from ...core.joined_kinds import joined_kinds
 from ...core.layouts import EVENT, event_metadata
 from ...core.plan_builder import PlanBuilder
 from ...core.rounds import Rounds
-from ...core.stored import encode_stored_rows
+from ...core.stored_documents import encode_stored_rows
 from ..stored_text import storable
 from .bson_documents import ROWS_FIELD, SIDE_FIELD
 from .chunk_store import (

@@ -14,7 +14,7 @@ from ...core.errors import StoreDamaged, StoreError
 from ...core.layouts import EVENT, decode_rows
 from ...core.open_brokers import reader_of
 from ...core.redaction import label_of
-from ...core.stored import encode_stored_rows
+from ...core.stored_documents import encode_stored_rows
 from ..stored_text import storable
 from .bson_documents import from_bson
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns

@@ -17,7 +17,7 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout
 from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import run_owners
-from ...core.stored import encode_stored_rows
+from ...core.stored_documents import encode_stored_rows
 from ..stored_text import storable
 from .database import CLASSIC, MANY, Database
 from .indexes import warn_of_missing

@@ -24,7 +24,7 @@ from ...core.chunks import with_columns
 from ...core.documents import equal
 from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import DATUM, RESOURCE, STREAM_DATUM, Layout
-from ...core.stored import encode_stored_rows
+from ...core.stored_documents import encode_stored_rows
 from ..stored_text import storable
 from .bson_documents import SIDE_FIELD, check_size, from_bson, sparse_bson, to_bson
 from .bulk_inserts import insert_in_order

@@ -29,7 +29,7 @@ from ...core.documents import Document
 from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows, event_metadata
 from ...core.page_parts import CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
-from ...core.stored import encode_stored_rows
+from ...core.stored_documents import encode_stored_rows
 from ..stored_text import storable
 from .chunk_store import (
     GONE,

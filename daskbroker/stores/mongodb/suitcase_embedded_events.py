@@ -19,7 +19,7 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout
 from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import is_of_stream, run_owners
-from ...core.stored import encode_stored_rows
+from ...core.stored_documents import encode_stored_rows
 from ..contract import EventStore
 from ..stored_text import storable
 from .bson_documents import checked_from_bson

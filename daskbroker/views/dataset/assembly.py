@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 import xarray as xr
 from xarray.indexes import PandasIndex
 
+from ...core.digests import digest_of
 from ...core.external import stream_keys
 from ...core.graph_names import graph_name, runs_name
 from ...core.layouts import STREAM_RESOURCE
@@ -251,8 +251,7 @@ class Assembly:
 
         The dashboard shows what comes before the first digits, so the run comes last.
         """
-        note = repr((self.token, name, content)).encode("utf8", "surrogatepass")
-        token = hashlib.blake2b(note, digest_size=16).hexdigest()
+        token = digest_of(repr((self.token, name, content)))
         return "-".join(
             ["daskbroker", graph_name(self.stream), graph_name(name), self.runs_name, token]
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,6 +9,7 @@ import dask
 import numpy as np
 
 from ...core.chunks import ChunkPlan
+from ...core.digests import digest_of
 from .column_sources import ExternalColumn
 from .cutting import even_cut
 from .dataset_rows import DatasetRows
@@ -49,4 +49,4 @@ def _with_every_cell(block: RowBlock, columns: Sequence[ExternalColumn]) -> np.n
 
 def mask_token(mask: np.ndarray) -> str:
     """Return a token that distinguishes masks of the same length."""
-    return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).hexdigest()
+    return digest_of(np.packbits(mask).tobytes())

@@ -7,7 +7,6 @@ alike along ``time`` (:mod:`.cutting`), or xarray's own lazy arrays.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ import xarray as xr
 from ...assets.access import FileAccess
 from ...assets.filling.filling import Filling
 from ...core.chunks import ChunkPlan
+from ...core.digests import digest_of
 from ...core.errors import FieldNotFound
 from ...core.fields import Field, data_keys_of, select
 from ...core.name_lists import listed
@@ -285,7 +285,7 @@ def _token(
     chosen = {key: str(dtype) for key, dtype in (options.dtypes or {}).items()}
     regions = repr(sorted((options.roi or {}).items(), key=lambda pair: pair[0]))
     note = json.dumps([plan.token, stream, stops, fill, options.duplicates, chosen, regions])
-    return hashlib.blake2b(note.encode("utf8", "surrogatepass"), digest_size=16).hexdigest()
+    return digest_of(note)
 
 
 def _scanned(runs: Runs, stream: str) -> list[str]:

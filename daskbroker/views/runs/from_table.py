@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from dask.utils import is_dataframe_like, is_series_like
 
 from ...core.arguments import FLAG, MAPPING, NAME, NUMBER, accepts
@@ -82,8 +83,8 @@ def table_to_stream(
         If `table` is not a table, if two columns have the same name, or if a cell has no
         JSON-like form.
     """
-    # Dask takes a DataArray, which has dims, for a Series; labels of a Series are attributes, too.
-    if is_series_like(table) and not hasattr(type(table), "dims"):
+    # Dask takes a DataArray for a Series.
+    if is_series_like(table) and not isinstance(table, xr.DataArray):
         table = table.to_frame(name="value" if table.name is None else table.name)
     if not is_dataframe_like(table):
         raise BadDocument(

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ...core.callers import warn_caller
 from ...core.documents import Document, start_of
 from ...core.errors import BadDocument, MissingTimeWarning
 from ...core.fields import shown_names
 from ...core.schema import datetime_to_posix
+from ...core.user_warnings import warn_caller
 
 __all__ = ["DTYPES", "NOT_DATA", "NewRun", "Pairs", "derived_uid"]
 
@@ -152,7 +152,7 @@ class NewRun:
         if missing.any():
             self._warn_of_missing_times(int(missing.argmax()))
             seconds = np.where(missing, float(self.start["time"]), seconds)
-        return seconds.tolist()  # type: ignore[no-any-return]
+        return seconds.tolist()
 
     def _warn_of_missing_times(self, first: int) -> None:
         if not self.time_is_missing:

@@ -340,7 +340,7 @@ class _Chunk:
     @property
     def times(self) -> np.ndarray:
         """Times of the chosen rows in POSIX seconds."""
-        return self.table.column("time").to_numpy()[self.rows]  # type: ignore[no-any-return]
+        return self.table.column("time").to_numpy()[self.rows]
 
     def array(self, column: TableColumn) -> Any:
         """Return the cells of a stored column other than ``time``, filled if it is external."""
@@ -367,7 +367,7 @@ class _Chunk:
         there = [
             self.filling.present(*self._contents(name), self.piece.run_fraction) for name in names
         ]
-        return np.logical_and.reduce(there)  # type: ignore[no-any-return]
+        return np.logical_and.reduce(there)
 
     def only(self, mask: np.ndarray) -> _Chunk:
         """Return the chunk with only those of its chosen rows that the mask marks."""
@@ -415,7 +415,7 @@ def _seq_num(table: pa.Table, key: Any, piece: ChunkGroup, reader: ChunkReader) 
         if piece.numbers is not None and len(piece.numbers) == table.num_rows:
             return piece.numbers
         table = reader.read(key, ["seq_num"])
-    return table.column("seq_num").to_numpy()  # type: ignore[no-any-return]
+    return table.column("seq_num").to_numpy()
 
 
 def _array(numbers: Numbers) -> np.ndarray:

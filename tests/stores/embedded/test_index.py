@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import daskbroker
+from daskbroker.core.full_text import TextQuery
 from daskbroker.core.query import Query
 from daskbroker.core.search import compile_search
-from daskbroker.core.text import TextQuery
 from daskbroker.stores.embedded.index import LONGEST_TEXT, MOST_LEAVES, MOST_WORDS, narrow
 
 KEYS = ["a", "b", "a.b", "", ".", "a."]

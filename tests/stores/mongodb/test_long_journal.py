@@ -7,8 +7,8 @@ import pytest
 
 from daskbroker.stores.mongodb import journal_ranges, planning
 from daskbroker.testing import RunBuilder, assert_documents_equal
-from daskbroker.testing.arrays import fresh_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.conformance.arrays import fresh_run
 
 ROWS = 60
 

@@ -12,7 +12,7 @@ from ophyd.sim import hw
 from daskbroker.core.errors import BadQuery
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.datasets import grid_place, grid_run
+from daskbroker.testing.conformance.datasets import grid_place, grid_run
 from daskbroker.testing.detector_runs import image_claim
 from daskbroker.testing.files import frames, write_hdf5
 

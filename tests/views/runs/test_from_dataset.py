@@ -12,7 +12,7 @@ from daskbroker import dataset_to_stream
 from daskbroker.core.errors import BadDocument
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.datasets import assert_comes_back, datasets, written_datasets
+from daskbroker.testing.conformance.datasets import assert_comes_back, datasets, written_datasets
 
 
 def stored(db, documents):

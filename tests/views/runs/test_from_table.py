@@ -173,7 +173,7 @@ def test_arrow_dtypes_are_as_pandas_own(back):
 
 
 def test_labels_are_not_taken_for_attributes():
-    """A DataArray is known by its `dims`, and a lazy table by its `dask`."""
+    """Those of a Series or a table are attributes of it, too."""
     documents = list(table_to_stream(pd.Series([1.0, 2.0], ["dims", "b"]), time=7.0))
     assert [doc["data"]["value"] for name, doc in documents if name == "event"] == [1.0, 2.0]
     frame = pd.DataFrame({"dims": [1.0], "dask": [2.0]})

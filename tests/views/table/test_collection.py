@@ -15,8 +15,8 @@ import daskbroker
 from daskbroker.core.errors import BadQuery, FillError
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.conformance.times import check_time_index, timed_run
 from daskbroker.testing.detector_runs import datum_run
-from daskbroker.testing.times import check_time_index, timed_run
 
 
 @pytest.fixture

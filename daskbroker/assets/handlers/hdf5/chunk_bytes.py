@@ -19,7 +19,8 @@ import numpy as np
 from h5py import h5f
 
 from ....core.errors import FillError
-from ....core.regular import Identity, identity, open_regular
+from ....core.file_identity import Identity, identity
+from ....core.regular_files import open_regular
 from ...regions import Axis, as_axis, put_region, shape_of, take_region
 from ..cores import divide
 from .chunk_filters import Damaged, Filters

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ....core.regular import Identity
+from ....core.file_identity import Identity
 from ...regions import Axis
 from ..frame_rows import Located
 from .row_source import RowSource

@@ -10,7 +10,7 @@ import numpy as np
 from h5py import h5g, h5l, h5o
 
 from ....core.errors import FillError, FrameMissing
-from ....core.regular import Identity, identity
+from ....core.file_identity import Identity, identity
 from ...files.readable import ReadableRoots
 from ...regions import Roi, axes_of, shape_of
 from ..contract import Block, BlockHandler, CellsDiffer, Datums, FramesThere

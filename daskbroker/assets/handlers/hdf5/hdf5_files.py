@@ -9,7 +9,7 @@ import hdf5plugin  # noqa: F401  (the import makes HDF5 know its filters)
 
 from ....core.errors import FillError
 from ....core.name_lists import listed
-from ....core.regular import check_regular
+from ....core.regular_files import check_regular
 from ...files.readable import ReadableRoots
 
 DRIVER = "sec2"

@@ -10,7 +10,7 @@ import h5py
 from h5py import h5d, h5p
 
 from ....core.errors import FillError, FrameMissing
-from ....core.regular import Identity, identity
+from ....core.file_identity import Identity, identity
 from ...files.readable import ANYWHERE, ReadableRoots
 from .concatenation import MappedRows
 from .hdf5_files import open_dataset, open_file

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5f, h5i, h5p
 
-from ....core.regular import identity
+from ....core.file_identity import identity
 from ...regions import Axis, compose, shape_of, take_region
 from ..frame_rows import Located, one_dataset
 from .chunk_bytes import ChunkBytes

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p
 
-from ....core.regular import identity
+from ....core.file_identity import identity
 from ..stored_frames import Codec, NoReference, StoredRows
 from .chunk_bytes import is_coded_to_its_edge, is_plain, is_written
 from .chunk_filters import (

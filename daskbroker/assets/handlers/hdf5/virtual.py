@@ -19,7 +19,7 @@ import numpy as np
 from h5py import h5s
 
 from ....core.errors import FillError, FrameMissing
-from ....core.regular import Identity, identity
+from ....core.file_identity import Identity, identity
 from ...regions import Axis, as_axis, put_region, shape_of
 from ..frame_rows import Located, Rows
 from ..stored_frames import NoReference, StoredRows
