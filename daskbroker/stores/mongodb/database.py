@@ -27,7 +27,7 @@ from pymongo.errors import (
 
 from ...core.bounded_dict import BoundedDict
 from ...core.chunks import place_identity
-from ...core.errors import StoreUnavailable, read_only_error
+from ...core.errors import StoreDamaged, StoreUnavailable, read_only_error
 from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of
@@ -46,7 +46,7 @@ from .indexes import (
     drop_former_indexes,
     missing_indexes,
 )
-from .server_errors import store_error
+from .server_errors import inserting, store_error
 
 __all__ = ["Database"]
 
@@ -191,7 +191,7 @@ class Database:
         If contexts are nested, the limit of the outer one holds, too.
         """
         try:
-            with pymongo.timeout(self._insert_seconds):
+            with inserting(), pymongo.timeout(self._insert_seconds):
                 yield
         except (KeyboardInterrupt, SystemError):  # pymongo's C code turns the former to the latter
             self._leave_clients()
@@ -330,6 +330,12 @@ class Database:
             meta = self.collection(META).find_one({"_id": "store"})
         if meta is not None:
             check_format(f"the store at {self.label}", meta.get("format"), FORMAT_VERSION)
+            # Spools and plans are for the store that has it, so nothing may take its place.
+            if not isinstance(meta.get("store_id"), str):
+                raise StoreDamaged(
+                    f"the store at {self.label} is damaged: its document in {META} has the "
+                    f"store_id {meta.get('store_id')!r:.60}, which must be text"
+                )
         self._meta = meta
         address = hashlib.blake2b(self.label.encode(), digest_size=16).hexdigest()
         self._store_id = address if meta is None else str(meta["store_id"])
@@ -391,7 +397,7 @@ class Database:
         if self._ready:
             return
         self.check_writable()
-        with self._lock, self.errors(), self.limit():
+        with self._lock, self.limit(), self.errors():
             note = {"store_id": uuid.uuid4().hex, "format": FORMAT_VERSION}
             self.collection(META).update_one({"_id": "store"}, {"$setOnInsert": note}, upsert=True)
             self.check_format()

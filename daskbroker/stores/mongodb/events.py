@@ -42,6 +42,7 @@ from .reference_planning import ReferencePlanner
 from .references import has_orphans, run_with_resource, store_reference
 from .sealed_rows import remove_old_marks
 from .sealing import page_tables, seal_descriptor, sweep
+from .server_errors import inserting
 from .single_documents import insert_single
 
 __all__ = ["MongoEventStore"]
@@ -149,7 +150,8 @@ class MongoEventStore(JournalledEventStore):
 
     def stop_run(self, uid: str) -> None:
         """See :meth:`EventStore.stop_run`."""
-        self.seal(uid, keep_journal=self._keep)
+        with inserting():
+            self.seal(uid, keep_journal=self._keep)
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventStore.put_descriptor`."""

@@ -158,3 +158,46 @@ def test_a_chunk_that_is_kept_in_the_journal_costs_its_run(mongo, raw):
     raw.event_chunk_column.update_many({"chunk": chunk}, {"$set": {"body": b"abc"}})
     with pytest.warns(BadRunWarning, match="run 'the-run'.*damaged"):
         assert len(mongo().table(errors="skip").compute()) == 3
+
+
+def test_a_note_of_the_store_without_its_id(mongo, mongo_database, raw):
+    insert_all(mongo, RUN)
+    for change in ({"$unset": {"store_id": 1}}, {"$set": {"store_id": 5}}):
+        raw.daskbroker_meta.update_one({"_id": "store"}, change)
+        with pytest.raises(StoreDamaged, match=r"daskbroker_meta has the store_id (None|5)"):
+            daskbroker.connect(f"{mongo_database}?appname=other")
+
+
+OLD = f"{0x5F000000:08x}{'0' * 16}"
+"""Id of a chunk of the year 2020."""
+
+
+def test_columns_that_no_chunk_names_are_removed_unless_they_may_be_of_a_damaged_one(
+    mongo, raw, caplog
+):
+    insert_all(mongo, RUN)
+    insert_all(mongo, make_run(3))
+    chunks, columns = raw.event_chunk, raw.event_chunk_column
+    chunk = chunks.find_one({"run": "the-run"})["_id"]
+    copies = list(columns.find({"chunk": chunk}, {"_id": 0}))
+
+    def as_chunk(name):
+        return [{**copy, "chunk": name} for copy in copies]
+
+    def names():
+        return set(columns.distinct("chunk"))
+
+    # A name that no chunk can have is of a damaged document, and stays.
+    columns.insert_many([*as_chunk(OLD), *as_chunk(f"{OLD[:-1]}x")])
+    mongo.seal()
+    assert OLD not in names()
+    assert f"{OLD[:-1]}x" in names()
+    columns.insert_many(as_chunk(OLD))
+    chunks.update_one({"_id": chunk}, {"$set": {"distinct": 7}})
+    mongo.seal()
+    assert OLD in names()
+    chunks.update_one({"_id": chunk}, {"$set": {"distinct": 300}})
+    columns.delete_many({"chunk": chunk})
+    mongo.seal()
+    assert OLD in names()
+    assert "are kept, as other chunks are damaged" in caplog.text
