@@ -421,13 +421,14 @@ class Database:
         names
             Names of collections. All collections if None.
         """
+        later = names is None
         names = names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]
         made: dict[str, None] = {}
         with self.errors():
             # Wait for the majority once, not for each index. If the primary has changed by then
             # and some indexes are missing, they are made again.
             for _ in range(ATTEMPTS):
-                new = self._make_missing(names)
+                new = self._make_missing(names, later=later)
                 if not new:
                     break
                 made.update(dict.fromkeys(new))
@@ -435,11 +436,11 @@ class Database:
                     self._confirm(self.collection(name))
         return list(made)
 
-    def _make_missing(self, names: list[str]) -> list[str]:
+    def _make_missing(self, names: list[str], *, later: bool) -> list[str]:
         made = []
         for name in names:
             collection = self.collection(name, sure=False)
-            missing = missing_indexes(collection)
+            missing = missing_indexes(collection, later=later)
             if missing:
                 collection.create_indexes(missing)
                 made += [f"{name}.{model.document['name']}" for model in missing]

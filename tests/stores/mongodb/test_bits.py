@@ -201,3 +201,41 @@ def test_columns_that_no_chunk_names_are_removed_unless_they_may_be_of_a_damaged
     mongo.seal()
     assert OLD in names()
     assert "are kept, as other chunks are damaged" in caplog.text
+
+
+def test_a_manifest_with_another_owner(mongo, mongo_database, raw):
+    """Nobody asks for its chunk by that owner, so its events would be missing silently."""
+    insert_all(mongo, RUN)
+    insert_all(mongo, other := make_run(3))
+    manifest = raw.event_chunk.find_one({"run": "the-run"})
+    for change in ({"$set": {"owner": "nobody"}}, {"$unset": {"owner": 1}}):
+        raw.event_chunk.update_one({"_id": manifest["_id"]}, change)
+        for read in READS.values():
+            with pytest.raises(StoreDamaged, match=r"run 'the-run'.*chunk of descriptor"):
+                read(mongo["the-run"])
+        with pytest.warns(BadRunWarning, match="run 'the-run'"):
+            assert len(mongo().table(errors="skip").compute()) == 3
+        raw.event_chunk.replace_one({"_id": manifest["_id"]}, manifest)
+    assert_documents_equal(other, mongo[other[0][1]["uid"]].documents())
+    # A store of an earlier version lacks the index until it is asked for.
+    raw.event_chunk.drop_index("run_1_owner_1")
+    with daskbroker.connect(f"{mongo_database}?appname=other") as db:
+        assert_documents_equal(RUN, db["the-run"].documents())
+        insert_all(db, make_run(3))
+        assert "run_1_owner_1" not in raw.event_chunk.index_information()
+        assert "event_chunk.run_1_owner_1" in db.header_source.store.create_indexes()
+
+
+def test_a_chunk_that_is_missing_between_others(mongo, raw):
+    run = make_run(9, uid="the-run")
+    for name, doc in run:
+        if name == "event" and doc["seq_num"] in (4, 7):
+            mongo.seal("the-run")
+        mongo.insert(name, doc)
+    assert_documents_equal(run, mongo["the-run"].documents())
+    raw.event_chunk.delete_one({"first": 3})
+    for read in READS.values():
+        with pytest.raises(StoreDamaged, match=r"run 'the-run'.*begins at event 6, the one before"):
+            read(mongo["the-run"])
+    with pytest.raises(StoreDamaged, match=r"begins at event 6"):
+        mongo.seal("the-run")
