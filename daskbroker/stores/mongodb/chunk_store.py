@@ -364,7 +364,10 @@ def _read_columns(
     found: dict[str, dict[str, Any]] = {key[1]: {} for key in keys}
     with database.errors():
         for doc in collection.find(query, batch_size=DOCUMENTS_AT_ONCE).sort("place", 1):
-            found[doc["chunk"]][doc["column"]] = doc.get("body")
+            try:
+                found[doc["chunk"]][doc["column"]] = doc.get("body")
+            except (LookupError, TypeError):
+                continue  # malformed, so the column is missing
     for key in keys:
         table = _assembled(database, key, found[key[1]], columns)
         if table.num_rows != key[2]:

@@ -64,6 +64,22 @@ def test_a_body_of_another_type(header, column, raw, body):
             read(header)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"$unset": {"column": 1}},
+        {"$set": {"column": {"a": 1}}},
+        [{"$set": {"chunk": ["$chunk"]}}],
+    ],
+    ids=["no column", "a mapping", "a list of chunks"],
+)
+def test_a_column_under_no_name(header, column, raw, change):
+    raw.event_chunk_column.update_one({"_id": column["_id"]}, change)
+    for read in READS.values():
+        with pytest.raises(StoreDamaged, match=r"run 'the-run'.*lacks its columns"):
+            read(header)
+
+
 def test_columns_that_were_swapped(mongo, raw, monkeypatch):
     monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", 0)
     insert_all(mongo, RUN)
