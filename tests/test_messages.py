@@ -195,6 +195,25 @@ def test_what_a_dead_process_left_comes_first(tmp_path, damage, expected):
     assert again.close() == []
 
 
+def test_a_message_that_is_damaged_while_it_waits_holds_up_no_others(tmp_path):
+    inbox = Inbox(tmp_path, "listen-x")
+    for message in (b"0", b"1", b"2"):
+        inbox.put(message)
+    (own,) = tmp_path.glob("*.spool")
+    with own.open("r+b") as file:
+        file.seek(-10, os.SEEK_END)  # the last byte of the second record
+        assert file.read(1) == b"1"
+        file.seek(-10, os.SEEK_END)
+        file.write(b"?")
+    found = []
+    while (message := inbox.first()) is not None:
+        found.append(message)
+        inbox.drop()
+    assert found == [b"0", b"2"]
+    assert inbox.close() == []
+    assert [file.name for file in tmp_path.iterdir()] == [f"{own.stem}.refused"]
+
+
 # -- inserting -------------------------------------------------------------------------------
 
 

@@ -79,18 +79,22 @@ class Inbox:
             self._first = None
             if self._files[0] is self._own:
                 self.waiting -= 1
-                if self._offset >= self._own.size:
+                # A damaged message stays in the file, which is kept at the end.
+                if self._offset >= self._own.size and not self._damaged:
                     self._own.clear()
                     self._offset = 0
 
     def close(self) -> list[Path]:
         """Close the queue and return the paths of files in which messages are still waiting.
 
-        Files without messages are removed.
+        Files without messages are removed. If some of its own file cannot be read, that is kept
+        under the name ``*.refused``.
         """
         with self._changed:
             if self._first is None:
                 self._next()
+            if self._first is None and self._damaged:
+                self._leave(self._files.popleft())
             left = [] if self._first is None else list(self._files)
             if self.waiting == 0 and self._own in left:
                 left.remove(self._own)
@@ -100,19 +104,18 @@ class Inbox:
 
     def _next(self) -> None:
         """Read the first message of the first file that has any."""
-        self._first = self._files[0].record(self._offset)
-        while self._first is None and len(self._files) > 1:
-            following = self._files[0].after_damage(self._offset)
-            if following is None:
-                self._leave(self._files.popleft())
-                self._offset = self._files[0].begin()
-            else:
-                self._damaged += following - self._offset
-                self._offset = following
-            self._first = self._files[0].record(self._offset)
+        found = self._files[0].next_record(self._offset)
+        while found is None and len(self._files) > 1:
+            self._leave(self._files.popleft())
+            self._offset = self._files[0].begin()
+            found = self._files[0].next_record(self._offset)
+        if found is not None:
+            begin, self._first = found
+            self._damaged += begin - self._offset
+            self._offset = begin
 
     def _leave(self, file: SpoolFile) -> None:
-        """Close and remove the file of another process, or keep it if some of it is unreadable."""
+        """Close and remove a file, or keep it under another name if some of it is unreadable."""
         unread = self._damaged + file.size - self._offset
         self._damaged = 0
         if unread:

@@ -47,6 +47,7 @@ __all__ = [
     "Manifest",
     "TooLarge",
     "check_manifest",
+    "check_sequence",
     "chunk_key",
     "chunks_of",
     "confirmed_chunks",
@@ -195,6 +196,25 @@ def check_manifest(database: Database, manifest: Manifest, *, schema: bool = Tru
     )
 
 
+def check_sequence(database: Database, chunks: Sequence[Manifest]) -> None:
+    """Check that the chunks of a sequence, in order, follow each other from its beginning.
+
+    Raises
+    ------
+    StoreDamaged
+        If one is missing between them.
+    """
+    end = 0
+    for manifest in chunks:
+        if manifest["first"] != end:
+            raise StoreDamaged(
+                f"{database.label}: run {manifest['run']!r}, descriptor {manifest['owner']!r}: "
+                f"chunk {manifest['_id']} begins at event {manifest['first']}, the one before it "
+                f"ends at {end}; the manifest of a chunk between them is lost or damaged"
+            )
+        end += manifest["rows"]
+
+
 def publish(database: Database, manifests: Sequence[Manifest]) -> bool:
     """Publish chunks by inserting their manifests.
 
@@ -256,6 +276,7 @@ def chunks_of(
         found = list(chunks.find(query, {"schema": 0}, session=session).sort("first", 1))
     for manifest in found:
         check_manifest(database, manifest, schema=False)
+    check_sequence(database, found)
     return found
 
 
@@ -267,7 +288,9 @@ def confirmed_chunks(database: Database, owner: str) -> list[Manifest]:
     found = database.confirmed(CHUNK_COLLECTION, {"owner": storable(owner)})
     for manifest in found:
         check_manifest(database, manifest)
-    return sorted(found, key=lambda chunk: int(chunk["first"]))
+    found.sort(key=lambda chunk: int(chunk["first"]))
+    check_sequence(database, found)
+    return found
 
 
 def sealed_end(chunks: Sequence[Manifest]) -> int:
@@ -341,7 +364,10 @@ def _read_columns(
     found: dict[str, dict[str, Any]] = {key[1]: {} for key in keys}
     with database.errors():
         for doc in collection.find(query, batch_size=DOCUMENTS_AT_ONCE).sort("place", 1):
-            found[doc["chunk"]][doc["column"]] = doc.get("body")
+            try:
+                found[doc["chunk"]][doc["column"]] = doc.get("body")
+            except (LookupError, TypeError):
+                continue  # malformed, so the column is missing
     for key in keys:
         table = _assembled(database, key, found[key[1]], columns)
         if table.num_rows != key[2]:

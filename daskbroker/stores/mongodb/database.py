@@ -26,8 +26,7 @@ from pymongo.errors import (
 
 from ...core.bounded_dict import BoundedDict
 from ...core.chunks import place_identity
-from ...core.digests import digest_of
-from ...core.errors import StoreUnavailable, read_only_error
+from ...core.errors import StoreDamaged, StoreUnavailable, read_only_error
 from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of
@@ -46,7 +45,7 @@ from .indexes import (
     drop_former_indexes,
     missing_indexes,
 )
-from .server_errors import store_error
+from .server_errors import inserting, store_error
 
 __all__ = ["Database"]
 
@@ -191,7 +190,7 @@ class Database:
         If contexts are nested, the limit of the outer one holds, too.
         """
         try:
-            with pymongo.timeout(self._insert_seconds):
+            with inserting(), pymongo.timeout(self._insert_seconds):
                 yield
         except (KeyboardInterrupt, SystemError):  # pymongo's C code turns the former to the latter
             self._leave_clients()
@@ -330,6 +329,12 @@ class Database:
             meta = self.collection(META).find_one({"_id": "store"})
         if meta is not None:
             check_format(f"the store at {self.label}", meta.get("format"), FORMAT_VERSION)
+            # Spools and plans are for the store that has it, so nothing may take its place.
+            if not isinstance(meta.get("store_id"), str):
+                raise StoreDamaged(
+                    f"the store at {self.label} is damaged: its document in {META} has the "
+                    f"store_id {meta.get('store_id')!r:.60}, which must be text"
+                )
         self._meta = meta
         address = digest_of(self.label)
         self._store_id = address if meta is None else str(meta["store_id"])
@@ -391,7 +396,7 @@ class Database:
         if self._ready:
             return
         self.check_writable()
-        with self._lock, self.errors(), self.limit():
+        with self._lock, self.limit(), self.errors():
             note = {"store_id": uuid.uuid4().hex, "format": FORMAT_VERSION}
             self.collection(META).update_one({"_id": "store"}, {"$setOnInsert": note}, upsert=True)
             self.check_format()
@@ -415,13 +420,14 @@ class Database:
         names
             Names of collections. All collections if None.
         """
+        later = names is None
         names = names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]
         made: dict[str, None] = {}
         with self.errors():
             # Wait for the majority once, not for each index. If the primary has changed by then
             # and some indexes are missing, they are made again.
             for _ in range(ATTEMPTS):
-                new = self._make_missing(names)
+                new = self._make_missing(names, later=later)
                 if not new:
                     break
                 made.update(dict.fromkeys(new))
@@ -429,11 +435,11 @@ class Database:
                     self._confirm(self.collection(name))
         return list(made)
 
-    def _make_missing(self, names: list[str]) -> list[str]:
+    def _make_missing(self, names: list[str], *, later: bool) -> list[str]:
         made = []
         for name in names:
             collection = self.collection(name, sure=False)
-            missing = missing_indexes(collection)
+            missing = missing_indexes(collection, later=later)
             if missing:
                 collection.create_indexes(missing)
                 made += [f"{name}.{model.document['name']}" for model in missing]

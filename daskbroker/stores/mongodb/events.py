@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -31,9 +32,9 @@ from ..spool.sender import flush_all
 from ..stored_text import storable
 from .bson_documents import SIDE_FIELD, checked_from_bson
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
-from .database import COLUMN_COLLECTION, RUN_COLLECTION, Database
+from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, RUN_COLLECTION, Database
 from .event_writer import EventWriter
-from .indexes import warn_of_missing
+from .indexes import has_later_indexes, warn_of_missing
 from .journal_ranges import Range
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import EventPlanner
@@ -42,6 +43,7 @@ from .reference_planning import ReferencePlanner
 from .references import has_orphans, run_with_resource, store_reference
 from .sealed_rows import remove_old_marks
 from .sealing import page_tables, seal_descriptor, sweep
+from .server_errors import inserting
 from .single_documents import insert_single
 
 __all__ = ["MongoEventStore"]
@@ -49,6 +51,8 @@ __all__ = ["MongoEventStore"]
 NAMED = {"uid": {"$type": "string"}}
 RUNS_AT_A_TIME = 5000
 """Maximum number of runs in one query."""
+LOOK_FOR_INDEX_SECONDS = 60.0
+"""Seconds until this process looks again for an index that was missing."""
 
 
 class MongoEventStore(JournalledEventStore):
@@ -85,6 +89,8 @@ class MongoEventStore(JournalledEventStore):
         self._owners: BoundedDict[tuple[str, str, str | None], str] = BoundedDict()
         self._ranges_of_journals: BoundedDict[tuple[str, int, int], list[Range]] = BoundedDict()
         self._orphans: bool | None = None
+        self._has_run_index = False
+        self._look_for_run_index = 0.0
 
     @property
     def store_id(self) -> str:
@@ -149,7 +155,8 @@ class MongoEventStore(JournalledEventStore):
 
     def stop_run(self, uid: str) -> None:
         """See :meth:`EventStore.stop_run`."""
-        self.seal(uid, keep_journal=self._keep)
+        with inserting():
+            self.seal(uid, keep_journal=self._keep)
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventStore.put_descriptor`."""
@@ -259,8 +266,23 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.plan_events`."""
         flush_all(self._database.store_id)  # send what spools in this process hold for this store
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
-        EventPlanner(self._database, builder, descriptors, self._ranges_of_journals).add_all()
+        EventPlanner(
+            self._database,
+            builder,
+            descriptors,
+            self._ranges_of_journals,
+            finds_lost=self._lists_chunks_by_run(),
+        ).add_all()
         return builder.plan()
+
+    def _lists_chunks_by_run(self) -> bool:
+        # Stores of earlier versions lack the index until `daskbroker index` has made it.
+        if not self._has_run_index and time.monotonic() >= self._look_for_run_index:
+            with self._database.errors():
+                chunks = self._database.collection(CHUNK_COLLECTION)
+                self._has_run_index = has_later_indexes(chunks)
+            self._look_for_run_index = time.monotonic() + LOOK_FOR_INDEX_SECONDS
+        return self._has_run_index
 
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]

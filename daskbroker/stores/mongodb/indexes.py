@@ -14,9 +14,11 @@ from .server_errors import INDEX_NOT_FOUND, NOT_OF_VIEWS
 __all__ = [
     "ASSET_INDEXES",
     "FORMER_INDEXES",
+    "LATER_INDEXES",
     "METADATA_INDEXES",
     "OWN_INDEXES",
     "drop_former_indexes",
+    "has_later_indexes",
     "missing_indexes",
     "warn_of_missing",
 ]
@@ -83,6 +85,13 @@ OWN_INDEXES: dict[str, list[IndexModel]] = {
     "event_chunk": [IndexModel([("owner", ASCENDING), ("first", ASCENDING)], unique=True)],
     "event_chunk_column": [IndexModel([("chunk", ASCENDING), ("column", ASCENDING)], unique=True)],
 }
+LATER_INDEXES: dict[str, list[IndexModel]] = {
+    "event_chunk": [IndexModel([("run", ASCENDING), ("owner", ASCENDING)])],
+}
+"""Indexes that nothing needs which an older version does, for collections of our own.
+
+Only new stores get them unasked: to make one in a large store may take longer than an insert may.
+"""
 FORMER_INDEXES = {"stream_datum": ["uid_1_stream_resource_1"]}
 """Names of unique indexes of earlier versions that refuse what is valid now."""
 
@@ -90,11 +99,25 @@ _log = logging.getLogger("daskbroker")
 _warned: set[tuple[str, str]] = set()
 
 
-def missing_indexes(collection: Collection[Any]) -> list[IndexModel]:
-    """Return the models of the indexes that a collection lacks."""
-    wanted = {**METADATA_INDEXES, **ASSET_INDEXES, **OWN_INDEXES}[collection.name]
+def missing_indexes(collection: Collection[Any], *, later: bool) -> list[IndexModel]:
+    """Return the models of the indexes that a collection lacks.
+
+    Those of :data:`LATER_INDEXES` are among them only if ``later``, or if it has no documents.
+    """
     there = [_keys(one["key"]) for one in collection.list_indexes()]
-    return [model for model in wanted if _keys(model.document["key"]) not in there]
+    wanted = {**METADATA_INDEXES, **ASSET_INDEXES, **OWN_INDEXES}[collection.name]
+    missing = [model for model in wanted if _keys(model.document["key"]) not in there]
+    new = LATER_INDEXES.get(collection.name, [])
+    new = [model for model in new if _keys(model.document["key"]) not in there]
+    if new and (later or collection.find_one({}, {"_id": 1}) is None):
+        missing += new
+    return missing
+
+
+def has_later_indexes(collection: Collection[Any]) -> bool:
+    """Return whether a collection has all of its :data:`LATER_INDEXES`."""
+    there = [_keys(one["key"]) for one in collection.list_indexes()]
+    return all(_keys(one.document["key"]) in there for one in LATER_INDEXES[collection.name])
 
 
 def drop_former_indexes(collection: Collection[Any]) -> None:

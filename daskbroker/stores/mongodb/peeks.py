@@ -46,7 +46,8 @@ def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
         key = _key_of(peek)
         document = {**key, "sort": peek.sort, "body": peek.body()}
         changes.append(ReplaceOne(key, document, upsert=True))
-    with database.limit(), database.errors():
+    # In this order, as a read does this too: its errors are of no insert.
+    with database.errors(), database.limit():
         database.create_indexes([PEEK_COLLECTION])
         database.collection(PEEK_COLLECTION, sure=False).bulk_write(changes, ordered=False)
 

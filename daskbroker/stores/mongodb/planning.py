@@ -31,6 +31,7 @@ from .chunk_store import (
     WAITING,
     Manifest,
     check_manifest,
+    check_sequence,
     chunk_key,
     kinds_of,
     sealed_end,
@@ -79,6 +80,21 @@ class _Stream:
         return self.journal - kept
 
     @property
+    def run(self) -> str:
+        """Uid of the run."""
+        return str(self.descriptor["run_start"])
+
+    @property
+    def may_lack_chunks(self) -> bool:
+        """Whether more chunks are likely than were found: there are none, or large ones.
+
+        To look for more takes little time beside reading these.
+        """
+        if not self.chunks:
+            return not self.journal
+        return len(self.chunks) > 1 or int(self.chunks[0]["rows"]) > BATCH_ROWS
+
+    @property
     def is_long(self) -> bool:
         """Whether the journal is to be read in ranges."""
         estimate = self.waiting * _row_bytes(self.descriptor)
@@ -99,6 +115,8 @@ class EventPlanner:
     known
         Ranges that were cut before, by uid of the descriptor, number of journal rows and position
         after the last chunk. New ones are added to it.
+    finds_lost
+        Whether to look for chunks whose descriptor is not stored, along the index on their runs.
     """
 
     def __init__(
@@ -107,10 +125,13 @@ class EventPlanner:
         builder: PlanBuilder,
         descriptors: Sequence[Document],
         known: dict[tuple[str, int, int], list[Range]],
+        *,
+        finds_lost: bool = False,
     ) -> None:
         self._database = database
         self._builder = builder
         self._known = known
+        self._finds_lost = finds_lost
         self._streams: dict[str, _Stream] = {}
         for number, descriptor in enumerate(descriptors):
             self._add_stream(descriptor, number)
@@ -131,6 +152,8 @@ class EventPlanner:
         """Add the chunks of all descriptors, and the rows still in the journal, to the plan."""
         with self._database.session() as session:
             self._look(session)
+            if self._finds_lost:
+                self._find_lost()
             self._database.settle(session)
             self._add_streams(session)
 
@@ -192,13 +215,33 @@ class EventPlanner:
                         number = self._streams[uid].number
                         self._builder.note_bad(number, "events whose descriptor is a list")
 
+    def _find_lost(self) -> None:
+        """Note the runs of chunks whose owner is no descriptor, as that of a damaged manifest.
+
+        Chunks are found by their owners, so such a chunk would only be missing.
+        """
+        doubtful = [stream for stream in self._streams.values() if stream.may_lack_chunks]
+        # Most streams are short and have their one chunk.
+        if not doubtful:
+            return
+        numbers = {storable(stream.run): stream.number for stream in doubtful}
+        known = [uid for uid, stream in self._streams.items() if storable(stream.run) in numbers]
+        with self._database.errors():
+            chunks = self._database.collection(CHUNK_COLLECTION)
+            for doc in chunks.aggregate(_without_descriptor(list(numbers), known)):
+                if isinstance(doc["run"], str):  # no list of which one item matches
+                    problem = f"a chunk of descriptor {doc['lost']!r}, which is not stored"
+                    self._builder.note_bad(numbers[doc["run"]], problem)
+
     def _add_manifest(self, stream: _Stream, chunks: list[Manifest], manifest: Manifest) -> None:
         with self._noted(stream):
             check_manifest(self._database, manifest)
             chunks.append(manifest)
 
     def _add_sealed(self, stream: _Stream) -> None:
-        for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
+        chunks = _ordered(stream.chunks)
+        check_sequence(self._database, chunks)
+        for chunk in chunks:
             text = chunk["schema"]
             # Most chunks of a stream have the same columns, and so the same text.
             if text not in self._schemas:
@@ -349,6 +392,23 @@ def _chunks_stage(uids: Sequence[str]) -> dict[str, Any]:
     """Return the stage that appends the manifests of some descriptors to the previous results."""
     pipeline = [{"$match": {"owner": {"$in": list(uids)}}}]
     return {"$unionWith": {"coll": CHUNK_COLLECTION, "pipeline": pipeline}}
+
+
+def _without_descriptor(runs: Sequence[str], known: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the pipeline for the owners of chunks of some runs that are no stored descriptors."""
+    stored = {
+        "from": "event_descriptor",
+        "localField": "lost",
+        "foreignField": "uid",
+        "as": "found",
+    }
+    return [
+        {"$match": {"run": {"$in": list(runs)}, "owner": {"$nin": list(known)}}},
+        {"$group": {"_id": {"run": "$run", "lost": "$owner"}}},
+        {"$project": {"_id": 0, "run": "$_id.run", "lost": {"$ifNull": ["$_id.lost", None]}}},
+        {"$lookup": stored},
+        {"$match": {"found": []}},
+    ]
 
 
 def _any_of(streams: Sequence[_Stream]) -> dict[str, Any]:

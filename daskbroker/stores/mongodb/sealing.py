@@ -15,6 +15,7 @@ columns that no chunk names (:func:`sweep` removes them) or a chunk that the nex
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -26,6 +27,7 @@ from pymongo.client_session import ClientSession
 
 from ...core.batches import batched
 from ...core.documents import Document
+from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows, event_metadata
 from ...core.page_parts import CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
@@ -37,6 +39,7 @@ from .chunk_store import (
     WAITING,
     Manifest,
     TooLarge,
+    check_manifest,
     chunks_of,
     discard,
     publish,
@@ -54,6 +57,8 @@ SEALED_BYTES = 8 * 2**20
 """Bytes of BSON after which a chunk is full; it may exceed this by a batch of the server."""
 ORPHAN_SECONDS = 3600.0
 """Minimum age in seconds of columns that are swept, as their sealer may still be at work."""
+
+_log = logging.getLogger("daskbroker")
 
 
 def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = False) -> int:
@@ -235,7 +240,10 @@ def _remove_rows(database: Database, manifest: Manifest) -> None:
 
 
 def sweep(database: Database) -> int:
-    """Remove old columns that no chunk names, left by killed processes; return how many."""
+    """Remove old columns that no chunk names, left by killed processes; return how many.
+
+    If a manifest is damaged, or a chunk has no columns, they may be of it. Then none is removed.
+    """
     # Columns are stored before the manifest that names them, so new ones may be of a chunk that
     # is about to be published.
     latest = int(time.time() - ORPHAN_SECONDS)
@@ -243,9 +251,34 @@ def sweep(database: Database) -> int:
     with database.errors():
         columns = database.collection(COLUMN_COLLECTION)
         known = {doc["_id"] for doc in database.collection(CHUNK_COLLECTION).find({}, {"_id": 1})}
-        stored = columns.aggregate([{"$group": {"_id": "$chunk"}}])
-        lost = (doc["_id"] for doc in stored if doc["_id"] not in known)
-        old = (one for one in lost if ObjectId(one).generation_time.timestamp() < latest)
+        groups = columns.aggregate([{"$group": {"_id": "$chunk"}}])
+        stored = {doc["_id"] for doc in groups if isinstance(doc["_id"], str)}
+        old = [one for one in stored - known if _is_older(one, latest)]
+        if not old:
+            return 0
+        if not known <= stored or not _are_sound(database):
+            _log.warning(
+                "%s: columns of %d chunks that do not exist are kept, as other chunks are damaged; "
+                "`daskbroker check` lists these",
+                database.label,
+                len(old),
+            )
+            return 0
         for some in batched(old, UIDS_AT_ONCE):
             removed += columns.delete_many({"chunk": {"$in": some}}).deleted_count
     return removed
+
+
+def _is_older(chunk: str, latest: int) -> bool:
+    """Return whether an id is of a chunk from before a time; False if no chunk can have it."""
+    return ObjectId.is_valid(chunk) and ObjectId(chunk).generation_time.timestamp() < latest
+
+
+def _are_sound(database: Database) -> bool:
+    manifests = database.collection(CHUNK_COLLECTION).find({}, {"schema": 0})
+    try:
+        for manifest in manifests:
+            check_manifest(database, manifest, schema=False)
+    except StoreDamaged:
+        return False
+    return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
@@ -11,7 +13,14 @@ from ...core.errors import BadDocument, StoreError, StoreReadOnly, StoreUnavaila
 from ...core.printable import without_middle
 from .acknowledgement import is_unavailable
 
-__all__ = ["DUPLICATE_KEY", "INDEX_NOT_FOUND", "NOT_OF_VIEWS", "REFUSED", "store_error"]
+__all__ = [
+    "DUPLICATE_KEY",
+    "INDEX_NOT_FOUND",
+    "NOT_OF_VIEWS",
+    "REFUSED",
+    "inserting",
+    "store_error",
+]
 
 NO_PERMISSION = (13, 18)
 """Error codes of MongoDB for missing permissions and failed authentication."""
@@ -23,6 +32,18 @@ INDEX_NOT_FOUND = 27
 """Error code of MongoDB for an index to drop that is not there."""
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Error codes of MongoDB for a document that it cannot hold."""
+
+_is_inserting = ContextVar("daskbroker-mongodb-inserting", default=False)
+
+
+@contextmanager
+def inserting() -> Iterator[None]:
+    """Return a context of an insert, whose errors say what has become of the document."""
+    token = _is_inserting.set(True)
+    try:
+        yield
+    finally:
+        _is_inserting.reset(token)
 
 
 def store_error(label: str, what: str, error: PyMongoError) -> Exception:
@@ -45,10 +66,14 @@ def store_error(label: str, what: str, error: PyMongoError) -> Exception:
     """
     about = f" ({what})" if what else ""
     if is_unavailable(error):
+        then = (
+            "what was stored before is safe. A document that was being inserted may or may not be "
+            "stored; inserting it again, when the server is back, is safe"
+            if _is_inserting.get()
+            else "what is stored is safe. Read it again when the server is back"
+        )
         return StoreUnavailable(
-            f"{label} does not answer{about}, or not in time; what was stored before is safe. A "
-            "document that was being inserted may or may not be stored; inserting it again, when "
-            f"the server is back, is safe ({_short(error)})"
+            f"{label} does not answer{about}, or not in time; {then} ({_short(error)})"
         )
     code = _code(error)
     if code in NO_PERMISSION:

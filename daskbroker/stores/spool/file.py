@@ -147,9 +147,7 @@ class SpoolFile:
         self._ends_whole = True
 
     def records(self) -> Iterator[bytes]:
-        """Yield the records without damaged ones, as far as they can be found.
-
-        See :attr:`unread` and :meth:`after_damage`.
+        """Yield the records as :meth:`next_record` finds them; see :attr:`unread`.
 
         Raises
         ------
@@ -157,18 +155,12 @@ class SpoolFile:
             If the file is of a newer format.
         """
         position, damaged = self.begin(), 0
-        while True:
-            self.unread = damaged + self.size - position
-            body = self.record(position)
-            if body is not None:
-                yield body
-                position += self.length_of(body)
-                continue
-            following = self.after_damage(position)
-            if following is None:
-                return
-            damaged += following - position
-            position = following
+        while found := self.next_record(position):
+            begin, body = found
+            damaged += begin - position
+            position = begin + self.length_of(body)
+            yield body
+        self.unread = damaged + self.size - position
 
     def begin(self) -> int:
         """Return the offset of the first record in bytes; raise as :meth:`records`."""
@@ -179,7 +171,21 @@ class SpoolFile:
         check_format(f"the spool {self.path}", number, FORMAT_VERSION)
         return len(start)
 
-    def record(self, offset: int) -> bytes | None:
+    def next_record(self, offset: int) -> tuple[int, bytes] | None:
+        """Return offset and body of the record at an offset, or of the one after a damaged one.
+
+        The length of a damaged record is believed if it leads to a whole one. None if there is
+        no record, or none can be found.
+        """
+        body = self._record(offset)
+        if body is None:
+            head = os.pread(self._handle, HEAD.size, offset)
+            if len(head) == HEAD.size:
+                offset += HEAD.size + int(HEAD.unpack(head)[0])
+                body = self._record(offset)
+        return None if body is None else (offset, body)
+
+    def _record(self, offset: int) -> bytes | None:
         """Return the body of the record at an offset, or None if there is no whole one."""
         head = os.pread(self._handle, HEAD.size, offset)
         if len(head) < HEAD.size:
@@ -190,17 +196,6 @@ class SpoolFile:
             return None
         body = os.pread(self._handle, length, offset + HEAD.size)
         return body if len(body) == length and zlib.crc32(body) == checksum else None
-
-    def after_damage(self, offset: int) -> int | None:
-        """Return the offset of the record after a damaged one; None if it cannot be found.
-
-        The length of the damaged record is believed if it leads to a whole one.
-        """
-        head = os.pread(self._handle, HEAD.size, offset)
-        if len(head) < HEAD.size:
-            return None
-        following = offset + HEAD.size + int(HEAD.unpack(head)[0])
-        return None if self.record(following) is None else following
 
     @staticmethod
     def length_of(body: bytes) -> int:

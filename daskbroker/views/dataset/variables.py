@@ -265,9 +265,9 @@ def variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:
     descriptor = next(d for d in plan.descriptors if field.key in d["data_keys"])
     claim = descriptor["data_keys"][field.key]
     found = {n: claim[n] for n in ("units", "source", "precision") if claim.get(n) is not None}
+    devices = descriptor.get("object_keys", {}).items()
     owner = claim.get("object_name") or next(
-        (name for name, keys in descriptor.get("object_keys", {}).items() if field.key in keys),
-        None,
+        (name for name, keys in devices if isinstance(keys, list) and field.key in keys), None
     )
     found |= {"object": owner} if owner else {}
     return {name: plain_attr(value) for name, value in found.items()}

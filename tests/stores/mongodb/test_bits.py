@@ -64,6 +64,22 @@ def test_a_body_of_another_type(header, column, raw, body):
             read(header)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"$unset": {"column": 1}},
+        {"$set": {"column": {"a": 1}}},
+        [{"$set": {"chunk": ["$chunk"]}}],
+    ],
+    ids=["no column", "a mapping", "a list of chunks"],
+)
+def test_a_column_under_no_name(header, column, raw, change):
+    raw.event_chunk_column.update_one({"_id": column["_id"]}, change)
+    for read in READS.values():
+        with pytest.raises(StoreDamaged, match=r"run 'the-run'.*lacks its columns"):
+            read(header)
+
+
 def test_columns_that_were_swapped(mongo, raw, monkeypatch):
     monkeypatch.setattr(chunk_store, "ONE_BUFFER_BYTES", 0)
     insert_all(mongo, RUN)
@@ -158,3 +174,84 @@ def test_a_chunk_that_is_kept_in_the_journal_costs_its_run(mongo, raw):
     raw.event_chunk_column.update_many({"chunk": chunk}, {"$set": {"body": b"abc"}})
     with pytest.warns(BadRunWarning, match="run 'the-run'.*damaged"):
         assert len(mongo().table(errors="skip").compute()) == 3
+
+
+def test_a_note_of_the_store_without_its_id(mongo, mongo_database, raw):
+    insert_all(mongo, RUN)
+    for change in ({"$unset": {"store_id": 1}}, {"$set": {"store_id": 5}}):
+        raw.daskbroker_meta.update_one({"_id": "store"}, change)
+        with pytest.raises(StoreDamaged, match=r"daskbroker_meta has the store_id (None|5)"):
+            daskbroker.connect(f"{mongo_database}?appname=other")
+
+
+OLD = f"{0x5F000000:08x}{'0' * 16}"
+"""Id of a chunk of the year 2020."""
+
+
+def test_columns_that_no_chunk_names_are_removed_unless_they_may_be_of_a_damaged_one(
+    mongo, raw, caplog
+):
+    insert_all(mongo, RUN)
+    insert_all(mongo, make_run(3))
+    chunks, columns = raw.event_chunk, raw.event_chunk_column
+    chunk = chunks.find_one({"run": "the-run"})["_id"]
+    copies = list(columns.find({"chunk": chunk}, {"_id": 0}))
+
+    def as_chunk(name):
+        return [{**copy, "chunk": name} for copy in copies]
+
+    def names():
+        return set(columns.distinct("chunk"))
+
+    # A name that no chunk can have is of a damaged document, and stays.
+    columns.insert_many([*as_chunk(OLD), *as_chunk(f"{OLD[:-1]}x")])
+    mongo.seal()
+    assert OLD not in names()
+    assert f"{OLD[:-1]}x" in names()
+    columns.insert_many(as_chunk(OLD))
+    chunks.update_one({"_id": chunk}, {"$set": {"distinct": 7}})
+    mongo.seal()
+    assert OLD in names()
+    chunks.update_one({"_id": chunk}, {"$set": {"distinct": 300}})
+    columns.delete_many({"chunk": chunk})
+    mongo.seal()
+    assert OLD in names()
+    assert "are kept, as other chunks are damaged" in caplog.text
+
+
+def test_a_manifest_with_another_owner(mongo, mongo_database, raw):
+    """Nobody asks for its chunk by that owner, so its events would be missing silently."""
+    insert_all(mongo, RUN)
+    insert_all(mongo, other := make_run(3))
+    manifest = raw.event_chunk.find_one({"run": "the-run"})
+    for change in ({"$set": {"owner": "nobody"}}, {"$unset": {"owner": 1}}):
+        raw.event_chunk.update_one({"_id": manifest["_id"]}, change)
+        for read in READS.values():
+            with pytest.raises(StoreDamaged, match=r"run 'the-run'.*chunk of descriptor"):
+                read(mongo["the-run"])
+        with pytest.warns(BadRunWarning, match="run 'the-run'"):
+            assert len(mongo().table(errors="skip").compute()) == 3
+        raw.event_chunk.replace_one({"_id": manifest["_id"]}, manifest)
+    assert_documents_equal(other, mongo[other[0][1]["uid"]].documents())
+    # A store of an earlier version lacks the index until it is asked for.
+    raw.event_chunk.drop_index("run_1_owner_1")
+    with daskbroker.connect(f"{mongo_database}?appname=other") as db:
+        assert_documents_equal(RUN, db["the-run"].documents())
+        insert_all(db, make_run(3))
+        assert "run_1_owner_1" not in raw.event_chunk.index_information()
+        assert "event_chunk.run_1_owner_1" in db.header_source.store.create_indexes()
+
+
+def test_a_chunk_that_is_missing_between_others(mongo, raw):
+    run = make_run(9, uid="the-run")
+    for name, doc in run:
+        if name == "event" and doc["seq_num"] in (4, 7):
+            mongo.seal("the-run")
+        mongo.insert(name, doc)
+    assert_documents_equal(run, mongo["the-run"].documents())
+    raw.event_chunk.delete_one({"first": 3})
+    for read in READS.values():
+        with pytest.raises(StoreDamaged, match=r"run 'the-run'.*begins at event 6, the one before"):
+            read(mongo["the-run"])
+    with pytest.raises(StoreDamaged, match=r"begins at event 6"):
+        mongo.seal("the-run")

@@ -244,6 +244,13 @@ def test_an_odd_descriptor_costs_its_run(three, db, change):
     assert db.seal(run.good) == 1
 
 
+@pytest.mark.parametrize("keys", [5, None, "x"], ids=str)
+def test_object_keys_that_are_no_list_are_no_devices(three, db, keys):
+    run = three(descriptor={"object_keys": {"det": keys}})
+    assert "object" not in db[run.bad].dataset().compute()["x"].attrs
+    assert len(db[run.bad].table().compute()) == len(db[run.bad].dataset().compute()["time"])
+
+
 def test_a_descriptor_that_names_no_run_is_nobodys(three, db):
     run = three(descriptor={"run_start": ...})
     assert db[run.bad].streams == []

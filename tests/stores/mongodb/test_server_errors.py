@@ -12,7 +12,7 @@ from pymongo.errors import (
 )
 
 from daskbroker.core.errors import BadDocument, StoreError, StoreReadOnly, StoreUnavailable
-from daskbroker.stores.mongodb.server_errors import store_error
+from daskbroker.stores.mongodb.server_errors import inserting, store_error
 
 STORE = "mongodb://host/db"
 
@@ -71,4 +71,12 @@ def test_long_errors_are_cut_in_the_middle_and_repetitions_left_out():
     assert shown(OperationFailure(text, 1)) == f"{text[:138]} … {text[-138:]}"
     assert shown(OperationFailure("dup key, full error: {'a': 1}", 1)) == "dup key"
     told = store_error(STORE, "", ServerSelectionTimeoutError("refused, Timeout: 10s, Topology"))
-    assert str(told).endswith("is safe (refused)")
+    assert str(told).endswith("the server is back (refused)")
+
+
+def test_only_an_insert_speaks_of_its_document():
+    gone = AutoReconnect("gone")
+    assert "Read it again when the server is back (gone)" in str(store_error(STORE, "", gone))
+    with inserting():
+        assert "inserting it again, when the server" in str(store_error(STORE, "", gone))
+    assert "inserted" not in str(store_error(STORE, "", gone))
