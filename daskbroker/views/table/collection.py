@@ -21,6 +21,7 @@ reading that one column. Dask's own classes are not changed.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ from daskbroker.views.table import loc as _loc
 from daskbroker.views.table import writing as _writing
 from daskbroker.views.table.expression import FromPartitions
 from daskbroker.views.table.partitions import Partitions
+from daskbroker.views.table.statistics import OF_FLOATS, with_floats
 
 __all__ = ["DataFrame", "concat", "from_partitions"]
 
@@ -76,6 +78,11 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
     ``loc`` selects by labels also if the divisions of the index are not known; see
     :mod:`daskbroker.views.table.loc`.
     """
+
+    @property
+    def index(self) -> Index:
+        """The lazy index."""
+        return Index(super().index.expr)
 
     @property
     def loc(self) -> _loc.LocIndexer:
@@ -173,6 +180,11 @@ class Series(dd.Series):  # type: ignore[misc]
     """A column of a :class:`DataFrame`."""
 
     @property
+    def index(self) -> Index:
+        """The lazy index."""
+        return Index(super().index.expr)
+
+    @property
     def loc(self) -> _loc.LocIndexer:
         """Cells by labels of the index."""
         return _loc.LocIndexer(self, _ours)
@@ -187,6 +199,29 @@ class Series(dd.Series):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Series, (self.expr,))
+
+
+class Index(dd.Index):  # type: ignore[misc]
+    """The index of a table, whose comparisons choose rows: ``table[table.index > 10]``.
+
+    Dask makes an array of them, which it takes for names of columns.
+    """
+
+    __hash__ = dd.Index.__hash__
+
+    def isin(self, values: Any) -> Series:
+        """Return a lazy column that is true where the index is one of several values."""
+        return _ours(self.to_series().isin(values))  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Index, (self.expr,))
+
+
+def _comparing(name: str) -> Callable[[Index, Any], Any]:
+    def compare(self: Index, other: Any) -> Any:
+        return _ours(getattr(self.to_series(), name)(other))
+
+    return compare
 
 
 def _is_ours(expr: SetIndex) -> bool:
@@ -212,6 +247,14 @@ def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
     return kept
 
 
+def _of_floats(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def computed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(with_floats(self), *args, **kwargs)
+
+    return computed
+
+
 def _telling(getattr_: Callable[[Any, str], Any], pandas: type) -> Callable[[Any, str], Any]:
     """Return a ``__getattr__`` whose error for what only pandas has says that tables are lazy."""
 
@@ -232,25 +275,27 @@ def _telling(getattr_: Callable[[Any, str], Any], pandas: type) -> Callable[[Any
     return told
 
 
-# Methods that are usually applied to a table, or a column, before `set_index` or `loc`. Their
-# results must be of the classes of this module, so that these two still work as here.
-_KEPT = (
-    "__getitem__", "_partitions", "abs", "astype", "clip", "copy", "dropna", "fillna", "head",
-    "isin", "isna", "map_partitions", "mask", "persist", "rename", "repartition", "replace",
-    "reset_index", "round", "tail", "where",
+_OPERATORS = (
+    "__getitem__", "_partitions",
     *(f"__{name}__" for name in (
         "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod",
         "pow", "neg", "invert", "and", "or", "xor", "lt", "le", "gt", "ge", "eq", "ne",
     )),
 )  # fmt: skip
-_KEPT_OF_TABLES = (
-    "assign", "drop", "drop_duplicates", "join", "merge", "query", "sort_values",
-)  # fmt: skip
+# What any method makes of a table, or a column, must be of the classes of this module, so that
+# `set_index` and `loc` still work as here.
 for _class, _pandas in ((DataFrame, pd.DataFrame), (Series, pd.Series)):
-    _class.__getattr__ = _telling(_keeping(_class.__base__.__getattr__), _pandas)
-for _class, _names in ((DataFrame, (*_KEPT, *_KEPT_OF_TABLES)), (Series, (*_KEPT, "to_frame"))):
-    for _name in _names:
-        setattr(_class, _name, _keeping(getattr(_class.__base__, _name)))
+    _base = _class.__base__
+    _class.__getattr__ = _telling(_keeping(_base.__getattr__), _pandas)
+    for _name in dir(_base):
+        _method = getattr(_base, _name)
+        _is_public = _name[0] != "_" and inspect.isfunction(_method)
+        if _name in OF_FLOATS:
+            _method = _of_floats(_method)
+        if (_is_public or _name in _OPERATORS) and _name not in vars(_class):
+            setattr(_class, _name, _keeping(_method))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Index, f"__{_name}__", _comparing(_name))
 
 
 class ColumnsIndex(SetIndex):  # type: ignore[misc]
