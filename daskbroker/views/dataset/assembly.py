@@ -274,7 +274,7 @@ class Assembly:
         if "time" in loaded:
             indexes["time"] = PandasIndex(loaded["time"], "time")
             variables |= indexes["time"].create_variables()
-        # So that `Dataset.chunk({})` cuts at the usual blocks.
+        # So that `xr.open_dataset(..., chunks={})` cuts at the usual blocks.
         if self.chunks is None and variables.keys() - loaded.keys() and self.usual_lengths[0]:
             for variable in variables.values():
                 variable.encoding["preferred_chunks"] = {"time": self.usual_lengths[0]}
