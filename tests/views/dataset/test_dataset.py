@@ -282,3 +282,21 @@ def test_cells_of_arrays_are_compared(db):
         shorter["odd"] = shorter["odd"].copy(data=shorter["odd"].values[[0, 1, 1]])
         assert not dataset.equals(shorter)
         assert not dataset.equals(5)
+
+
+def test_names_of_tasks_tell_what_is_read(db):
+    """A variable may have the name of a task, or, with other fields, that of another variable."""
+    run = RunBuilder()
+    rows = np.array([(1.0,), (3.0,)], dtype=[("x", "f8")])
+    claim = {"source": "s", "dtype": "array", "shape": [2], "dtype_numpy": [["x", "<f8"]]}
+    descriptor = run.descriptor({"peaks": claim, "peaks.x": [0.5, 0.5], "read": 0.5})
+    for number in range(3):
+        run.event(descriptor, {"peaks": rows, "peaks.x": [100.0, 200.0], "read": number * 0.5})
+    header = insert(db, run.stop())
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        field, key, read = (header.dataset(fields=[n]) for n in ("peaks", "peaks.x", "read"))
+    assert field["peaks.x"].chunks is not None
+    field, key = dask.compute(field["peaks.x"], key["peaks.x"])
+    assert field.values.tolist() == [[1.0, 3.0]] * 3
+    assert key.values.tolist() == [[100.0, 200.0]] * 3
+    assert read["read"].values.tolist() == [0.0, 0.5, 1.0]
