@@ -44,6 +44,7 @@ from daskbroker.core.errors import BadQuery
 from daskbroker.views.table import loc as _loc
 from daskbroker.views.table import writing as _writing
 from daskbroker.views.table.expression import FromPartitions
+from daskbroker.views.table.nested import graphs_made_here
 from daskbroker.views.table.partitions import Partitions
 from daskbroker.views.table.statistics import OF_FLOATS, with_floats
 
@@ -301,6 +302,10 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
 class ColumnsIndex(SetIndex):  # type: ignore[misc]
     """A ``SetIndex`` of which columns can be selected, also if the index is given as a series."""
 
+    def _divisions(self) -> tuple[Any, ...]:
+        with graphs_made_here():
+            return tuple(super()._divisions())
+
     def _simplify_up(self, parent: ex.Expr, dependents: Any) -> ex.Expr | None:
         if not (isinstance(parent, ex.Projection) and isinstance(self._other, ex.Expr)):
             narrowed: ex.Expr | None = super()._simplify_up(parent, dependents)
@@ -331,7 +336,8 @@ class OrderedIndex(ColumnsIndex):
             return (min(known[0]), max(known[1])), self.frame.npartitions == 1
         if known is not None and len(known[0]) == count and _apart(*known):
             return (*known[0], known[1][-1]), True
-        divisions, lows, highs, presorted = self._computed(count)
+        with graphs_made_here():
+            divisions, lows, highs, presorted = self._computed(count)
         values = pd.Series([*lows, *highs]).dropna()
         if not len(values):
             return (None,) * (self.frame.npartitions + 1), True
@@ -343,7 +349,8 @@ class OrderedIndex(ColumnsIndex):
 
     def _has_gaps(self) -> bool:
         """Return whether values are missing, whose rows belong at the end of the last partition."""
-        return bool(new_collection(self.other).isna().any().compute())
+        with graphs_made_here():
+            return bool(new_collection(self.other).isna().any().compute())
 
     def _computed(self, count: int) -> tuple[Any, ...]:
         """Return what dask's ``_get_divisions`` finds by reading the column.
