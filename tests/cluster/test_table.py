@@ -84,6 +84,23 @@ def test_divisions_that_must_be_computed(many_chunks, client):
     assert len(found[2]) == int(whole["n"].between(3, 5).sum())
 
 
+def test_images_and_mixed_cells_are_shuffled(many_chunks, client):
+    """Which Arrow, by which Dask transfers rows on a cluster, has no type of."""
+    images = [(np.arange(4).reshape(2, 2) + number).tolist() for number in range(40)]
+    keys = {"k": [number % 5 for number in range(40)], "img": images, "odd": [1, "a"] * 20}
+    insert_all(many_chunks, make_run(keys=keys))
+    table = many_chunks[-1].table()
+    assert table.npartitions > 1
+    whole = table.compute()
+    by_k = table.set_index("k").compute()
+    assert sorted(map(str, by_k["img"])) == sorted(map(str, whole["img"]))
+    assert by_k["odd"].tolist().count("a") == 20
+    both = table[["k", "odd", "img"]].merge(table[["k"]].drop_duplicates(), on="k").compute()
+    assert sorted(both["k"]) == sorted(whole["k"])
+    assert both["img"].iloc[0].dtype == whole["img"].iloc[0].dtype
+    assert len(table.shuffle("k").compute()) == 40
+
+
 def test_client_and_workers_have_the_same_zone(tmp_path, client):
     with daskbroker.connect(tmp_path / "store", timezone="Asia/Tokyo") as db:
         insert_all(db, make_run(3))

@@ -46,6 +46,7 @@ from daskbroker.views.table import writing as _writing
 from daskbroker.views.table.expression import FromPartitions
 from daskbroker.views.table.nested import graphs_made_here
 from daskbroker.views.table.partitions import Partitions
+from daskbroker.views.table.shuffling import SHUFFLING, by_tasks, shuffle_options
 from daskbroker.views.table.statistics import OF_FLOATS, with_floats
 
 __all__ = ["DataFrame", "concat", "from_partitions"]
@@ -106,6 +107,8 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         With ``sorted=True``, divisions that the chunks do not tell are found by reading the one
         column; dask reads all columns, frames of detectors too.
         """
+        if not args:
+            kwargs = {**shuffle_options(self), **kwargs}
         unread = sorted and divisions is None
         set_index = super().set_index
         result = set_index(
@@ -293,6 +296,8 @@ for _class, _pandas in ((DataFrame, pd.DataFrame), (Series, pd.Series)):
         _is_public = _name[0] != "_" and inspect.isfunction(_method)
         if _name in OF_FLOATS:
             _method = _of_floats(_method)
+        if _name in SHUFFLING and _class is DataFrame:
+            _method = by_tasks(_method)
         if (_is_public or _name in _OPERATORS) and _name not in vars(_class):
             setattr(_class, _name, _keeping(_method))
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
