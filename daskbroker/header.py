@@ -13,7 +13,7 @@ from .core.errors import FieldNotFound
 from .core.name_lists import listed
 from .core.old_names import missing
 from .display.page import header_line, header_markup, header_text
-from .display.plots import Frame, Y, plot_run
+from .display.plots import FRAME, Frame, Y, plot_run
 from .header_documents import HeaderDocuments
 from .header_views import HeaderViews
 
@@ -54,7 +54,7 @@ class Header(HeaderViews, HeaderDocuments):
 
     # -- what is shown and written elsewhere -------------------------------------------------
 
-    @accepts(stream=NAME.or_none())
+    @accepts(stream=NAME.or_none(), frame=FRAME)
     def plot(
         self, stream: str | None = None, y: Y = None, frame: Frame = None, *, ax: Any = None
     ) -> Any:

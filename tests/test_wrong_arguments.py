@@ -82,6 +82,7 @@ def test_every_wrong_argument_is_named(db, tmp_path):
         (db.seal, (), {"keep_journal": ("zz", None, [])}),
         (header.follow, (), {"interval": (-1, "zz", None), "timeout": (-1, "zz")}),
         (header.references, (), {"to": (5, "zz", [5])}),
+        (header.plot, (), {"frame": ("a", 1.5, True, [0], (), (0, "a"))}),
         (header.export, (), {"path": (5, "", None, b"x")}),
         (header.export, (tmp_path / "e",), {"format": ("", 5, [])}),
         (results.export, (), {"folder": (5, "", None, b"x")}),

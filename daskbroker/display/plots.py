@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core import advice
 from ..core.absent_streams import no_stream
+from ..core.arguments import Accepted, is_whole
 from ..core.clock import show_time
 from ..core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
 from ..core.name_lists import listed
@@ -23,10 +24,17 @@ from .readings import Readings, on_grid, read_shown_cell, read_signals
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["Frame", "Y", "plot_run", "plot_runs", "save_plot"]
+__all__ = ["FRAME", "Frame", "Y", "plot_run", "plot_runs", "save_plot"]
 
 Y = str | Sequence[str] | None
 Frame = int | tuple[int, ...] | None
+
+FRAME = Accepted(
+    "a whole number, the position of an event, or a tuple of them, such as (event, image); or None",
+    lambda v: (
+        v is None or is_whole(v) or (isinstance(v, tuple) and v != () and all(map(is_whole, v)))
+    ),
+)
 
 MOST_RUNS = 50
 """Maximum number of runs in the same axes."""

@@ -153,6 +153,11 @@ def read_shown_cell(
     variable = dataset[names[key]]
     chosen = frame if isinstance(frame, tuple) else (frame,)
     leading = max(1, variable.ndim - (3 if _is_coloured(variable.shape) else 2))
+    if len(chosen) > leading:
+        raise BadQuery(
+            f"run {header.uid!r}, stream {stream!r}: frame {frame} of {key!r} has {len(chosen)} "
+            f"numbers; {leading} choose one, as the variable has the shape {variable.shape}"
+        )
     chosen = (*chosen, *[0] * (leading - len(chosen)))
     for position, length in zip(chosen, variable.shape):
         if not -length <= position < length:

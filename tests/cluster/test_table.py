@@ -62,6 +62,45 @@ def test_a_time_index_on_workers(many_chunks, client):
     assert counted.tolist() == one.compute().set_index("time")["x"].resample("1s").count().tolist()
 
 
+def test_divisions_that_must_be_computed(many_chunks, client):
+    """With a scheduler in this process, Dask waits for ever on Python 3.11."""
+    table = many_chunks[-1].table()
+    with dask.config.set(scheduler="synchronous"):
+        whole = table.compute()
+    expected = whole.assign(v=whole["x"].cumsum()).set_index("time")["v"].resample("1s").count()
+    found = []
+
+    def count():
+        for made in (table["x"].cumsum(), table["x"].ffill().cumsum()):
+            indexed = table.assign(v=made).set_index("time")
+            found.append(indexed["v"].resample("1s").count().compute().tolist())
+        found.append(table.assign(v=table["x"].cumsum()).set_index("n").loc[3:5].compute())
+
+    waiting = threading.Thread(target=count, daemon=True)
+    waiting.start()
+    waiting.join(120)
+    assert not waiting.is_alive()
+    assert found[:2] == [expected.tolist()] * 2
+    assert len(found[2]) == int(whole["n"].between(3, 5).sum())
+
+
+def test_images_and_mixed_cells_are_shuffled(many_chunks, client):
+    """Which Arrow, by which Dask transfers rows on a cluster, has no type of."""
+    images = [(np.arange(4).reshape(2, 2) + number).tolist() for number in range(40)]
+    keys = {"k": [number % 5 for number in range(40)], "img": images, "odd": [1, "a"] * 20}
+    insert_all(many_chunks, make_run(keys=keys))
+    table = many_chunks[-1].table()
+    assert table.npartitions > 1
+    whole = table.compute()
+    by_k = table.set_index("k").compute()
+    assert sorted(map(str, by_k["img"])) == sorted(map(str, whole["img"]))
+    assert by_k["odd"].tolist().count("a") == 20
+    both = table[["k", "odd", "img"]].merge(table[["k"]].drop_duplicates(), on="k").compute()
+    assert sorted(both["k"]) == sorted(whole["k"])
+    assert both["img"].iloc[0].dtype == whole["img"].iloc[0].dtype
+    assert len(table.shuffle("k").compute()) == 40
+
+
 def test_client_and_workers_have_the_same_zone(tmp_path, client):
     with daskbroker.connect(tmp_path / "store", timezone="Asia/Tokyo") as db:
         insert_all(db, make_run(3))

@@ -131,6 +131,8 @@ class TestOfOneRun:
         ]
         with pytest.raises(BadQuery, match="there are 5, from 0 to 4"):
             db[-1].plot(frame=5)
+        with pytest.raises(BadQuery, match=r"has 3 numbers; 2 choose one.*\(5, 1, 6, 8\)"):
+            db[-1].plot(frame=(0, 0, 1))
         with pytest.raises(BadQuery, match="does not hold one number"):
             db[-1].plot(y=["x", "img"])
         with pytest.raises(BadQuery, match="single values"):

@@ -220,7 +220,8 @@ class Assembly:
             sizes = {name: self.sizes[name] for name in names if name in self.stored}
             for group in column_groups(sizes, cut[0]):
                 arrays |= stored_arrays(
-                    self.task_name("read", cut, *group),
+                    # In a list, as a variable may be named `read`, too.
+                    self.task_name("read", cut, [self._content_of(name) for name in group]),
                     {name: self.task_name(name, cut, *group) for name in group},
                     blocks,
                     {name: self.stored[name] for name in group},
@@ -251,10 +252,19 @@ class Assembly:
 
         The dashboard shows what comes before the first digits, so the run comes last.
         """
-        token = digest_of(repr((self.token, name, content)))
+        note = repr((self.token, name, self._content_of(name), content))
+        token = hashlib.blake2b(note.encode("utf8", "surrogatepass"), digest_size=16).hexdigest()
         return "-".join(
             ["daskbroker", graph_name(self.stream), graph_name(name), self.runs_name, token]
         )
+
+    def _content_of(self, name: str) -> Any:
+        """Return what a variable is read from; with other fields, the name may be that of another.
+
+        The field of a structured array has the name of a key if that is not shown.
+        """
+        source = self.sources.get(name)
+        return source and (name, source.physical, getattr(source, "path", None))
 
     # -- what is put together ----------------------------------------------------------------
 
@@ -273,7 +283,7 @@ class Assembly:
         if "time" in loaded:
             indexes["time"] = PandasIndex(loaded["time"], "time")
             variables |= indexes["time"].create_variables()
-        # So that `Dataset.chunk({})` cuts at the usual blocks.
+        # So that `xr.open_dataset(..., chunks={})` cuts at the usual blocks.
         if self.chunks is None and variables.keys() - loaded.keys() and self.usual_lengths[0]:
             for variable in variables.values():
                 variable.encoding["preferred_chunks"] = {"time": self.usual_lengths[0]}

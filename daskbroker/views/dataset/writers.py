@@ -3,9 +3,10 @@
 xarray's writers know no cells of differing lengths or of mixed types, and tell neither the variable
 nor what to do; the same holds for text with null characters, and of lazy text they warn. Datasets
 with such variables are therefore of a class whose writers write what :func:`.savable.savable` makes
-of them; it differs in nothing else. All other Datasets are xarray's own, as :mod:`xarray.testing`
-compares classes. What some functions of xarray (``merge``, ``combine_by_coords``, ``apply_ufunc``)
-put together of several Datasets is of its own class too.
+of them, and whose ``equals`` and the like take cells of arrays; it differs in nothing else. All
+other Datasets are xarray's own, as :mod:`xarray.testing` compares classes. What some functions of
+xarray (``merge``, ``combine_by_coords``, ``apply_ufunc``) put together of several Datasets is of
+its own class too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import xarray as xr
 from ...core.errors import BadDocument
 from ...core.group_names import group_name
 from ...core.name_lists import listed
+from .comparing import comparable
 from .savable import savable
 
 __all__ = ["DataTree", "Dataset", "class_for", "class_of_tree", "naming_long_names"]
@@ -46,6 +48,20 @@ class Dataset(xr.Dataset):
         """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.Dataset.to_zarr`."""
         with naming_long_names(self):
             return savable(self).to_zarr(*args, **kwargs)
+
+
+def _of_cells(method: Callable[..., bool]) -> Callable[..., bool]:
+    @wraps(method)
+    def compared(self: Any, other: Any) -> bool:
+        return method(
+            comparable(self), comparable(other) if isinstance(other, xr.Dataset) else other
+        )
+
+    return compared
+
+
+for _name in ("broadcast_equals", "equals", "identical"):
+    setattr(Dataset, _name, _of_cells(getattr(xr.Dataset, _name)))
 
 
 def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -49,10 +49,13 @@ class FlatTable:
     ----------
     specs
         Data key, by name, of each column whose values do not have the form they had in the table.
+    other_time
+        Dtype of a column or index ``time`` that holds no instants; None if there is none.
     """
 
     def __init__(self) -> None:
         self.specs: dict[str, Mapping[str, Any]] = {}
+        self.other_time: Any = None
         self._names: list[str | None] | None = None
 
     def __call__(self, partition: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +118,8 @@ class FlatTable:
         if name == "time" and _is_instants(column):
             yield name, _instants(column)
             return
-        name = "data:time" if name == "time" else name
+        if name == "time":
+            name, self.other_time = "data:time", dtype
         # Text to read, and both ends as numbers or times to compute with.
         if isinstance(dtype, pd.IntervalDtype):
             ends = pd.arrays.IntervalArray(column)

@@ -375,14 +375,18 @@ class _Cube:
     def _cuts(self) -> Iterator[tuple[int, int]]:
         """Yield ``(begin, end)`` of each piece: a dask chunk, or a part of one that is too large.
 
-        A piece is at most ``PAGE_BYTES`` large, unless a single event is larger.
+        A piece is at most ``PAGE_BYTES`` large, unless a single event is larger. If variables are
+        cut differently, the chunks are those of the largest.
         """
         if self.dim is None:
             yield 0, 1
             return
         length = int(self.flat.sizes[self.dim])
-        chunks = self.flat.chunksizes.get(self.dim, (length,))
-        row = sum(self.flat.variables[name].nbytes for name in self._varying) // max(1, length)
+        varying = [self.flat.variables[name] for name in self._varying]
+        cut = [variable for variable in varying if variable.chunks is not None]
+        largest = max(cut, key=lambda variable: variable.nbytes, default=None)
+        chunks = (length,) if largest is None else largest.chunksizes[self.dim]
+        row = sum(variable.nbytes for variable in varying) // max(1, length)
         most = max(1, PAGE_BYTES // max(1, row))
         begin = 0
         for chunk in chunks:

@@ -17,6 +17,7 @@ from ...core.errors import BadDocument
 from ...core.frozen import ArrayList
 from .flat import FlatTable
 from .new_run import DTYPES, NOT_DATA, NewRun, Pairs
+from .numbering import Numbering
 
 __all__ = ["table_to_stream"]
 
@@ -52,7 +53,8 @@ def table_to_stream(
         The index ``seq_num`` numbers the rows. Of any other index, each level becomes a column of
         its name (``index`` if it has none), except the 0, 1, 2, … that pandas makes by itself.
         An index of times becomes the events' time. Rows of several runs (column ``run``) are
-        numbered again.
+        numbered again, and so are rows that repeat a number, as those of ``explode`` do: see
+        :class:`daskbroker.views.runs.numbering.Numbering`.
     header
         Header, or start document, of the origin. If None, only ``table.attrs`` describes it.
     stream
@@ -125,6 +127,10 @@ class _Table:
 
     run: NewRun
     flat: FlatTable = field(default_factory=FlatTable)
+    numbering: Numbering = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.numbering = Numbering(of_one_run=self.run.of_one_run)
 
     def declare(self, partition: pd.DataFrame) -> Document:
         """Return the descriptor, derived from the first partition."""
@@ -157,7 +163,8 @@ class _Table:
             return
         data = {self.run.key_of(name): _column(partition[name], name) for name in names}
         stamps = _stamps(partition, data)
-        yield self.run.page(self._numbers(partition), self._times(partition), data, stamps)
+        seconds = self._times(partition)
+        yield self.run.page(self._numbers(partition, seconds), seconds, data, stamps)
 
     def events(self, partition: pd.DataFrame) -> Pairs:
         """Yield an event per row; missing cells are left out of it."""
@@ -168,7 +175,7 @@ class _Table:
         columns = {run.key_of(n): partition[n].astype(object).tolist() for n in names}
         present = {run.key_of(n): partition[n].notna().tolist() for n in names}
         stamps = _stamps(partition, columns)
-        numbers = self._numbers(partition)
+        numbers = self._numbers(partition, seconds)
         for row in range(len(partition)):
             run.count += 1
             keys = [key for key in columns if present[key][row]]
@@ -186,18 +193,20 @@ class _Table:
             }
             yield "event", Document(event)
 
-    def _numbers(self, partition: pd.DataFrame) -> list[int] | None:
+    def _numbers(self, partition: pd.DataFrame, seconds: list[float]) -> list[int] | None:
         """Return ``seq_num`` of the rows; None if they must be counted again.
 
         That is so without an index ``seq_num``, and for rows of several runs, whose numbers clash.
         """
         if partition.index.name != "seq_num" or "run" in partition.columns or not self.run.single:
             return None
-        return [int(number) for number in partition.index]
+        return self.numbering([int(number) for number in partition.index], seconds)
 
     def _times(self, partition: pd.DataFrame) -> list[float]:
         times = partition.get("time")
         if times is None or not isinstance(times.dtype, pd.DatetimeTZDtype):
+            if self.flat.other_time is not None:
+                self.run.warn_of_other_time(self.flat.other_time)
             return [float(self.run.start["time"])] * len(partition)
         return self.run.seconds(times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy())
 

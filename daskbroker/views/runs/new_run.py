@@ -44,6 +44,8 @@ class NewRun:
         Data key of each column name under which a table shows it.
     single
         Whether the origin is at most one run, so that its ``seq_num`` can be kept.
+    of_one_run
+        Whether the attributes name one run as the origin.
     descriptor
         Descriptor, once it is declared.
     count
@@ -61,6 +63,7 @@ class NewRun:
     known: Mapping[str, Mapping[str, Any]]
     names: Mapping[str, str]
     single: bool
+    of_one_run: bool = False
     descriptor: Document | None = None
     count: int = 0
     last_time: float = field(default=0.0)
@@ -115,7 +118,8 @@ class NewRun:
         for descriptor in descriptors.get(name, descriptors.get(attrs.get("stream"), [])):
             known.update(descriptor["data_keys"])
         names = {shown: key for key, shown in shown_names(known).items()}
-        return cls(Document(start), name, known, names, len(listed) <= 1)
+        single, of_one = len(listed) <= 1, len(listed) == 1
+        return cls(Document(start), name, known, names, single, of_one)
 
     def uid_of(self, what: str) -> str:
         """Return the uid of the document that `what` names, such as ``"event 5"``."""
@@ -161,6 +165,18 @@ class NewRun:
                 f"stream {self.stream!r}: event {self.count + first + 1} of the new run, and maybe "
                 "later ones, have no time (NaT). They are given the time of the start; to give "
                 "them another, fill the column or coordinate 'time' first",
+                MissingTimeWarning,
+            )
+
+    def warn_of_other_time(self, dtype: object) -> None:
+        """Warn, once, that the column ``time`` of a table holds no times."""
+        if not self.time_is_missing:
+            self.time_is_missing = True
+            warn_caller(
+                f"stream {self.stream!r}: the column or index 'time' of the table has the dtype "
+                f"{dtype}, so it is stored as a data key, and each event has the time of the "
+                "start. To give events their times, convert it first: pd.to_datetime(table['time'],"
+                " unit='s', utc=True) takes POSIX seconds. If it is something else, rename it",
                 MissingTimeWarning,
             )
 

@@ -21,6 +21,7 @@ reading that one column. Dask's own classes are not changed.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,7 +44,10 @@ from daskbroker.core.errors import BadQuery
 from daskbroker.views.table import loc as _loc
 from daskbroker.views.table import writing as _writing
 from daskbroker.views.table.expression import FromPartitions
+from daskbroker.views.table.nested import graphs_made_here
 from daskbroker.views.table.partitions import Partitions
+from daskbroker.views.table.shuffling import SHUFFLING, by_tasks, shuffle_options
+from daskbroker.views.table.statistics import OF_FLOATS, with_floats
 
 __all__ = ["DataFrame", "concat", "from_partitions"]
 
@@ -78,6 +82,11 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
     """
 
     @property
+    def index(self) -> Index:
+        """The lazy index."""
+        return Index(super().index.expr)
+
+    @property
     def loc(self) -> _loc.LocIndexer:
         """Rows by labels of the index, columns by names."""
         return _loc.LocIndexer(self, _ours)
@@ -98,6 +107,8 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         With ``sorted=True``, divisions that the chunks do not tell are found by reading the one
         column; dask reads all columns, frames of detectors too.
         """
+        if not args:
+            kwargs = {**shuffle_options(self), **kwargs}
         unread = sorted and divisions is None
         set_index = super().set_index
         result = set_index(
@@ -173,6 +184,11 @@ class Series(dd.Series):  # type: ignore[misc]
     """A column of a :class:`DataFrame`."""
 
     @property
+    def index(self) -> Index:
+        """The lazy index."""
+        return Index(super().index.expr)
+
+    @property
     def loc(self) -> _loc.LocIndexer:
         """Cells by labels of the index."""
         return _loc.LocIndexer(self, _ours)
@@ -187,6 +203,29 @@ class Series(dd.Series):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Series, (self.expr,))
+
+
+class Index(dd.Index):  # type: ignore[misc]
+    """The index of a table, whose comparisons choose rows: ``table[table.index > 10]``.
+
+    Dask makes an array of them, which it takes for names of columns.
+    """
+
+    __hash__ = dd.Index.__hash__
+
+    def isin(self, values: Any) -> Series:
+        """Return a lazy column that is true where the index is one of several values."""
+        return _ours(self.to_series().isin(values))  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Index, (self.expr,))
+
+
+def _comparing(name: str) -> Callable[[Index, Any], Any]:
+    def compare(self: Index, other: Any) -> Any:
+        return _ours(getattr(self.to_series(), name)(other))
+
+    return compare
 
 
 def _is_ours(expr: SetIndex) -> bool:
@@ -212,6 +251,14 @@ def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
     return kept
 
 
+def _of_floats(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def computed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(with_floats(self), *args, **kwargs)
+
+    return computed
+
+
 def _telling(getattr_: Callable[[Any, str], Any], pandas: type) -> Callable[[Any, str], Any]:
     """Return a ``__getattr__`` whose error for what only pandas has says that tables are lazy."""
 
@@ -232,29 +279,37 @@ def _telling(getattr_: Callable[[Any, str], Any], pandas: type) -> Callable[[Any
     return told
 
 
-# Methods that are usually applied to a table, or a column, before `set_index` or `loc`. Their
-# results must be of the classes of this module, so that these two still work as here.
-_KEPT = (
-    "__getitem__", "_partitions", "abs", "astype", "clip", "copy", "dropna", "fillna", "head",
-    "isin", "isna", "map_partitions", "mask", "persist", "rename", "repartition", "replace",
-    "reset_index", "round", "tail", "where",
+_OPERATORS = (
+    "__getitem__", "_partitions",
     *(f"__{name}__" for name in (
         "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod",
         "pow", "neg", "invert", "and", "or", "xor", "lt", "le", "gt", "ge", "eq", "ne",
     )),
 )  # fmt: skip
-_KEPT_OF_TABLES = (
-    "assign", "drop", "drop_duplicates", "join", "merge", "query", "sort_values",
-)  # fmt: skip
+# What any method makes of a table, or a column, must be of the classes of this module, so that
+# `set_index` and `loc` still work as here.
 for _class, _pandas in ((DataFrame, pd.DataFrame), (Series, pd.Series)):
-    _class.__getattr__ = _telling(_keeping(_class.__base__.__getattr__), _pandas)
-for _class, _names in ((DataFrame, (*_KEPT, *_KEPT_OF_TABLES)), (Series, (*_KEPT, "to_frame"))):
-    for _name in _names:
-        setattr(_class, _name, _keeping(getattr(_class.__base__, _name)))
+    _base = _class.__base__
+    _class.__getattr__ = _telling(_keeping(_base.__getattr__), _pandas)
+    for _name in dir(_base):
+        _method = getattr(_base, _name)
+        _is_public = _name[0] != "_" and inspect.isfunction(_method)
+        if _name in OF_FLOATS:
+            _method = _of_floats(_method)
+        if _name in SHUFFLING and _class is DataFrame:
+            _method = by_tasks(_method)
+        if (_is_public or _name in _OPERATORS) and _name not in vars(_class):
+            setattr(_class, _name, _keeping(_method))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Index, f"__{_name}__", _comparing(_name))
 
 
 class ColumnsIndex(SetIndex):  # type: ignore[misc]
     """A ``SetIndex`` of which columns can be selected, also if the index is given as a series."""
+
+    def _divisions(self) -> tuple[Any, ...]:
+        with graphs_made_here():
+            return tuple(super()._divisions())
 
     def _simplify_up(self, parent: ex.Expr, dependents: Any) -> ex.Expr | None:
         if not (isinstance(parent, ex.Projection) and isinstance(self._other, ex.Expr)):
@@ -286,7 +341,8 @@ class OrderedIndex(ColumnsIndex):
             return (min(known[0]), max(known[1])), self.frame.npartitions == 1
         if known is not None and len(known[0]) == count and _apart(*known):
             return (*known[0], known[1][-1]), True
-        divisions, lows, highs, presorted = self._computed(count)
+        with graphs_made_here():
+            divisions, lows, highs, presorted = self._computed(count)
         values = pd.Series([*lows, *highs]).dropna()
         if not len(values):
             return (None,) * (self.frame.npartitions + 1), True
@@ -298,7 +354,8 @@ class OrderedIndex(ColumnsIndex):
 
     def _has_gaps(self) -> bool:
         """Return whether values are missing, whose rows belong at the end of the last partition."""
-        return bool(new_collection(self.other).isna().any().compute())
+        with graphs_made_here():
+            return bool(new_collection(self.other).isna().any().compute())
 
     def _computed(self, count: int) -> tuple[Any, ...]:
         """Return what dask's ``_get_divisions`` finds by reading the column.

@@ -8,6 +8,7 @@ import pickle
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 
 from daskbroker import ALL, attrs
 from daskbroker.core.errors import BadQuery, FieldNotFound, StreamNotFound
@@ -261,3 +262,41 @@ def test_text_with_gaps_counts_as_in_memory_however_it_is_cut(db, chunks):
     assert dataset["note"].isnull().values.tolist() == [False, True, False]
     if chunks != {"odd": 2}:
         assert dataset.isel(time=2).compute()["odd"].item().tolist() == [2.0, 3.0]
+
+
+def test_cells_of_arrays_are_compared(db):
+    """NumPy has no single answer of two arrays, and xarray fails."""
+    odd = [[1.0, np.nan], [], [2.0, 3.0]]
+    one = insert(db, make_run(keys={"odd": odd, "note": ["a", None, "b"]}, time=1e9))
+    for loaded in (0, "8 MiB"):
+        with dask.config.set({"daskbroker.loaded-size": loaded}):
+            dataset = one.dataset()
+        assert dataset.equals(one.dataset())
+        assert dataset.identical(one.dataset().compute())
+        assert dataset.broadcast_equals(one.dataset(chunks=None))
+        xr.testing.assert_identical(dataset, one.dataset())
+        assert not dataset.equals(one.dataset().isel(time=[0, 1, 1]))
+        assert not dataset.equals(one.dataset().drop_vars("odd"))
+        assert not dataset.identical(one.dataset().assign_attrs(mine=1))
+        shorter = one.dataset()
+        shorter["odd"] = shorter["odd"].copy(data=shorter["odd"].values[[0, 1, 1]])
+        assert not dataset.equals(shorter)
+        assert not dataset.equals(5)
+
+
+def test_names_of_tasks_tell_what_is_read(db):
+    """A variable may have the name of a task, or, with other fields, that of another variable."""
+    run = RunBuilder()
+    rows = np.array([(1.0,), (3.0,)], dtype=[("x", "f8")])
+    claim = {"source": "s", "dtype": "array", "shape": [2], "dtype_numpy": [["x", "<f8"]]}
+    descriptor = run.descriptor({"peaks": claim, "peaks.x": [0.5, 0.5], "read": 0.5})
+    for number in range(3):
+        run.event(descriptor, {"peaks": rows, "peaks.x": [100.0, 200.0], "read": number * 0.5})
+    header = insert(db, run.stop())
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        field, key, read = (header.dataset(fields=[n]) for n in ("peaks", "peaks.x", "read"))
+    assert field["peaks.x"].chunks is not None
+    field, key = dask.compute(field["peaks.x"], key["peaks.x"])
+    assert field.values.tolist() == [[1.0, 3.0]] * 3
+    assert key.values.tolist() == [[100.0, 200.0]] * 3
+    assert read["read"].values.tolist() == [0.0, 0.5, 1.0]

@@ -45,6 +45,17 @@ def test_any_dataset_of_the_class_comes_back(place, written):
     assert_comes_back(stored(place, dataset_to_stream(written)).dataset(), written)
 
 
+@pytest.mark.parametrize("chunks", [{"det": 2, "img": 4}, {"det": 2, "img": 1}])
+def test_variables_may_be_cut_differently(db, chunks):
+    """As ``chunks={name: n}``, ``chunk({})`` and ``xr.open_zarr`` cut them."""
+    written = written_datasets()["as it is"]
+    cut = {name: written[name].chunk({"time": length}) for name, length in chunks.items()}
+    header = stored(db, dataset_to_stream(written.assign(cut)))
+    assert_comes_back(header.dataset(), written)
+    pages = [doc for name, doc in dataset_to_stream(written.assign(cut)) if name == "event_page"]
+    assert len(pages) == -(-6 // chunks["img"])
+
+
 def test_a_descriptor_that_tells_no_form_is_like_any_other(db):
     partial = {"version": 1, "dim": None, "variables": [{"name": 1}], "indexes": [], "attrs": "{}"}
     long = {"name": "x", "place": "event", "key": "x", "dims": ["time"], "shape": [], "attrs": "{}"}

@@ -19,7 +19,7 @@ from daskbroker import (
     table_to_stream,
 )
 from daskbroker.core.errors import BadDocument
-from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing import RunBuilder, make_run, rewound_run
 from daskbroker.testing.base import insert_all
 from daskbroker.work.reprocess import _products
 
@@ -63,7 +63,6 @@ def parts(frame, count):
         (FRAME[["y"]].set_index(pd.Index(FRAME["x"], name=7)), {"7": FRAME["x"].tolist()}),
         (FRAME[["y"]].set_index(pd.Index(FRAME["s"], name="run")), {"data:run": list("aabbcc")}),
         (FRAME[["y"]].set_index(FRAME["x"].rename("seq_num")), {"data:seq_num": list(FRAME["x"])}),
-        (FRAME[["y"]].set_index(FRAME["x"].rename("time")), {"data:time": FRAME["x"].tolist()}),
         (FRAME[["x", "y"]].set_index("x", drop=False), {"x": FRAME["x"].tolist()}),
         (FRAME[["x", "y"]].set_index(FRAME["y"].rename("x")), {"x_index": FRAME["y"].tolist()}),
         (FRAME[["y"]].set_index(pd.CategoricalIndex(FRAME["s"])), {"s": list("aabbcc")}),
@@ -119,7 +118,8 @@ def test_statistics_keep_their_names(back):
     found = back(FRAME[["x", "y"]].describe())
     assert found["index"].tolist() == ["count", "mean", "std", "min", "25%", "50%", "75%", "max"]
     assert found["y"].tolist() == FRAME["y"].describe().tolist()
-    with_time = back(FRAME[["time", "y"]].describe(include="all")).set_index("index")
+    with pytest.warns(MissingTimeWarning, match="dtype object"):
+        with_time = back(FRAME[["time", "y"]].describe(include="all")).set_index("index")
     assert with_time.loc["min", "data:time"] == FRAME["time"].min().timestamp()
 
 
@@ -201,6 +201,59 @@ def test_rows_without_a_time_are_told_once(pages):
         assert told[0].filename == __file__
         start = pd.Timestamp(7, unit="s", tz="UTC")
         assert times.tolist() == frame["time"].fillna(start).tolist()
+
+
+@pytest.mark.parametrize("pages", [False, True])
+@pytest.mark.parametrize("values", [FRAME["y"].tolist(), [*TIMES[:5], "never"]])
+def test_a_time_of_another_kind_is_told_once(pages, values):
+    """It is a data key like any other, and the events need times, too."""
+    frame = FRAME[["x"]].assign(time=pd.Series(values, FRAME.index))
+    for table in (frame, dd.from_pandas(frame, npartitions=2), frame.set_index("time")):
+        with pytest.warns(MissingTimeWarning, match="'primary': .*'time'.* dtype") as told:
+            pairs = list(table_to_stream(table, time=7.0, pages=pages))
+        assert len(told) == 1
+        assert told[0].filename == __file__
+        found = stream_to_table(pairs).compute()
+        assert set(found["time"]) == {pd.Timestamp(7, unit="s", tz="UTC")}
+        assert len(found["data:time"].dropna()) == 6
+
+
+def test_no_row_hides_another(db):
+    """Tables show one event of a number: rows that repeat numbers are counted."""
+    for number in range(2):
+        insert_all(
+            db, make_run(4, keys={"x": [1.0, 2.0, 3.0], "v": [[1, 2], [3], [4, 5]]}, number=number)
+        )
+
+    def stored(table, **options):
+        pairs = list(table_to_stream(table, **options))
+        insert_all(db, pairs)
+        return db[pairs[0][1]["uid"]]
+
+    new, old = (header.table() for header in db[-2:])
+    first, second = old.compute(), new.compute()
+    for table in (pd.concat([first, second]), dd.concat([old, new]), pd.concat([first, first])):
+        for pages in (False, True):
+            found = stored(table, pages=pages).table().compute()
+            assert found["x"].tolist() == [1.0, 2.0, 3.0] * 2
+            assert found.index.tolist() == [1, 2, 3, 4, 5, 6]
+    for table in (first.explode("v"), old.explode("v")):
+        assert stored(table).table().compute()["v"].tolist() == [1, 2, 3, 4, 5]
+    # Rows in any order, and some of them only, keep their numbers.
+    assert stored(first.iloc[[2, 0]]).table().compute()["x"].to_dict() == {1: 1.0, 3: 3.0}
+    later = dd.concat([old.loc[3:], new.loc[:1], new.loc[3:]])
+    assert stored(later).table().compute()["x"].to_dict() == {3: 3.0, 1: 1.0, 4: 3.0}
+
+
+def test_events_taken_again_stay_such(db):
+    insert_all(db, rewound_run())
+    every = db[-1].table(duplicates="all").compute()
+    for table in (every, db[-1].table(duplicates="all")):
+        pairs = list(table_to_stream(table))
+        insert_all(db, pairs)
+        again = db[pairs[0][1]["uid"]]
+        pd.testing.assert_frame_equal(again.table(duplicates="all").compute(), every)
+        assert len(again.table()) < len(every)
 
 
 def test_periods_of_time_are_times(back):

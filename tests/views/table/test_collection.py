@@ -56,6 +56,11 @@ def test_random_stores(small_chunks, seed):
         lambda t: t.persist(),
         lambda t: t.merge(pd.DataFrame({"n": range(0, 150, 3), "v": 1}), on="n"),
         lambda t: t.map_partitions(lambda part: part.iloc[5:]),
+        lambda t: t.ffill(),
+        lambda t: t.eval("z = x + n"),
+        lambda t: t.select_dtypes(exclude="object"),
+        lambda t: t.get_partition(0),
+        lambda t: t[t.index > 20],
     ],
 )
 def test_one_partition_of_what_is_made_of_a_table(table, change):
@@ -65,6 +70,60 @@ def test_one_partition_of_what_is_made_of_a_table(table, change):
     assert indexed.divisions == (wanted.index[0], wanted.index[-1])
     counted = indexed["n"].resample("1s").count().compute()
     pd.testing.assert_series_equal(counted, wanted["n"].resample("1s").count(), check_freq=False)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        lambda t: t.index > 40,
+        lambda t: ~(t.index != 7),
+        lambda t: (t.index >= 20) & (t.index < 25) & (t["n"] > 60),
+        lambda t: (t["n"] > 60) & (t.index <= 25),
+        lambda t: t.index.isin([3, 60, 5]),
+    ],
+)
+def test_conditions_of_the_index_choose_rows(small_chunks, condition):
+    """Of many runs, too, whose numbers begin again."""
+    for number in range(2):
+        insert_all(small_chunks, make_run(50, number=number))
+    for table in (small_chunks[-1].table(), small_chunks().table()):
+        whole = table.compute()
+        chosen = table[condition(table)]
+        pd.testing.assert_frame_equal(chosen.compute(), whole[condition(whole)])
+        assert len(chosen["x"]) == int(condition(whole).sum())
+    by_time, whole = table.set_index("time"), whole.set_index("time").sort_index()
+    middle = whole.index[60]
+    assert by_time[by_time.index > middle]["n"].sum().compute() == whole[61:]["n"].sum()
+    assert pickle.loads(pickle.dumps(table.index)).max().compute() == 50
+
+
+def test_an_index_reads_only_what_may_match(small_chunks):
+    insert_all(small_chunks, make_run(60))
+    table = small_chunks[-1].table()
+    some, every = (len(t["x"].count().optimize().dask) for t in (table[table.index > 50], table))
+    assert some < every
+
+
+def test_statistics_of_integers_with_gaps(db):
+    """Dask cannot convert their dtype."""
+    run = RunBuilder()
+    descriptor = run.descriptor({"n": 1, "x": 0.5})
+    for number in range(20):
+        run.event(descriptor, {"x": number * 0.5} | ({"n": number**2} if number % 5 else {}))
+    insert_all(db, run.stop())
+    table = db[-1].table()
+    whole = table.compute().astype({"n": "float64"})
+    assert table["n"].dtype == "Int64"
+    numbers = table[["n", "x"]]
+    for name in ("std", "var"):
+        expected = getattr(whole[["n", "x"]], name)()
+        pd.testing.assert_series_equal(getattr(numbers, name)().compute(), expected)
+        assert getattr(table["n"], name)().compute() == pytest.approx(expected["n"])
+    assert numbers.quantile(0.5).compute()["n"] == pytest.approx(whole["n"].median(), rel=0.2)
+    assert table["n"].quantile(0.5).compute() == pytest.approx(whole["n"].median(), rel=0.2)
+    described = table.describe().compute()
+    assert described["n"].loc[["count", "min", "max"]].tolist() == [16, 1, 361]
+    assert table["n"].describe().compute()["mean"] == pytest.approx(whole["n"].mean())
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Tokyo"])
