@@ -39,6 +39,7 @@ __all__ = [
     "Declared",
     "Mismatch",
     "Shape",
+    "are_alike",
     "cast",
     "check_shape",
     "contradicts",
@@ -103,8 +104,7 @@ class Declared:
         """
         if len(claims) == 1 and dtype is None:
             return _read(claims[0]).declared
-        shapes = {_shape(claim) for claim in claims}
-        shape = shapes.pop() if len(shapes) == 1 else None
+        shape = _common_shape([_shape(claim) for claim in claims])
         # Descriptors disagree, or leave a length open: cells come one by one.
         if shape is None:
             return cls(None, np.dtype(object))
@@ -116,17 +116,16 @@ class Declared:
     @classmethod
     def of_cells(cls, cells: Sequence[Cell]) -> Declared:
         """Build from what one or more cells in files have in common."""
-        first, *others = (cell.shape for cell in cells)
+        shape = _common_shape([cell.shape for cell in cells])
         # Cells differ in shape; the largest one bounds the memory of a block.
-        if first is None or any(shape != first for shape in others):
+        if shape is None:
             return cls(None, np.dtype(object), max(cell.nbytes for cell in cells))
-        return cls(first, _common([cell.dtype for cell in cells]))
+        return cls(shape, _common([cell.dtype for cell in cells]))
 
     @classmethod
     def common(cls, declared: Sequence[Declared], dtype: Any = None) -> Declared:
         """Build from what parts of a variable have in common, with the given dtype if any."""
-        shapes = {part.shape for part in declared}
-        shape = shapes.pop() if len(shapes) == 1 else None
+        shape = _common_shape([part.shape for part in declared])
         # Parts that disagree are shown as objects, with the size of the largest part's cells.
         if shape is None:
             sizes = [
@@ -273,6 +272,12 @@ def _description(given: object) -> Any:
     return [(name, _description(kind), *map(tuple, rest)) for name, kind, *rest in given]
 
 
+def _common_shape(shapes: Sequence[Shape | None]) -> Shape | None:
+    """Return the first of shapes that differ by no more than axes of length 1, else None."""
+    first = shapes[0]
+    return first if all(are_alike(first, shape) for shape in dict.fromkeys(shapes)) else None
+
+
 def _common(dtypes: Sequence[np.dtype]) -> np.dtype:
     if len(set(dtypes)) == 1:
         return dtypes[0]
@@ -351,8 +356,15 @@ def check_shape(declared: Shape, given: Shape) -> None:
     Mismatch
         If the shapes differ by more than axes of length 1.
     """
-    if declared != given and long_axes(declared) != long_axes(given):
+    if not are_alike(declared, given):
         raise Mismatch(f"the descriptor declares the shape {declared}, the file holds {given}")
+
+
+def are_alike(one: Sequence[int] | None, other: Sequence[int] | None) -> bool:
+    """Return whether shapes are known, and equal except for axes of length 1."""
+    if one is None or other is None:
+        return False
+    return one == other or long_axes(one) == long_axes(other)
 
 
 def long_axes(shape: Sequence[int]) -> list[int]:

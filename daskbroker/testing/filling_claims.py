@@ -215,8 +215,24 @@ class FillClaimConformance(Conformance):
         image = header.dataset()["img"]
         assert image.dtype == np.uint32
         np.testing.assert_array_equal(image.values[:, 0], np.concatenate(parts))
-        cells = header.table().compute()["img"]
-        assert [cell.dtype for cell in cells] == [np.uint8] * 2 + [np.uint32] * 2
+        filled = [d["data"]["img"] for n, d in header.documents(fill=True) if n == "event"]
+        for cells in (header.table().compute()["img"], filled):
+            assert [cell.dtype for cell in cells] == [np.uint32] * 4
+            np.testing.assert_array_equal(stacked(cells)[:, 0], np.concatenate(parts))
+
+    def test_axes_of_length_one_that_some_files_have(self, put: Put, tmp_path: Path) -> None:
+        """Cells that differ only by them make one array, also if a file between has them."""
+        parts = [frames(2, SHAPE, start=2 * n) for n in range(4)]
+        files = [parts[0], parts[1][:, None, :, None], parts[2][:, None], parts[3][:, None]]
+        header = put(run_of_parts(tmp_path, files, [], **LEGACY))
+        image = header.dataset()["img"]
+        assert (image.dtype, image.shape) == (np.uint16, (8, 1, *SHAPE))
+        np.testing.assert_array_equal(image.values[:, 0], np.concatenate(parts))
+        np.testing.assert_array_equal(image[:, 0, 2].values, np.concatenate(parts)[:, 2])
+        filled = [d["data"]["img"] for n, d in header.documents(fill=True) if n == "event"]
+        for cells in (header.table().compute()["img"], filled):
+            assert {cell.shape for cell in cells} == {(1, *SHAPE)}
+            np.testing.assert_array_equal(stacked(cells)[:, 0], np.concatenate(parts))
 
     def test_first_and_last_have_other_shapes(self, put: Put, tmp_path: Path) -> None:
         """Cells keep their shapes; blocks are cut by the size of the largest."""

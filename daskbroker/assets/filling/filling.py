@@ -29,7 +29,7 @@ from .contents import CellContents, FilledBlock
 from .extra import tell_extra_frames
 from .fitting import (
     as_declared,
-    in_shape_if_it_fits,
+    as_known,
     meet_block,
     naming_cells,
     place_text,
@@ -277,10 +277,10 @@ class Filling:
         known = self.known_of(target)
         if known is not None and known.refused:
             raise known.refusal(place_text(target.where, reader.resource))
-        if self.mismatch == "keep" or (known is not None and is_open(target.claim)):
+        if self.mismatch == "keep":
             return reader.read(datums)
         if known is not None:
-            return in_shape_if_it_fits(reader.read(datums), known.declared.shape)
+            return as_known(reader.read(datums), known)
         declared = self._believed(target)
         if declared.shape is None:
             return reader.read(datums)
