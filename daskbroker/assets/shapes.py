@@ -375,8 +375,15 @@ def long_axes(shape: Sequence[int]) -> list[int]:
 # -- dtypes ----------------------------------------------------------------------------------
 
 
-def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def cast(block: np.ndarray, dtype: np.dtype, *, who: str = "the descriptor declares") -> np.ndarray:
     """Convert values to another dtype, if none of them changes by it.
+
+    Parameters
+    ----------
+    block, dtype
+        Values, and the dtype that they must get.
+    who
+        Beginning of an error message: what has this dtype.
 
     Raises
     ------
@@ -388,7 +395,7 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype.kind == "O" or _keeps_all(block.dtype, dtype):
         return block.astype(dtype)
     if not _is_convertible(block.dtype, dtype):
-        raise Mismatch(_other_dtype(block, dtype))
+        raise Mismatch(_other_dtype(block, dtype, who))
     # A cast that may change values is tried, and undone to compare.
     try:
         with np.errstate(all="ignore"):
@@ -398,10 +405,10 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
             is_made_complex = dtype.kind == "c" and block.dtype.kind != "c"
             back = (changed.real if is_made_complex else changed).astype(block.dtype)
     except (TypeError, ValueError) as error:
-        raise Mismatch(_other_dtype(block, dtype)) from error
+        raise Mismatch(_other_dtype(block, dtype, who)) from error
     same = np.array_equal(back, block, equal_nan=block.dtype.kind in "fc")
     if not same or _overflows(block, changed):
-        said = f"{_other_dtype(block, dtype)}, with values that would change"
+        said = f"{_other_dtype(block, dtype, who)}, with values that would change"
         # Integers may only be meant to be floats because NaN stands for missing cells.
         if block.dtype.kind in "iu" and dtype.kind == "f":
             said += "; if it is for missing cells, missing='drop' or fill_value= keeps integers"
@@ -438,5 +445,5 @@ def _overflows(block: np.ndarray, changed: np.ndarray) -> bool:
     return bool(block.min() != changed.min() or block.max() != changed.max())
 
 
-def _other_dtype(block: np.ndarray, dtype: np.dtype) -> str:
-    return f"the descriptor declares the dtype {dtype}, the file holds {block.dtype}"
+def _other_dtype(block: np.ndarray, dtype: np.dtype, who: str) -> str:
+    return f"{who} the dtype {dtype}, the file holds {block.dtype}"

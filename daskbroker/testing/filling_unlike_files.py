@@ -33,6 +33,17 @@ class FillUnlikeFilesConformance(Conformance):
             assert [cell.dtype for cell in cells] == [np.uint32] * 4
             np.testing.assert_array_equal(stacked(cells)[:, 0], np.concatenate(parts))
 
+    def test_values_that_the_common_dtype_lacks(self, put: Put, tmp_path: Path) -> None:
+        """A Dataset names the way out; tables and documents have the cells of the file."""
+        parts = [np.full((2, *SHAPE), 2**53 + 1), np.full((2, *SHAPE), 0.5)]
+        header = put(run_of_parts(tmp_path, parts, [], **LEGACY))
+        with pytest.raises(FillError, match=r"variable has the dtype float64.*int64.*object"):
+            header.dataset()["img"].compute()
+        image = header.dataset(dtypes={"img": object})["img"].values
+        assert (image[0, 0, 0, 0], image[-1, 0, 0, 0]) == (2**53 + 1, 0.5)
+        cells = header.table().compute()["img"]
+        assert [cell.dtype for cell in cells] == [np.int64] * 2 + [np.float64] * 2
+
     def test_axes_of_length_one_that_some_files_have(self, put: Put, tmp_path: Path) -> None:
         """Cells that differ only by them make one array, also if a file between has them."""
         parts = [frames(2, SHAPE, start=2 * n) for n in range(4)]

@@ -363,7 +363,9 @@ class Filling:
                 return block
             return stack_cells(block, declared) if given is None else stack_alike(block, declared)
 
-        with naming_cells(target.where, reader.resource, assumed=self._assumes(target)):
+        peeked = known is not None
+        assumed = self._assumes(target)
+        with naming_cells(target.where, reader.resource, assumed=assumed, peeked=peeked):
             if known is not None and known.refused:
                 raise known.refusal(place_text(target.where, reader.resource))
             given = reader.cell_shape(cells.datums)
@@ -378,7 +380,8 @@ class Filling:
                     block = fit(read, given, declared.shape, roi)
                 if declared.exact is not None:  # a wider dtype would hide a wrong claim
                     block = cast(block, declared.exact)
-                block = cast(block, declared.dtype)
+                who = "the variable has" if peeked else "the descriptor declares"
+                block = cast(block, declared.dtype, who=who)
             except Differs as differs:
                 assert known is not None
                 group = (self.references[target.run].store, target.descriptor, target.key)

@@ -35,14 +35,22 @@ class naming_cells:
         Run, stream and key, and the resource if one is read.
     assumed
         Whether cells must match what other descriptors declare, as their own leaves it open.
+    peeked
+        Whether the files were looked into, so that looking again is no help.
     """
 
     def __init__(
-        self, where: str, resource: ResolvedResource | None = None, *, assumed: bool = False
+        self,
+        where: str,
+        resource: ResolvedResource | None = None,
+        *,
+        assumed: bool = False,
+        peeked: bool = False,
     ) -> None:
         self._where = where
         self._resource = resource
         self._assumed = assumed
+        self._peeked = peeked
 
     def __enter__(self) -> None:
         return None
@@ -55,6 +63,10 @@ class naming_cells:
             raise FillError(
                 f"{label}: there is not enough memory for the requested cells: "
                 f"{error or 'MemoryError'}"
+            ) from None
+        if self._peeked:
+            raise FillError(
+                f"{label}: {error}; h.dataset(dtypes={{key: object}}) keeps the values of each file"
             ) from None
         others = " (what this descriptor leaves open is taken from others)" if self._assumed else ""
         raise FillError(
