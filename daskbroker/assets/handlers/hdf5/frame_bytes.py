@@ -34,6 +34,9 @@ SMALLEST = 2**12
 GAP = 2**16
 """Bytes that must be saved to read only a part of a frame, and a part of it by itself: a read by
 itself costs as much as reading this many bytes."""
+PER_CHUNK = 200
+"""Bytes that HDF5 reads in the time in which it goes through one chunk of a dataset to find
+another."""
 PIECE = 2**22
 """Bytes that are read at a time by one thread."""
 
@@ -115,7 +118,7 @@ class FrameBytes:
         part = None
         if any(not _is_all(axis, side) for axis, side in zip(axes, self.frame)):
             part = _Part.of(axes, self.frame, self.dtype)
-            if part is None or size - part.nbytes <= GAP:
+            if part is None or not self._saves(rows, size - part.nbytes):
                 return None
         offsets = self._offsets(rows, size)
         if offsets is None or self.state is None or offsets.max() + size > self.state[2]:
@@ -132,13 +135,23 @@ class FrameBytes:
         divide(read, _pieces(offsets, size))
         return out
 
+    def _saves(self, rows: np.ndarray, saved: int) -> bool:
+        """Return whether HDF5 takes longer to read more of each row than to find the chunks."""
+        if saved <= GAP or self.index is None:
+            return saved > GAP
+        return PER_CHUNK * self.index.effort(self._chunks(rows)) < saved * len(rows)
+
+    def _chunks(self, rows: np.ndarray) -> list[tuple[int, ...]]:
+        """Return the positions of the chunks of increasing rows."""
+        inner = (0,) * len(self.frame)
+        return [(number, *inner) for number in np.unique(rows // self.deep).tolist()]
+
     def _offsets(self, rows: np.ndarray, size: int) -> np.ndarray | None:
         """Return the byte offset of each row; None if a chunk was never written."""
         if self.index is None:
             return self.offset + rows * size
-        numbers, which = np.unique(rows // self.deep, return_inverse=True)
-        inner = (0,) * len(self.frame)
-        stored = np.array(self.index.find([(n, *inner) for n in numbers.tolist()]), np.int64)
+        stored = np.array(self.index.find(self._chunks(rows)), np.int64)
+        _, which = np.unique(rows // self.deep, return_inverse=True)
         if (stored[:, 0] < 0).any() or (stored[:, 1] != self.deep * size).any():
             return None
         return stored[which, 0] + rows % self.deep * size

@@ -67,6 +67,7 @@ def test_parts_of_frames(tmp_path, layout, monkeypatch, only_bytes):
     with h5py.File(path, "w") as file:
         file.create_dataset("d", data=cells, **options)
     rows = np.array([7, 3, 3, 190])
+    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.frame_bytes.PER_CHUNK", 0)
     with h5py.File(path) as file:
         source = RowSource(file["d"])
         for gap, roi in itertools.product(
@@ -97,6 +98,20 @@ def test_only_the_wanted_part_is_read(tmp_path, chunks, only_bytes):
             got, after = source.read(np.arange(6), axes), bytes_read()
             np.testing.assert_array_equal(got, values[(slice(None), *roi)])
             assert after - before < 6 * most + 2**14
+
+
+def test_finding_many_chunks_must_be_worth_it(tmp_path, monkeypatch):
+    """A pixel of one frame of many is read by HDF5, until all chunks are known."""
+    values = frames(40, (256, 256), np.uint16)
+    path = write_hdf5(tmp_path / "f.h5", values, chunks=(1, 256, 256))
+    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.frame_bytes.PER_CHUNK", 2**13)
+    with h5py.File(path) as file:
+        found = FrameBytes.of(file[AD_DATASET])
+        with found.opened() as number:
+            assert found.read_rows(number, np.array([3]), (5, 7)) is None
+            whole = found.read_rows(number, np.arange(40), (range(256), range(256)))
+            np.testing.assert_array_equal(whole, values)
+            assert found.read_rows(number, np.array([3]), (5, 7)) == values[3, 5, 7]
 
 
 def bytes_read() -> int:
