@@ -39,6 +39,7 @@ __all__ = [
     "Declared",
     "Mismatch",
     "Shape",
+    "are_alike",
     "cast",
     "check_shape",
     "contradicts",
@@ -103,8 +104,7 @@ class Declared:
         """
         if len(claims) == 1 and dtype is None:
             return _read(claims[0]).declared
-        shapes = {_shape(claim) for claim in claims}
-        shape = shapes.pop() if len(shapes) == 1 else None
+        shape = _common_shape([_shape(claim) for claim in claims])
         # Descriptors disagree, or leave a length open: cells come one by one.
         if shape is None:
             return cls(None, np.dtype(object))
@@ -116,17 +116,16 @@ class Declared:
     @classmethod
     def of_cells(cls, cells: Sequence[Cell]) -> Declared:
         """Build from what one or more cells in files have in common."""
-        first, *others = (cell.shape for cell in cells)
+        shape = _common_shape([cell.shape for cell in cells])
         # Cells differ in shape; the largest one bounds the memory of a block.
-        if first is None or any(shape != first for shape in others):
+        if shape is None:
             return cls(None, np.dtype(object), max(cell.nbytes for cell in cells))
-        return cls(first, _common([cell.dtype for cell in cells]))
+        return cls(shape, _common([cell.dtype for cell in cells]))
 
     @classmethod
     def common(cls, declared: Sequence[Declared], dtype: Any = None) -> Declared:
         """Build from what parts of a variable have in common, with the given dtype if any."""
-        shapes = {part.shape for part in declared}
-        shape = shapes.pop() if len(shapes) == 1 else None
+        shape = _common_shape([part.shape for part in declared])
         # Parts that disagree are shown as objects, with the size of the largest part's cells.
         if shape is None:
             sizes = [
@@ -273,6 +272,12 @@ def _description(given: object) -> Any:
     return [(name, _description(kind), *map(tuple, rest)) for name, kind, *rest in given]
 
 
+def _common_shape(shapes: Sequence[Shape | None]) -> Shape | None:
+    """Return the first of shapes that differ by no more than axes of length 1, else None."""
+    first = shapes[0]
+    return first if all(are_alike(first, shape) for shape in dict.fromkeys(shapes)) else None
+
+
 def _common(dtypes: Sequence[np.dtype]) -> np.dtype:
     if len(set(dtypes)) == 1:
         return dtypes[0]
@@ -351,8 +356,15 @@ def check_shape(declared: Shape, given: Shape) -> None:
     Mismatch
         If the shapes differ by more than axes of length 1.
     """
-    if declared != given and long_axes(declared) != long_axes(given):
+    if not are_alike(declared, given):
         raise Mismatch(f"the descriptor declares the shape {declared}, the file holds {given}")
+
+
+def are_alike(one: Sequence[int] | None, other: Sequence[int] | None) -> bool:
+    """Return whether shapes are known, and equal except for axes of length 1."""
+    if one is None or other is None:
+        return False
+    return one == other or long_axes(one) == long_axes(other)
 
 
 def long_axes(shape: Sequence[int]) -> list[int]:
@@ -363,8 +375,15 @@ def long_axes(shape: Sequence[int]) -> list[int]:
 # -- dtypes ----------------------------------------------------------------------------------
 
 
-def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def cast(block: np.ndarray, dtype: np.dtype, *, who: str = "the descriptor declares") -> np.ndarray:
     """Convert values to another dtype, if none of them changes by it.
+
+    Parameters
+    ----------
+    block, dtype
+        Values, and the dtype that they must get.
+    who
+        Beginning of an error message: what has this dtype.
 
     Raises
     ------
@@ -376,7 +395,7 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype.kind == "O" or _keeps_all(block.dtype, dtype):
         return block.astype(dtype)
     if not _is_convertible(block.dtype, dtype):
-        raise Mismatch(_other_dtype(block, dtype))
+        raise Mismatch(_other_dtype(block, dtype, who))
     # A cast that may change values is tried, and undone to compare.
     try:
         with np.errstate(all="ignore"):
@@ -386,10 +405,10 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
             is_made_complex = dtype.kind == "c" and block.dtype.kind != "c"
             back = (changed.real if is_made_complex else changed).astype(block.dtype)
     except (TypeError, ValueError) as error:
-        raise Mismatch(_other_dtype(block, dtype)) from error
+        raise Mismatch(_other_dtype(block, dtype, who)) from error
     same = np.array_equal(back, block, equal_nan=block.dtype.kind in "fc")
     if not same or _overflows(block, changed):
-        said = f"{_other_dtype(block, dtype)}, with values that would change"
+        said = f"{_other_dtype(block, dtype, who)}, with values that would change"
         # Integers may only be meant to be floats because NaN stands for missing cells.
         if block.dtype.kind in "iu" and dtype.kind == "f":
             said += "; if it is for missing cells, missing='drop' or fill_value= keeps integers"
@@ -426,5 +445,5 @@ def _overflows(block: np.ndarray, changed: np.ndarray) -> bool:
     return bool(block.min() != changed.min() or block.max() != changed.max())
 
 
-def _other_dtype(block: np.ndarray, dtype: np.dtype) -> str:
-    return f"the descriptor declares the dtype {dtype}, the file holds {block.dtype}"
+def _other_dtype(block: np.ndarray, dtype: np.dtype, who: str) -> str:
+    return f"{who} the dtype {dtype}, the file holds {block.dtype}"

@@ -97,6 +97,17 @@ def test_descriptors_that_disagree():
     assert mixed.dtype == object
 
 
+@pytest.mark.parametrize("others", [[(1, 4, 5)], [(4, 1, 5), (4, 5)]])
+def test_axes_of_length_one_are_no_disagreement(others):
+    shapes = [(4, 5), *others]
+    u1, f4 = np.dtype("u1"), np.dtype("f4")
+    assert Declared.of([claim(list(shape), dtype_numpy="|u1") for shape in shapes]).shape == (4, 5)
+    assert Declared.of_cells([Cell(shape, u1) for shape in shapes]) == Declared((4, 5), u1)
+    parts = [Declared(shape, dtype) for shape, dtype in zip(shapes, (u1, f4, u1), strict=False)]
+    assert Declared.common(parts) == Declared((4, 5), f4)
+    assert Declared.common([*parts, Declared(None, np.dtype(object))]).shape is None
+
+
 def test_a_chosen_dtype_wins_where_there_is_a_shape():
     assert Declared.of([claim([4])], "uint16").dtype == np.uint16
     assert Declared.of([claim([None])], "uint16").dtype == object

@@ -29,7 +29,7 @@ from .contents import CellContents, FilledBlock
 from .extra import tell_extra_frames
 from .fitting import (
     as_declared,
-    in_shape_if_it_fits,
+    as_known,
     meet_block,
     naming_cells,
     place_text,
@@ -277,10 +277,10 @@ class Filling:
         known = self.known_of(target)
         if known is not None and known.refused:
             raise known.refusal(place_text(target.where, reader.resource))
-        if self.mismatch == "keep" or (known is not None and is_open(target.claim)):
+        if self.mismatch == "keep":
             return reader.read(datums)
         if known is not None:
-            return in_shape_if_it_fits(reader.read(datums), known.declared.shape)
+            return as_known(reader.read(datums), known)
         declared = self._believed(target)
         if declared.shape is None:
             return reader.read(datums)
@@ -363,7 +363,9 @@ class Filling:
                 return block
             return stack_cells(block, declared) if given is None else stack_alike(block, declared)
 
-        with naming_cells(target.where, reader.resource, assumed=self._assumes(target)):
+        peeked = known is not None
+        assumed = self._assumes(target)
+        with naming_cells(target.where, reader.resource, assumed=assumed, peeked=peeked):
             if known is not None and known.refused:
                 raise known.refusal(place_text(target.where, reader.resource))
             given = reader.cell_shape(cells.datums)
@@ -378,7 +380,8 @@ class Filling:
                     block = fit(read, given, declared.shape, roi)
                 if declared.exact is not None:  # a wider dtype would hide a wrong claim
                     block = cast(block, declared.exact)
-                block = cast(block, declared.dtype)
+                who = "the variable has" if peeked else "the descriptor declares"
+                block = cast(block, declared.dtype, who=who)
             except Differs as differs:
                 assert known is not None
                 group = (self.references[target.run].store, target.descriptor, target.key)

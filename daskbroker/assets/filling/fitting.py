@@ -10,13 +10,13 @@ from ...core.errors import FillError
 from ...core.peeks import Cell
 from ..files.resolving import ResolvedResource
 from ..regions import Roi, take_roi
-from ..shapes import Declared, Mismatch, cast, long_axes, reshaped
+from ..shapes import Declared, Mismatch, cast, reshaped
 from .contents import CellContents
 from .knowledge import Known
 
 __all__ = [
     "as_declared",
-    "in_shape_if_it_fits",
+    "as_known",
     "meet_block",
     "naming_cells",
     "place_text",
@@ -35,14 +35,22 @@ class naming_cells:
         Run, stream and key, and the resource if one is read.
     assumed
         Whether cells must match what other descriptors declare, as their own leaves it open.
+    peeked
+        Whether the files were looked into, so that looking again is no help.
     """
 
     def __init__(
-        self, where: str, resource: ResolvedResource | None = None, *, assumed: bool = False
+        self,
+        where: str,
+        resource: ResolvedResource | None = None,
+        *,
+        assumed: bool = False,
+        peeked: bool = False,
     ) -> None:
         self._where = where
         self._resource = resource
         self._assumed = assumed
+        self._peeked = peeked
 
     def __enter__(self) -> None:
         return None
@@ -55,6 +63,10 @@ class naming_cells:
             raise FillError(
                 f"{label}: there is not enough memory for the requested cells: "
                 f"{error or 'MemoryError'}"
+            ) from None
+        if self._peeked:
+            raise FillError(
+                f"{label}: {error}; h.dataset(dtypes={{key: object}}) keeps the values of each file"
             ) from None
         others = " (what this descriptor leaves open is taken from others)" if self._assumed else ""
         raise FillError(
@@ -78,14 +90,23 @@ def as_declared(block: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     ]
 
 
-def in_shape_if_it_fits(block: Any, shape: tuple[int, ...] | None) -> Any:
-    """Return cells in ``shape`` if theirs differs only by axes of length 1, else unchanged."""
-    if shape is None or not isinstance(block, np.ndarray):
+def as_known(block: Any, known: Known) -> Any:
+    """Return cells in the shape and dtype that all known cells of their key have in common.
+
+    Cells that are not among the known ones are unchanged, and so are those with values that the
+    common dtype cannot represent: tables and documents show them as they are.
+    """
+    shape, dtype = known.declared.shape, known.declared.dtype
+    if shape is None or not isinstance(block, np.ndarray) or not known.has_shape(block.shape[1:]):
         return block
-    # Such a file has other cells than those known, which tables and documents show as they are.
-    if long_axes(block.shape[1:]) != long_axes(shape):
+    block = block.reshape(len(block), *shape)
+    own = block.dtype.newbyteorder("=")
+    if own == dtype or dtype.kind == "O" or not known.has_dtype(own):
         return block
-    return block.reshape(len(block), *shape)
+    try:
+        return cast(block, dtype)
+    except Mismatch:
+        return block
 
 
 def meet_block(known: Known, block: Any, given: tuple[int, ...] | None) -> None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from ...core.bounded_dict import BoundedDict
 from ...core.errors import FillError
 from ...core.peeks import Cell, ExtraFrames
-from ..shapes import Declared, contradicts, is_open, long_axes
+from ..shapes import Declared, are_alike, contradicts, is_open
 
 __all__ = [
     "Differs",
@@ -68,19 +70,27 @@ class Known:
         return repr((self.cells, self.declared, self.refused))
 
     def meet(self, cell: Cell) -> None:
-        """Check that a cell is one of the known ones.
+        """Check that a cell is one of the known ones, except for axes of length 1.
 
         Raises
         ------
         Differs
             If it is not.
         """
-        if cell not in self.cells:
+        if cell in self.cells:
+            return
+        if cell.shape is None or not self.has_shape(cell.shape) or not self.has_dtype(cell.dtype):
             raise Differs(cell)
 
     def has_shape(self, shape: tuple[int, ...]) -> bool:
-        """Return whether one of the cells has this shape."""
+        """Return whether a cell has this shape, except for axes of length 1 if all have one."""
+        if self.declared.shape is not None:
+            return are_alike(self.declared.shape, shape)
         return any(cell.shape == shape for cell in self.cells)
+
+    def has_dtype(self, dtype: np.dtype) -> bool:
+        """Return whether one of the cells has this dtype."""
+        return any(cell.dtype == dtype for cell in self.cells)
 
     def refusal(self, where: str) -> FillError:
         """Return the error of reading a file that is :attr:`refused`."""
@@ -140,20 +150,13 @@ def known_of(
     found = tuple(dict.fromkeys(cells))
     declared, claimed = Declared.of_cells(found), Declared.of([claim])
     loosely = not asked and not is_open(claim)
-    if loosely and _are_alike(declared, claimed):
+    if loosely and are_alike(declared.shape, claimed.shape):
         declared = Declared(claimed.shape, declared.dtype)
     wrong = ""
     contradictions = [contradicts(claim, cell, loosely=loosely) for cell in found]
     if all(contradictions) if guessed else any(contradictions):
         wrong = f"the descriptor declares {claim_text(claim)}, the file holds {cells_text(found)}"
     return Known(found, declared, guessed, wrong, strict and bool(wrong or extra), extra)
-
-
-def _are_alike(one: Declared, other: Declared) -> bool:
-    """Return whether shapes are known and equal except for axes of length 1."""
-    if one.shape is None or other.shape is None:
-        return False
-    return long_axes(one.shape) == long_axes(other.shape)
 
 
 def claim_text(claim: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from .filling_claims import FillClaimConformance
 from .filling_extra import ExtraFrameConformance
 from .filling_rules import FillRuleConformance
 from .filling_sequences import FillSequenceConformance
+from .filling_unlike_files import FillUnlikeFilesConformance
 from .frames_again import FramesAgainConformance
 from .inserted_again import InsertedAgainConformance
 from .live import LiveConformance
@@ -52,6 +53,7 @@ class BrokerConformance(
     FillRuleConformance,
     FillClaimConformance,
     FillSequenceConformance,
+    FillUnlikeFilesConformance,
     ExtraFrameConformance,
     MissingConformance,
     FramesAgainConformance,

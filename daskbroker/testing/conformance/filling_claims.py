@@ -208,67 +208,6 @@ class FillClaimConformance(Conformance):
             cells = header.table(peek=False).compute()["img"]
         assert {cell.dtype for cell in cells} == {np.dtype(np.uint16)}
 
-    # -- several resources -------------------------------------------------------------------
-
-    def test_first_and_last_have_a_dtype_in_common(self, put: Put, tmp_path: Path) -> None:
-        parts = [frames(2, SHAPE, np.uint8), frames(2, SHAPE, "<u4", start=2)]
-        header = put(run_of_parts(tmp_path, parts, [1, *SHAPE], **LEGACY))
-        image = header.dataset()["img"]
-        assert image.dtype == np.uint32
-        np.testing.assert_array_equal(image.values[:, 0], np.concatenate(parts))
-        cells = header.table().compute()["img"]
-        assert [cell.dtype for cell in cells] == [np.uint8] * 2 + [np.uint32] * 2
-
-    def test_first_and_last_have_other_shapes(self, put: Put, tmp_path: Path) -> None:
-        """Cells keep their shapes; blocks are cut by the size of the largest."""
-        parts = [frames(6, SHAPE), frames(6, (20, 30), start=2)]
-        header = put(run_of_parts(tmp_path, parts, [1, *SHAPE], **LEGACY))
-        size = parts[1][0].nbytes
-        with dask.config.set({"daskbroker.partition-size": 2 * size}), warned("img"):
-            image, table = header.dataset()["img"], header.table()
-        assert image.dtype == object
-        assert max(image.chunks[0]) == 2
-        assert table.npartitions >= 6
-        expected = [frame for part in parts for frame in part[:, None]]
-        for cells in (image.values, table.compute()["img"]):
-            assert [cell.shape for cell in cells] == [cell.shape for cell in expected]
-            for cell, frame in zip(cells, expected, strict=True):
-                np.testing.assert_array_equal(cell, frame)
-
-    @pytest.mark.parametrize("lost", ["im_000000.tiff", "im_000003.tiff", "datum", "1.h5"])
-    def test_an_end_that_is_lost(self, broker: Any, tmp_path: Path, lost: str) -> None:
-        """The other end tells shape and dtype."""
-        docs, data = claim_run(tmp_path, [1, *SHAPE], spec="AD_TIFF", **LEGACY)
-        if lost == "1.h5":
-            docs = run_of_parts(tmp_path, [data[:3], data[3:]], [1, *SHAPE], **LEGACY)
-        if lost == "datum":
-            docs.remove([pair for pair in docs if pair[0] == "datum"][-1])
-        else:
-            (tmp_path / ("" if lost == "1.h5" else "t") / lost).unlink()
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
-        with warned("4 frames" if lost == "datum" else ""):
-            image, table = header.dataset(missing="drop")["img"], header.table(missing="drop")
-        assert image.dtype == np.uint16
-        left = data[1:] if lost == "im_000000.tiff" else data[:3]
-        np.testing.assert_array_equal(image.values[:, 0], left)
-        np.testing.assert_array_equal(stacked(table.compute()["img"])[:, 0], left)
-
-    def test_one_between_that_differs(self, broker: Any, tmp_path: Path) -> None:
-        """A cell that differs is an error, is never cast, and is known from then on."""
-        parts = [frames(2, SHAPE, dtype, start=2 * n) for n, dtype in enumerate(("u1", "u4", "u1"))]
-        docs = run_of_parts(tmp_path, parts, [1, *SHAPE], **LEGACY)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
-        image = header.dataset()["img"]
-        assert image.dtype == np.uint8
-        with pytest.raises(FillError, match="uint32") as caught:
-            image.compute()
-        assert header.uid in str(caught.value)
-        again = header.dataset()["img"]
-        assert again.dtype == np.uint32
-        np.testing.assert_array_equal(again.values[:, 0], np.concatenate(parts))
-
     # -- many runs ---------------------------------------------------------------------------
 
     @pytest.mark.parametrize("other", [(SHAPE, "<u4"), ((4, 8), "<u2")], ids=["depth", "region"])

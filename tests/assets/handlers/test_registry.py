@@ -24,7 +24,8 @@ class Mine:
 def test_registered_then_ours_then_installed():
     registry = HandlerRegistry()
     assert registry.find("AD_HDF5").load() is AreaDetectorHDF5
-    assert registry.find("IMM").reference == "area_detector_handlers.handlers:IMMHandler"
+    installed = registry.find("SPECS_HDF5_SINGLE_DATAFRAME").reference
+    assert installed == "area_detector_handlers.handlers:SpecsHDF5SingleHandlerDataFrame"
     registry.register("AD_HDF5", Mine)
     assert registry.find("AD_HDF5").load() is Mine
     registry.unregister("AD_HDF5")

@@ -57,6 +57,13 @@ class ChunkIndex:
             self._table = chunk_table(self._dataset)
         return [StoredChunk(*self._table[position].tolist()) for position in positions]
 
+    def effort(self, positions: Sequence[ChunkPosition]) -> int:
+        """Return the number of chunks that HDF5 must go through for :meth:`find`."""
+        if self._table is not None:
+            return 0
+        new = sum(position not in self._known for position in positions)
+        return prod(grid_of(self._dataset)) * min(new, MOST_ONE_BY_ONE)
+
     def _ask(self, position: ChunkPosition) -> StoredChunk:
         corner = tuple(at * side for at, side in zip(position, self._dataset.chunks))
         info = self._dataset.id.get_chunk_info_by_coord(corner)

@@ -66,6 +66,7 @@ class RowSource:
         self.dataset = dataset
         self.dtype = dataset.dtype
         plist = dataset.id.get_create_plist() if plist is None else plist
+        self._row_bytes = prod(dataset.shape[1:]) * self.dtype.itemsize
         self._filtered = plist.get_layout() == h5d.CHUNKED and plist.get_nfilters() > 0
         check_chunk(dataset, plist, self.dtype.itemsize)
         self._bytes: ChunkBytes | FrameBytes | None = None
@@ -109,7 +110,8 @@ class RowSource:
 
     def _past_hdf5(self, rows: np.ndarray, axes: Sequence[Axis]) -> ChunkBytes | FrameBytes | None:
         """Return what reads a region past HDF5, if something can and it is worth it."""
-        if not self._filtered and not are_worth(rows, axes, self.dtype.itemsize):
+        itemsize, size = self.dtype.itemsize, self._row_bytes
+        if not self._filtered and not are_worth(rows, axes, itemsize, size):
             return None
         if not self._looked:  # twice at worst, if threads meet here
             kind = ChunkBytes if self._filtered else FrameBytes

@@ -1,5 +1,7 @@
 """Frames without filters, read without HDF5."""
 
+import itertools
+
 import h5py
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from dask import config
 
 from daskbroker.assets.handlers.hdf5.frame_bytes import PIECE, FrameBytes
 from daskbroker.assets.handlers.hdf5.row_source import RowSource
-from daskbroker.assets.regions import axes_of
+from daskbroker.assets.regions import axes_of, take_roi
 from daskbroker.core.errors import FillError
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
@@ -54,6 +56,67 @@ def test_a_read_of_several_pieces(tmp_path, only_bytes):
         with h5py.File(path) as file:
             got = RowSource(file[AD_DATASET]).read(np.arange(5), (range(1024), range(1100)))
         np.testing.assert_array_equal(got, values)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_parts_of_frames(tmp_path, layout, monkeypatch, only_bytes):
+    """Any region is equal to NumPy's, whatever is read together."""
+    cells, path = VALUES.reshape(COUNT, 4, 16, SIDE), tmp_path / "f.h5"
+    chunks = LAYOUTS[layout].get("chunks")
+    options = {} if chunks is None else {"chunks": (chunks[0], 4, 16, SIDE)}
+    with h5py.File(path, "w") as file:
+        file.create_dataset("d", data=cells, **options)
+    rows = np.array([7, 3, 3, 190])
+    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.frame_bytes.PER_CHUNK", 0)
+    with h5py.File(path) as file:
+        source = RowSource(file["d"])
+        for gap, roi in itertools.product(
+            (0, 100, 1000),
+            (
+                (2, 5, 9),
+                (slice(None), 15, -1),
+                (slice(None, None, -2), 3, slice(9, 2, -3)),
+                (np.array([3, 0, 3]), slice(4, 12, 5), np.array([60, 2])),
+                (1, slice(8, 10)),
+                (slice(2, 4), np.array([0])),
+            ),
+        ):
+            monkeypatch.setattr("daskbroker.assets.handlers.hdf5.frame_bytes.GAP", gap)
+            axes = axes_of(roi, cells.shape[1:])
+            np.testing.assert_array_equal(source.read(rows, axes), take_roi(cells[rows], roi))
+
+
+@pytest.mark.parametrize("chunks", [None, (1, 512, 256), (3, 512, 256)])
+def test_only_the_wanted_part_is_read(tmp_path, chunks, only_bytes):
+    """HDF5 reads whole chunks of this size into its cache for each of these."""
+    values = frames(6, (512, 256), np.uint16)
+    path = write_hdf5(tmp_path / "f.h5", values, chunks=chunks)
+    with h5py.File(path) as file:
+        source = RowSource(file[AD_DATASET])
+        for roi, most in (((5, 7), 2), ((5,), 512), ((slice(10, 20), slice(10, 20)), 10 * 512)):
+            axes, before = axes_of(roi, values.shape[1:]), bytes_read()
+            got, after = source.read(np.arange(6), axes), bytes_read()
+            np.testing.assert_array_equal(got, values[(slice(None), *roi)])
+            assert after - before < 6 * most + 2**14
+
+
+def test_finding_many_chunks_must_be_worth_it(tmp_path, monkeypatch):
+    """A pixel of one frame of many is read by HDF5, until all chunks are known."""
+    values = frames(40, (256, 256), np.uint16)
+    path = write_hdf5(tmp_path / "f.h5", values, chunks=(1, 256, 256))
+    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.frame_bytes.PER_CHUNK", 2**13)
+    with h5py.File(path) as file:
+        found = FrameBytes.of(file[AD_DATASET])
+        with found.opened() as number:
+            assert found.read_rows(number, np.array([3]), (5, 7)) is None
+            whole = found.read_rows(number, np.arange(40), (range(256), range(256)))
+            np.testing.assert_array_equal(whole, values)
+            assert found.read_rows(number, np.array([3]), (5, 7)) == values[3, 5, 7]
+
+
+def bytes_read() -> int:
+    with open("/proc/self/io") as file:
+        return int(file.readline().split()[1])
 
 
 def test_what_is_left_to_hdf5(tmp_path):
