@@ -37,6 +37,9 @@ MAX_QUERY_DEPTH = 32
 MAX_CONDITIONS = 1000
 """Maximum number of conditions of a query; a hundred times as many values in their lists."""
 
+HASHED = ("number", "text")
+"""Classes of values that are looked up in a set of texts and integers."""
+
 Test = Callable[[list[Any]], bool]
 """Function of the values found under a path; returns whether the operator holds."""
 
@@ -176,9 +179,10 @@ class Compiler:
         # MongoDB refuses these, too.
         if any(is_operators(item) and set(item) - {"$regex", "$options"} for item in operand):
             raise self._fail(f"{name} takes values and patterns, not operators")
-        if name != "$all" and all(type(item) is str for item in operand):
-            texts = frozenset(operand)  # there may be thousands, such as uids
-            one_of = _any_cell(lambda cell: isinstance(cell, str) and cell in texts)
+        # There may be thousands, such as uids and scan_ids. NaN and booleans equal otherwise.
+        if name != "$all" and all(type(item) in (str, int) for item in operand):
+            known = frozenset(operand)
+            one_of = _any_cell(lambda cell: order_class(cell) in HASHED and cell in known)
             return one_of if name == "$in" else _negated(one_of)
         tests = [self.value(item, depth + 1) for item in operand]
         # $all of an empty list finds nothing, as in MongoDB.
