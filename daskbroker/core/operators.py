@@ -54,8 +54,8 @@ class Compiler:
 
     Attributes
     ----------
-    count
-        Number of conditions and values compiled so far.
+    count, values
+        Number of conditions, and of values in their lists, compiled so far.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class Compiler:
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.count = 0
+        self.count = self.values = 0
 
     def _fail(self, message: str) -> BadQuery:
         return BadQuery(f"{self.where}: {message}")
@@ -173,8 +173,8 @@ class Compiler:
     def _membership(self, name: str, operand: object, depth: int) -> Test:
         if not isinstance(operand, list):
             raise self._fail(f"{name} needs a list, not {shown(operand)}")
-        self.count += len(operand)
-        if self.count > MAX_CONDITIONS * 100:
+        self.values += len(operand)
+        if self.values > MAX_CONDITIONS * 100:
             raise self._fail(f"more than {MAX_CONDITIONS * 100} values")
         # MongoDB refuses these, too.
         if any(is_operators(item) and set(item) - {"$regex", "$options"} for item in operand):
