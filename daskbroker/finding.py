@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .core.arguments import is_whole
@@ -11,6 +11,7 @@ from .core.errors import OffsetOutOfRange, RunNotFound
 from .core.printable import shown
 from .display.header_list import HeaderList
 from .header import Header
+from .header_source import UID_LENGTH
 from .results import Results
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ __all__ = ["at_offset", "find", "is_found"]
 
 SEVERAL = (list, tuple, set)
 """Types of keys that mean several runs."""
+MOST_ONE_BY_ONE = 8
+"""Maximum number of uids in a list that are looked up one by one."""
 
 
 def find(db: DataBroker, key: Any) -> Any:
@@ -32,10 +35,20 @@ def find(db: DataBroker, key: Any) -> Any:
     if getattr(key, "ndim", 0) == 1 and hasattr(key, "tolist"):
         key = key.tolist()
     if isinstance(key, SEVERAL):
-        return HeaderList([find(db, _one(item, "a list of runs")) for item in key])
+        return HeaderList(_several(db, [_one(item, "a list of runs") for item in key]))
     if is_whole(key) and key < 0:
         return at_offset(db(), int(key))
     return Header(db, *db.header_source[key])
+
+
+def _several(db: DataBroker, keys: list[Any]) -> Iterator[Header]:
+    """Yield the run of each key. Whole uids are looked up together, as there may be thousands."""
+    uids = [key for key in keys if isinstance(key, str) and len(key) >= UID_LENGTH]
+    known = db.header_source.by_uids(uids) if len(uids) > MOST_ONE_BY_ONE else {}
+    for key in keys:
+        pair = known.get(key) if isinstance(key, str) else None
+        # Else it is no uid, or there is no such run, or it cannot be read: that is an error.
+        yield find(db, key) if pair is None else Header(db, *pair)
 
 
 def is_found(db: DataBroker, key: object) -> bool:

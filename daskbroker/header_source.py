@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .core.arguments import is_whole
-from .core.bad_runs import leave_out_bad
+from .core.bad_runs import BadRun, leave_out_bad
+from .core.batches import batched
 from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
 from .core.name_lists import listed
 from .core.printable import shown
+from .core.query import Query
 from .core.search import LEAST_PREFIX, Search, compile_search, is_derived
 from .core.validate import prepare
 from .stores.header_store import FARTHEST, HeaderPair, HeaderStore
 
-__all__ = ["HeaderSource"]
+__all__ = ["UID_LENGTH", "HeaderSource"]
 
 UID_LENGTH = 36
 """Length of the uids that a RunEngine makes: a shorter one is looked up as a prefix first."""
+UIDS_IN_A_QUERY = 1000
+"""Maximum number of uids that are looked up by one query."""
 
 
 class HeaderSource:
@@ -96,6 +100,19 @@ class HeaderSource:
         pair = self.store.find_uid(matches[0])
         assert pair is not None
         return pair
+
+    def by_uids(self, uids: Iterable[str]) -> dict[str, HeaderPair]:
+        """Return the runs that have some of these uids, by uid.
+
+        There is one query for a thousand uids, and none for each. Runs that cannot be read are
+        left out without a warning.
+        """
+        pairs = (
+            found
+            for some in batched(uids, UIDS_IN_A_QUERY)
+            for found in self.store.find(Search((Query({"uid": {"$in": some}}),)))
+        )
+        return {str(pair[0]["uid"]): pair for pair in pairs if not isinstance(pair, BadRun)}
 
     def _by_scan_id(self, scan_id: int) -> HeaderPair:
         """Return the newest raw run with a scan_id, which derived runs may repeat.

@@ -12,6 +12,7 @@ from nexusformat.nexus import nxload
 from silx.io import nxdata
 
 import daskbroker
+from daskbroker.core.documents import ALL
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, datum_run, image_claim, squares_run, stream_run
@@ -356,3 +357,16 @@ def test_runs_of_many_kinds(db, tmp_path):
     with h5py.File(next(path for path in paths if path.stem == "open-run")) as file:
         assert "end_time" not in file["entry"]
         assert text(file["entry/sample/name"]) == "text"
+
+
+def test_descriptors_of_many_streams_are_read_once(db, tmp_path, monkeypatch):
+    insert_all(db, make_run(2, streams=[f"stream {number}" for number in range(20)]))
+    store, asked = db.event_sources["embedded"].store, []
+    listed = store.list_descriptors
+    monkeypatch.setattr(
+        store, "list_descriptors", lambda *args: asked.append(args[1:]) or listed(*args)
+    )
+    db[-1].export(tmp_path / "run.nxs")
+    everything = [args for args in asked if args in ((), (ALL,))]
+    assert len(everything) <= 4
+    assert len(asked) - len(everything) == 20  # one for each Dataset

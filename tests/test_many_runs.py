@@ -123,3 +123,20 @@ def test_beyond_so_many_chunks_nothing_is_read_to_open(three, monkeypatch, many,
 def test_other_ways_to_combine_are_refused(three):
     with pytest.raises(ValueError, match="combine"):
         three.dataset(combine="run")
+
+
+def test_a_list_of_uids_costs_no_query_for_each(db, monkeypatch):
+    for _ in range(10):
+        insert_all(db, make_run(1))
+    store, asked = db.header_source.store, []
+    for name in ("find_uid", "find_prefix", "find"):
+        method = getattr(store, name)
+        monkeypatch.setattr(
+            store,
+            name,
+            lambda *args, m=method, **options: asked.append(args) or m(*args, **options),
+        )
+    uids = [header.uid for header in db()]
+    asked.clear()
+    assert [header.uid for header in db[uids[::-1]]] == uids[::-1]
+    assert len(asked) == 1

@@ -37,6 +37,9 @@ MAX_QUERY_DEPTH = 32
 MAX_CONDITIONS = 1000
 """Maximum number of conditions of a query; a hundred times as many values in their lists."""
 
+HASHED = ("number", "text")
+"""Classes of values that are looked up in a set of texts and integers."""
+
 Test = Callable[[list[Any]], bool]
 """Function of the values found under a path; returns whether the operator holds."""
 
@@ -51,8 +54,8 @@ class Compiler:
 
     Attributes
     ----------
-    count
-        Number of conditions and values compiled so far.
+    count, values
+        Number of conditions, and of values in their lists, compiled so far.
 
     Raises
     ------
@@ -62,7 +65,7 @@ class Compiler:
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.count = 0
+        self.count = self.values = 0
 
     def _fail(self, message: str) -> BadQuery:
         return BadQuery(f"{self.where}: {message}")
@@ -170,15 +173,16 @@ class Compiler:
     def _membership(self, name: str, operand: object, depth: int) -> Test:
         if not isinstance(operand, list):
             raise self._fail(f"{name} needs a list, not {shown(operand)}")
-        self.count += len(operand)
-        if self.count > MAX_CONDITIONS * 100:
+        self.values += len(operand)
+        if self.values > MAX_CONDITIONS * 100:
             raise self._fail(f"more than {MAX_CONDITIONS * 100} values")
         # MongoDB refuses these, too.
         if any(is_operators(item) and set(item) - {"$regex", "$options"} for item in operand):
             raise self._fail(f"{name} takes values and patterns, not operators")
-        if name != "$all" and all(type(item) is str for item in operand):
-            texts = frozenset(operand)  # there may be thousands, such as uids
-            one_of = _any_cell(lambda cell: isinstance(cell, str) and cell in texts)
+        # There may be thousands, such as uids and scan_ids. NaN and booleans equal otherwise.
+        if name != "$all" and all(type(item) in (str, int) for item in operand):
+            known = frozenset(operand)
+            one_of = _any_cell(lambda cell: order_class(cell) in HASHED and cell in known)
             return one_of if name == "$in" else _negated(one_of)
         tests = [self.value(item, depth + 1) for item in operand]
         # $all of an empty list finds nothing, as in MongoDB.

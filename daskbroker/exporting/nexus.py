@@ -89,6 +89,8 @@ class _Entry:
         self._header = header
         self._options = options
         self._began = seconds_of(header.start, 0.0)
+        # Once, as a run may have thousands of streams.
+        self._descriptors = header.descriptors
         file.attrs["default"] = ENTRY
         self._entry = _group(file, ENTRY, "NXentry")
         self._names_in_file: dict[tuple[str, str], str] = {}
@@ -102,8 +104,8 @@ class _Entry:
         _write_sample(self._entry, header.start)
         links = {} if self._options.fill else frame_links(header)
         groups = {stream: self._write_stream(stream, links.get(stream, {})) for stream in streams}
-        descriptors = header.descriptors
-        hints = Hints.of(header.start, {stream: descriptors[stream] for stream in streams})
+        descriptors = {stream: self._descriptors[stream] for stream in streams}
+        hints = Hints.of(header.start, descriptors)
         instrument = _group(self._entry, "instrument", "NXinstrument")
         # A device that is in several streams has the fields of the plotted stream, which is first.
         for stream in sorted(streams, key=lambda name: hints is None or name != hints.stream):
@@ -167,7 +169,7 @@ class _Entry:
 
     def _note_signal(self, group: h5py.Group, stream: str, fields: Mapping[str, str]) -> None:
         """Set the signal and axes of a stream; without a signal it becomes an NXcollection."""
-        descriptors = {stream: self._header.descriptors[stream]}
+        descriptors = {stream: self._descriptors[stream]}
         hints = Hints.of(self._header.start, descriptors, stream)
         hinted = () if hints is None else (*hints.signals, *hints.images)
         names = [name for name in (*hinted, *fields) if name in fields and name not in UNPLOTTED]
@@ -216,7 +218,7 @@ class _Entry:
     def _write_devices(
         self, instrument: h5py.Group, stream: str, fields: Mapping[str, str]
     ) -> None:
-        descriptors = self._header.descriptors[stream]
+        descriptors = self._descriptors[stream]
         roles = roles_of(self._header.start, descriptors)
         known = {key for descriptor in descriptors for key in descriptor["data_keys"]}
         for descriptor in descriptors:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from daskbroker.core import operators
 from daskbroker.core.errors import BadQuery
+from daskbroker.core.plain_values import equal
 from daskbroker.core.query import OPERATORS, Condition, Query
 from daskbroker.testing.strategies import queries, starts
 
@@ -43,7 +45,8 @@ def matches(query, **doc):
         ({"$gt": NAN}, [], [NAN, 1.0]),
         ({"$in": [1, "x", re.compile("^y")]}, [1, "x", "yes", ["no", "x"]], [2, "no y"]),
         ({"$in": []}, [], [1, None]),
-        ({"$nin": [1, "x"]}, [2, None], [1, ["x"]]),
+        ({"$in": [1, "x"]}, [1.0, "x", [2, 1]], [True, "1", NAN, None, [[1]], {}]),
+        ({"$nin": [1, "x"]}, [2, True, None], [1, 1.0, ["x"]]),
         ({"$exists": True}, [1, None, []], []),
         ({"$exists": False}, [], [1, None]),
         ({"$type": "number"}, [1, 1.5, ["a", 2]], [True, "1", None]),
@@ -188,6 +191,15 @@ def test_refused(query, message):
 def test_too_long_is_refused(query):
     with pytest.raises(BadQuery, match="more than"):
         Query(query)
+
+
+def test_values_of_a_long_list_are_not_compared_one_by_one(monkeypatch):
+    compared = []
+    monkeypatch.setattr(operators, "equal", lambda *pair: compared.append(pair) or equal(*pair))
+    query = Query({"a": {"$in": [*range(5000), "x"]}, "b": {"$nin": list(range(5000))}})
+    assert query.matches({"a": 4999, "b": -1})
+    assert not query.matches({"a": -1})
+    assert compared == []
 
 
 @pytest.mark.parametrize("around", [lambda q: {"$or": [q]}, lambda q: {"a": {"$not": q}}])

@@ -7,7 +7,7 @@ from typing import Any
 from ...core.chunks import ChunkPlan
 from ..shapes import Declared, is_open
 from .filling import Filling
-from .target import Target
+from .target import original_uid
 
 __all__ = ["common_cells"]
 
@@ -34,7 +34,9 @@ def common_cells(plan: ChunkPlan, key: str, filling: Filling, dtype: Any = None)
     last = None
     for descriptor in used:
         claim = descriptor["data_keys"][key]
-        known = filling.known_of(Target.of(descriptor, key)) if filling.known else None
+        # No Target is made, as there may be thousands of descriptors.
+        of_run = filling.known.get(descriptor["run_start"])
+        known = None if of_run is None else of_run.get((original_uid(descriptor), key))
         declared = Declared.of([claim]) if known is None else known.declared
         if declared is last:  # as in most of thousands of runs
             continue

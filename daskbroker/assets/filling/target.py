@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Target"]
+__all__ = ["Target", "original_uid"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,7 @@ class Target:
         """Build from a descriptor, which may lack the key; the claim is then empty."""
         stream = str(descriptor.get("name") or "primary")
         claim = descriptor["data_keys"].get(key, {})
-        # Stream_datums name the original of a descriptor that was made by selecting fields.
-        uid = descriptor.get("derived_from")
-        uid = uid if isinstance(uid, str) else descriptor["uid"]
-        return cls(descriptor["run_start"], stream, uid, key, claim)
+        return cls(descriptor["run_start"], stream, original_uid(descriptor), key, claim)
 
     @property
     def external(self) -> bool:
@@ -48,3 +45,12 @@ class Target:
     def where(self) -> str:
         """Run, stream and key, as the beginning of error messages."""
         return f"run {self.run!r}, stream {self.stream!r}, key {self.key!r}"
+
+
+def original_uid(descriptor: Mapping[str, Any]) -> str:
+    """Return the uid of a descriptor, or of that from which it was made by selecting fields.
+
+    Stream_datums and peeks name the original.
+    """
+    uid = descriptor.get("derived_from")
+    return uid if isinstance(uid, str) else str(descriptor["uid"])

@@ -59,13 +59,12 @@ class Group:
         return self.target.descriptor, self.target.key
 
 
-def groups_of(
-    plan: RunPlan, wanted: Callable[[str, Mapping[str, Any]], bool] = lambda key, claim: True
-) -> list[Group]:
-    """Return the resource groups of planned events; those without events are left out.
+Wanted = Callable[[Mapping[str, Any], str, Mapping[str, Any]], bool]
+"""Function of a descriptor, a data key and its claim; returns whether the group is wanted."""
 
-    ``wanted`` tells by data key and claim which are returned.
-    """
+
+def groups_of(plan: RunPlan, wanted: Wanted = lambda descriptor, key, claim: True) -> list[Group]:
+    """Return the wanted resource groups of planned events; those without events are left out."""
     owners = plan.events.records["descriptor"]
     order = np.argsort(owners, kind="stable")
     descriptors, begins = np.unique(owners[order], return_index=True)
@@ -74,7 +73,7 @@ def groups_of(
     for number, begin, end in zip(descriptors.tolist(), bounds, bounds[1:]):
         descriptor = plan.descriptors[number]
         for key, claim in descriptor["data_keys"].items():
-            if claim.get("external") and wanted(key, claim):
+            if claim.get("external") and wanted(descriptor, key, claim):
                 groups.append(Group(Target.of(descriptor, key), plan.events, order[begin:end]))
     return groups
 

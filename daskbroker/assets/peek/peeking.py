@@ -28,6 +28,7 @@ from ..filling.knowledge import (
     extra_text,
     known_of,
 )
+from ..filling.target import original_uid
 from ..shapes import Declared, is_open
 from .groups import Group, group_id, groups_of, looks_of, peek_of
 from .looks import Look, look_at_any
@@ -77,11 +78,15 @@ def peeked(
     stopped
         Uids of runs that have stopped. Frames in no event are reported only for these.
     """
-    # Of thousands of runs most have full claims, of which there is nothing to know.
-    only_open = mode is None and not plan.peeks and not are_cells_noted()
+    # Of thousands of runs most have full claims, of which there is nothing to know if no peek is
+    # remembered.
+    every = mode is not None or are_cells_noted()
+    remembered = {(peek.descriptor, peek.key) for peek in plan.peeks}
 
-    def concerned(key: str, claim: Mapping[str, Any]) -> bool:
-        return (keys is None or key in keys) and (not only_open or is_open(claim))
+    def concerned(descriptor: Mapping[str, Any], key: str, claim: Mapping[str, Any]) -> bool:
+        if keys is not None and key not in keys:
+            return False
+        return every or is_open(claim) or (original_uid(descriptor), key) in remembered
 
     groups = groups_of(plan, concerned)
     opening = _Opening(filling, memory, mode, frozenset(dtypes), stopped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ...core.chunks import ChunkReader
 from ...core.documents import Document
 from ...core.layouts import STREAM_DATUM, STREAM_RESOURCE, as_one_chunk
+from .last_frames import file_of
 from .reference_chunks import documents, reference_table
 
 __all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
@@ -73,6 +74,15 @@ class FrameTable:
     layers: Sequence[Intervals]
     resources: Sequence[Document]
     spans: Sequence[tuple[int, int]]
+
+    @cached_property
+    def stop_of_file(self) -> dict[str, int]:
+        """The index after the last of all resources of each file, by :func:`.file_of`."""
+        found: dict[str, int] = {}
+        for resource, (_, stop) in zip(self.resources, self.spans, strict=True):
+            file = file_of(resource)
+            found[file] = max(stop, found.get(file, stop))
+        return found
 
     def count(self, seq_nums: np.ndarray) -> np.ndarray:
         """Return the number of frames of each event."""
@@ -143,8 +153,7 @@ def read_frame_table(
             f"{int(rows['seq_stop'][row] - start[row])} events, from seq_num {int(start[row])} on"
         )
     numbers = rows["number"]
-    of_each = [numbers == number for number in range(len(resources))]
-    spans = [_span(first[some], first_stop[some]) for some in of_each]
+    spans = _spans(numbers, first, first_stop, len(resources))
     layers = _layers(start[own], rows["seq_stop"][own], first[own], numbers[own])
     return FrameTable(layers, resources, spans)
 
@@ -181,8 +190,17 @@ def _stream_datums(
     return {name: np.concatenate(arrays)[ours] for name, arrays in parts.items()}
 
 
-def _span(begins: np.ndarray, ends: np.ndarray) -> tuple[int, int]:
-    return (int(begins.min()), int(ends.max())) if len(begins) else (0, 0)
+def _spans(
+    numbers: np.ndarray, begins: np.ndarray, ends: np.ndarray, count: int
+) -> list[tuple[int, int]]:
+    """Return the lowest begin and the highest end for each number; 0 and 0 for one without any."""
+    limits = np.iinfo(np.int64)
+    low, high = np.full(count, limits.max), np.full(count, limits.min)
+    np.minimum.at(low, numbers, begins)
+    np.maximum.at(high, numbers, ends)
+    without = low > high
+    low[without] = high[without] = 0
+    return list(zip(low.tolist(), high.tolist()))
 
 
 def _layers(

@@ -140,11 +140,10 @@ class References:
         self, chunk: DatumChunk, rows: np.ndarray, positions: np.ndarray, *, strict: bool
     ) -> Iterator[CellsOfResource]:
         groups = chunk.groups[rows]
-        wanted = np.unique(groups).tolist()
-        owners = [chunk.owners[chunk.group_owner[group]] for group in wanted]
+        found = list(_alike(groups))
+        owners = [chunk.owners[chunk.group_owner[group]] for group, _ in found]
         documents = self.documents(RESOURCE, owners)
-        for group, owner in zip(wanted, owners, strict=True):
-            chosen = slice(None) if len(wanted) == 1 else groups == group
+        for (group, chosen), owner in zip(found, owners, strict=True):
             if owner not in documents:
                 if not strict:
                     continue
@@ -201,17 +200,15 @@ class References:
             raise ReferenceMissing(
                 f"no stream_datum of this run contains event {int(seq_nums[numbers < 0][0])}"
             )
-        for number in np.unique(numbers[numbers >= 0]).tolist():
-            positions = np.flatnonzero(numbers == number)
+        for number, positions in _alike(numbers):
+            if number < 0:
+                continue
             datums = Datums({"index": indices[positions]}, len(positions))
             yield CellsOfResource(table.resources[number], datums, positions, table.spans[number])
 
     def last_index(self, descriptor: str, key: str, resource: Document) -> int:
         """Return the last index of a stream_resource or of others of the key in the same file."""
-        table = self._frame_table(descriptor, key)
-        spans = zip(table.resources, table.spans, strict=True)
-        file = file_of(resource)
-        return max(stop for doc, (_, stop) in spans if file_of(doc) == file) - 1
+        return self._frame_table(descriptor, key).stop_of_file[file_of(resource)] - 1
 
     def has_frames_again(self, descriptor: str, key: str) -> bool:
         """Return whether an event of a descriptor has several frames of a key."""
@@ -235,6 +232,18 @@ class References:
     def _named(self) -> AbstractContextManager[None]:
         """Name the run in errors of damaged chunks."""
         return damage_of(chunk_label({"run_start": self.run}))
+
+
+def _alike(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each distinct number in increasing order, with its positions in the array.
+
+    There may be as many as positions: a file for each frame.
+    """
+    order = np.argsort(numbers, kind="stable")
+    found, begins = np.unique(numbers[order], return_index=True)
+    bounds = [*begins.tolist(), len(order)]
+    for number, begin, end in zip(found.tolist(), bounds, bounds[1:]):
+        yield number, order[begin:end]
 
 
 def _by_file(cells: Iterable[CellsOfResource]) -> Iterator[CellsOfResource]:

@@ -109,12 +109,29 @@ class DocumentKeys:
 
     def note_pages(
         self, connection: sqlite3.Connection, sequence: RowSequence, first: int, rows: int
-    ) -> None:
-        """Note the uids of pages in a part of the journal that is about to be sealed."""
+    ) -> list[int]:
+        """Note the uids of pages in a part of the journal that is about to be sealed.
+
+        Returns
+        -------
+        list of int
+            Their numbers, for :meth:`release` once the transaction has succeeded.
+        """
         low = sequence.number * POSITIONS + first
         where = "sequence.id = ? AND journal.id >= ? AND journal.id < ?"
-        self._note(connection, sequence, where, sequence.number, low, low + rows)
-        self.forget(sequence)  # read again later, as this transaction may still fail
+        held = self._waiting.get(sequence.run_number)
+        noted = self._note(connection, sequence, where, sequence.number, low, low + rows)
+        # Other waiting pages were noted too. They are read again later, as this transaction may
+        # still fail.
+        if self._waiting.get(sequence.run_number) is not held:
+            self.forget(sequence)
+        return noted
+
+    def release(self, sequence: RowSequence, numbers: Sequence[int]) -> None:
+        """Drop the numbers of pages that wait no longer. The run's other pages are not read again,
+        as there may be thousands of sequences.
+        """
+        self._waiting.get(sequence.run_number, set()).difference_update(numbers)
 
     # -- numbers -----------------------------------------------------------------------------
 
@@ -125,16 +142,17 @@ class DocumentKeys:
 
     def _note(
         self, connection: sqlite3.Connection, sequence: RowSequence, where: str, *values: int
-    ) -> None:
+    ) -> list[int]:
+        """Note the uids of waiting pages, and return their numbers."""
         pages = [
             (page, uids, uid_keys(uids, page.layout.kind, page.run_number))
             for page, uids in _waiting_pages(connection, sequence, where, *values)
         ]
         # Usually all numbers were free, and one statement has noted all.
-        if _insert_keys(connection, [(page, keys) for page, _, keys in pages]):
-            return
-        for page, uids, keys in pages:
-            self._claim_rest(connection, page, uids, keys)
+        if not _insert_keys(connection, [(page, keys) for page, _, keys in pages]):
+            for page, uids, keys in pages:
+                self._claim_rest(connection, page, uids, keys)
+        return [number for *_, keys in pages for number in keys.tolist()]
 
     def _claim_rest(
         self,

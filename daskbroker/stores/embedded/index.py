@@ -8,6 +8,7 @@ is stored with the prefix ``s``, booleans as ``b0`` and ``b1``, so that types ne
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ MOST_LEAVES = 2000
 """Maximum number of scalars indexed of a document."""
 MOST_WORDS = 5000
 """Maximum number of words indexed of a document."""
+MOST_PARAMETERS = 500
+"""Maximum number of values of a condition that are parameters of their own."""
 OVERFLOW = ""
 """Path or word that marks a run of which not everything is indexed."""
 
@@ -195,11 +198,17 @@ def _clause(condition: Condition) -> tuple[str, list[Any]] | None:
     if condition.operator in ("$eq", "$in"):
         wanted = operand if condition.operator == "$in" else [operand]
         values = [_stored(value) for value in wanted]
-        # SQLite limits the parameters of a statement; and what is not indexed cannot be looked
-        # up.
-        if len(values) > 500 or any(value is None for value in values):
+        # What is not indexed cannot be looked up.
+        if any(value is None for value in values):
             return None
-        return f"value IN ({','.join('?' * len(values))})", values
+        if len(values) <= MOST_PARAMETERS:
+            return f"value IN ({','.join('?' * len(values))})", values
+        # SQLite limits the parameters of a statement, and may round numbers in JSON.
+        if not all(
+            type(value) is int or (type(value) is str and "\0" not in value) for value in values
+        ):
+            return None
+        return "value IN (SELECT value FROM json_each(?))", [json.dumps(values)]
     value = _stored(operand)
     if value is None:
         return None
@@ -207,6 +216,10 @@ def _clause(condition: Condition) -> tuple[str, list[Any]] | None:
     if isinstance(value, str):  # only among texts ("s…"), or only among booleans ("b…")
         return f"value {sign} ? AND value >= ? AND value < ?", [value, value[0], _next(value[0])]
     return f"value {sign} ? AND value < ''", [value]  # numbers sort before all text
+
+
+def _is_exact_in_json(value: object) -> bool:
+    return type(value) is int or (isinstance(value, str) and "\0" not in value)
 
 
 def _next(letter: str) -> str:

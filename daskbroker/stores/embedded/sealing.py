@@ -193,7 +193,7 @@ def _publish(
             journal.forget(sequence.number)
             discard_files([(table, final)])
             return 0, False
-        journal.claims.note_pages(connection, sequence, first, rows)
+        noted = journal.claims.note_pages(connection, sequence, first, rows)
         add_chunk(connection, database, sequence, first, table, final)
         connection.execute("DELETE FROM journal WHERE id >= ? AND id < ?", (low, low + rows))
         journal.forget(sequence.number)
@@ -201,6 +201,7 @@ def _publish(
             "SELECT 1 FROM journal WHERE id >= ? AND id < ? LIMIT 1",
             (sequence.number * POSITIONS, (sequence.number + 1) * POSITIONS),
         ).fetchone()
+    journal.claims.release(sequence, noted)
     return 1, more is None
 
 

@@ -19,6 +19,7 @@ from ...core.errors import (
     BadQuery,
     DuplicateUID,
     FieldNotFound,
+    RunNotFound,
     UnknownReference,
 )
 from ...views.runs import table_to_stream
@@ -90,6 +91,10 @@ class NounConformance(Conformance):
         for several in (chosen.unique(), chosen.drop_duplicates(), np.array([uids[6], uids[1]])):
             assert _uids(broker[several]) == [uids[6], uids[1]]
         assert _uids(broker[np.array([-1, 3])]) == [uids[0], uids[1]]
+        many = [*uids, uids[3], uids[5][:20], -1, 3]  # whole uids are looked up together
+        assert _uids(broker[many]) == [*uids, uids[3], uids[5], uids[0], uids[1]]
+        with pytest.raises(RunNotFound, match="0" * 36):
+            broker[[*many, "0" * 36]]
         for nested in ([-1, [-2]], [slice(-2, None)], [np.array([-1])]):
             with pytest.raises(TypeError, match="a list of runs needs the uid, scan_id or offset"):
                 broker[nested]

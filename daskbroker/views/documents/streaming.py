@@ -7,12 +7,11 @@ those that refer to it. Only the chunks being decoded, and those read ahead, are
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain, pairwise, repeat
+from functools import cached_property, partial
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -37,12 +36,12 @@ from .field_changes import Change, changes_of
 from .filled_ahead import EventChunk, fill_chunks
 from .merging import by_time
 from .prefetch import Prefetcher
+from .stream_frames import StreamFrames, sound
 
 __all__ = ["Uses", "new_documents", "stream_documents"]
 
 _Track = Iterator[NamedDocument]
 """Documents of one descriptor."""
-FIRST_SEQ = "seq_nums:start"
 
 
 @dataclass
@@ -77,6 +76,10 @@ class _Source:
     @property
     def stream_datums(self) -> ChunkPlan:
         return self.plan.references[STREAM_DATUM.kind]
+
+    @cached_property
+    def frames(self) -> StreamFrames:
+        return StreamFrames(self.stream_datums)
 
 
 def stream_documents(
@@ -281,7 +284,7 @@ def _track(
     parent = source.plan.descriptors[index]
     descriptor = parent if change is None else change.descriptor
     yield "descriptor", descriptor
-    frames = _stream_datums(source.stream_datums, parent["uid"], ahead)
+    frames = source.frames.of(parent["uid"], ahead)
     waiting = next(frames, None)
     for events in coming:
         # Nothing to change, and no frames to put between the events.
@@ -326,41 +329,6 @@ def _events(
     return fill_chunks(source.filling, parent, read, keys, ahead)
 
 
-def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
-    """Yield the stream_datums of a descriptor in the order of ``seq_nums``.
-
-    If the ranges of the chunks do not overlap, one chunk at a time is in use; else all are merged.
-    """
-    chunks: list[tuple[int, int, int]] = []
-    for index in range(len(plan)):
-        table = plan.read(index, ["descriptor", FIRST_SEQ])
-        starts = table.filter(pc.field("descriptor") == descriptor).column(FIRST_SEQ)
-        # Only chunks that have frames of this descriptor.
-        if len(starts):
-            chunks.append((*pc.min_max(starts).as_py().values(), index))
-    chunks.sort()
-    indices = [index for *_, index in chunks]
-    rows = (
-        iter_rows(STREAM_DATUM, _frames_of(_sound(table), descriptor), "")
-        for table in ahead.tables(plan, indices)
-    )
-    # Chunks follow each other, as one process writes them in order.
-    if all(high <= low for (_, high, _), (low, _, _) in pairwise(chunks)):
-        return chain.from_iterable(rows)
-    return heapq.merge(*rows, key=lambda doc: doc["seq_nums"]["start"])
-
-
-def _frames_of(table: pa.Table, descriptor: str) -> pa.Table:
-    # No column of stream_datums depends on the position of a row, so rows may be sorted.
-    return table.filter(pc.field("descriptor") == descriptor).sort_by(FIRST_SEQ)
-
-
-def _sound(table: pa.Table | StoreDamaged) -> pa.Table:
-    if isinstance(table, StoreDamaged):
-        raise table
-    return table
-
-
 def _decoded(
     plan: ChunkPlan, layout: Layout, indices: Iterable[int], ahead: Prefetcher
 ) -> Iterator[tuple[int, pa.Table, Iterator[Document]]]:
@@ -382,7 +350,7 @@ def _decoded(
     for index, table in zip(found, ahead.tables(plan, found)):
         owner = plan.descriptors[int(owners[index])]
         try:  # damage_of would need the label of every chunk; here only damaged ones need it
-            rows = iter_rows(layout, _sound(table), owner["uid"])
+            rows = iter_rows(layout, sound(table), owner["uid"])
         except StoreDamaged as error:
             problem = damaged(plan.label(index), error)
             if not (ahead.skip_damaged and layout is EVENT):

@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import daskbroker
+from daskbroker.assets.references import frame_table as tables
 from daskbroker.assets.references import reference_chunks
 from daskbroker.assets.references.frame_table import read_frame_table
+from daskbroker.assets.references.last_frames import file_of
 from daskbroker.assets.references.locating import ReferenceMissing
 from daskbroker.core.layouts import STREAM_DATUM, STREAM_RESOURCE
 from daskbroker.testing.base import insert_all
@@ -206,3 +208,31 @@ def test_indices_and_events_must_be_as_many(db):
     insert_all(db, run.stop())
     with pytest.raises(ReferenceMissing, match="6 indices to 2 events"):
         list(references_of(db[-1]).find_frames(descriptor, "img", np.array([1])))
+
+
+def test_a_file_for_each_frame_costs_no_comparison_with_all_others(db, monkeypatch):
+    run, count = RunBuilder(), 300
+    claim = {"source": "x", "dtype": "array", "shape": [1, 4, 4], "external": "STREAM:"}
+    descriptor = run.descriptor({"img": claim})
+    unused = run.stream_resource("img", uri="file://localhost/nowhere/unused.h5")
+    resources = []
+    for number in range(count):
+        uri = f"file://localhost/nowhere/{number // 2}.h5"  # two resources for each file
+        resources.append(run.stream_resource("img", uri=uri))
+        frames = (number % 2, number % 2 + 1)
+        run.stream_datum(resources[-1], descriptor, frames, (number + 1, number + 2))
+    insert_all(db, run.stop(num_events={"primary": count}))
+    references = references_of(db[-1])
+    asked = []
+    monkeypatch.setattr(tables, "file_of", lambda doc: asked.append(doc) or file_of(doc))
+    order = np.random.default_rng(0).permutation(count)
+    found = list(references.find_frames(descriptor, "img", order + 1))
+    assert [one.resource["uid"] for one in found] == resources
+    for number, one in enumerate(found):
+        assert order[one.positions].tolist() == [number]
+        assert one.datums.columns["index"].tolist() == [number % 2]
+        assert one.indices == (number % 2, number % 2 + 1)
+        assert references.last_index(descriptor, "img", one.resource) == 1
+    assert len(asked) == count + 1
+    ((_, spare),) = references.documents(STREAM_RESOURCE, [unused]).items()
+    assert references.last_index(descriptor, "img", spare) == -1

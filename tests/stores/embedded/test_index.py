@@ -67,6 +67,26 @@ def test_conditions_on_scalars_are_left_to_the_index(db, query):
 
 
 @pytest.mark.parametrize(
+    ("values", "exact"),
+    [
+        ([2**62 + 1, -1, "x", "\u00e9"], True),
+        ([1.5], False),  # SQLite may round it
+        (["a\0b"], False),
+        ([True], True),
+    ],
+)
+def test_lists_of_more_values_than_a_statement_may_have(db, values, exact):
+    docs = [{"a": a} for a in (2**62 + 1, 2**62 + 2, -1, "x", "\u00e9", 1.5, "a\0b", "a", True, 1)]
+    insert(db, docs)
+    query = {"a": {"$in": [*values, *(f"other {number}" for number in range(600))]}}
+    assert narrowed(db, query=query).exact is exact
+    wanted = [header.uid for header in db if Query(query).matches(header.start)]
+    assert len(wanted) == len(values)
+    assert [header.uid for header in db(**query)] == wanted
+    assert len(db(**query)) == len(wanted)
+
+
+@pytest.mark.parametrize(
     "query", [{"a": None}, {"a": {"$ne": 1}}, {"a": {"b": 1}}, {"a": [1]}, {"$or": [{"a": 1}]}]
 )
 def test_other_conditions_are_checked_on_documents(db, query):

@@ -17,7 +17,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import BadQuery, StoreError
-from daskbroker.stores.embedded import sealing
+from daskbroker.stores.embedded import document_keys, sealing
 from daskbroker.testing import RunBuilder, assert_documents_equal, external_run, make_run
 
 SPECTRA = {"x": [n / 2 for n in range(60)], "v": [[float(n)] * 300 for n in range(60)]}
@@ -44,6 +44,33 @@ def test_the_journal_is_sealed_when_it_has_grown(tmp_path, setting, value):
         assert plan.records["rows"].tolist()[:2] == [plan.records["rows"][0]] * 2
         assert 15 <= plan.records["rows"][0] <= 20
         assert_documents_equal(documents, db[-1].documents())
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_pages_that_wait_are_not_read_again_for_each_sequence(db, monkeypatch, paged):
+    looks = []
+
+    def waiting_pages(connection, sequence, where, *values):
+        looks.append(where)
+        return stored(connection, sequence, where, *values)
+
+    stored = document_keys._waiting_pages
+    run = RunBuilder()
+    for number in range(30):
+        descriptor = run.descriptor({"x": 0.5}, f"stream {number}")
+        rows = [{"x": float(row)} for row in range(3)]
+        if paged:
+            run.event_page(descriptor, rows)
+        else:
+            for row in rows:
+                run.event(descriptor, row)
+    *documents, stop = run.stop()
+    insert(db, documents)
+    monkeypatch.setattr(document_keys, "_waiting_pages", waiting_pages)
+    insert(db, [stop])
+    assert looks.count("run = ?") <= 1
+    insert(db, documents)  # all of them are known, wherever they are now
+    assert_documents_equal([*documents, stop], db[-1].documents())
 
 
 def test_a_stop_seals_all_streams_and_references(db, rows_of):

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from daskbroker.core.chunks import ChunkPlan
 from daskbroker.core.errors import FieldNotFound, StreamNotFound
 from daskbroker.testing import (
     RunBuilder,
@@ -176,3 +177,29 @@ def test_without_a_name_every_stream(db):
     header = insert(db, run_with_baseline())
     assert_documents_equal(header.documents(), header.stream())
     assert data_of(header.stream("baseline")) == [{"motor": 1.5}, {"motor": 3.5}]
+
+
+@pytest.mark.parametrize(("count", "reads"), [(3, 4), (20, 2)])
+def test_stream_datums_of_many_descriptors_are_read_once(db, monkeypatch, count, reads):
+    read = []
+    stored = ChunkPlan.read
+    monkeypatch.setattr(
+        ChunkPlan, "read", lambda plan, *args: read.append(plan) or stored(plan, *args)
+    )
+    run = RunBuilder()
+    claim = {"source": "x", "dtype": "array", "shape": [1, 4, 4], "external": "STREAM:"}
+    resource = run.stream_resource("img")
+    for number in range(count):
+        descriptor = run.descriptor({"img": claim, "x": 0.5})
+        for frame in (2 * number + 1, 2 * number):  # not in the order of their events
+            run.stream_datum(resource, descriptor, (frame, frame + 1))
+        for _ in range(2):
+            run.event(descriptor, {"x": 0.5})
+    documents = run.stop()
+    header = insert(db, documents)
+    db.seal()
+    found = list(header.documents(fill=False))
+    assert_documents_equal(documents, found)
+    firsts = [doc["seq_nums"]["start"] for name, doc in found if name == "stream_datum"]
+    assert firsts == list(range(1, 2 * count + 1))
+    assert sum("data_keys" not in plan.descriptors[0] for plan in read) <= reads
