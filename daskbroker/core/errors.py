@@ -96,7 +96,10 @@ class StoreFull(StoreError, OSError):
 
 
 class StoreUnavailable(StoreError, ConnectionError):
-    """The server of the store does not answer. What was stored before is safe; try again later."""
+    """The store cannot be reached now. What was stored before is safe; try again later.
+
+    Its server does not answer, or this process has too many open files or too little memory.
+    """
 
 
 class StoreDamaged(StoreError):
@@ -252,9 +255,9 @@ def is_of_process(error: OSError) -> bool:
     return error.errno in OF_PROCESS or str(error).endswith(os.strerror(errno.ENOMEM))
 
 
-def process_error(error: OSError, path: str | os.PathLike[str]) -> StoreError:
-    """Return the error for a file that :func:`is_of_process` finds no fault with."""
-    return StoreError(
+def process_error(error: OSError, path: str | os.PathLike[str]) -> StoreUnavailable:
+    """Return the error for a file that cannot be opened, if :func:`is_of_process`."""
+    return StoreUnavailable(
         f"{path} cannot be opened{seen_from()}: {error}; it is not damaged: this process "
         "has too little memory, or too many open files (ulimit -n)"
     )
