@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -215,3 +217,20 @@ def test_the_command(store, tmp_path):
     done = command("--db", store, tmp_path / "backup")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_too_many_open_files_are_an_error_and_no_damage(store, tmp_path, monkeypatch, number):
+    plain = Path.open
+
+    def fail(path, mode="r", **options):
+        if mode == "rb" and path.is_relative_to(store):
+            raise OSError(number, os.strerror(number), str(path))
+        return plain(path, mode, **options)
+
+    with daskbroker.connect(store) as db:
+        monkeypatch.setattr(Path, "open", fail)
+        with pytest.raises(StoreError, match="it is not damaged") as caught:
+            daskbroker.backup(db, tmp_path / "backup")
+    assert not isinstance(caught.value, StoreDamaged)
+    assert os.listdir(tmp_path) == ["store"]

@@ -408,6 +408,8 @@ def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     body = pa.py_buffer(without_checksum(data, "a chunk"))
     try:
         reader = pa.ipc.open_file(body)
+    except MemoryError:  # Arrow's is an ArrowException too
+        raise
     except pa.ArrowException as error:
         raise StoreDamaged(f"a chunk is damaged: {error}") from error
     # Opening a smaller one again takes longer than reading all of it.

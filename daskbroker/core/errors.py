@@ -96,7 +96,10 @@ class StoreFull(StoreError, OSError):
 
 
 class StoreUnavailable(StoreError, ConnectionError):
-    """The server of the store does not answer. What was stored before is safe; try again later."""
+    """The store cannot be reached now. What was stored before is safe; try again later.
+
+    Its server does not answer, or this process has too many open files or too little memory.
+    """
 
 
 class StoreDamaged(StoreError):
@@ -201,6 +204,8 @@ MAKE_ROOM = {
 }
 """What to do about each error of the file system that means that there is no room."""
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+OF_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of opening or reading a file that say nothing about the file."""
 
 
 def no_room(where: str, number: int = errno.ENOSPC) -> StoreFull:
@@ -242,6 +247,20 @@ def file_error(error: OSError, where: str) -> StoreError:
     if error.errno == errno.EIO:
         return StoreError(f"{where} cannot be read or written; check the disk: {error}")
     return StoreError(f"{where}: {error}")
+
+
+def is_of_process(error: OSError) -> bool:
+    """Return whether an error means too little memory or too many open files, not a bad file."""
+    # Arrow gives no number for a file that cannot be mapped.
+    return error.errno in OF_PROCESS or str(error).endswith(os.strerror(errno.ENOMEM))
+
+
+def process_error(error: OSError, path: str | os.PathLike[str]) -> StoreUnavailable:
+    """Return the error for a file that cannot be opened, if :func:`is_of_process`."""
+    return StoreUnavailable(
+        f"{path} cannot be opened{seen_from()}: {error}; it is not damaged: this process "
+        "has too little memory, or too many open files (ulimit -n)"
+    )
 
 
 def closed_error(what: str) -> StoreError:

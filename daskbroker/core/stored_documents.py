@@ -183,6 +183,8 @@ def _encoded(layout: Layout, encode: Callable[[], pa.Table], check: Callable[[],
         table = encode()
         if _is_sound(layout, table):
             return table
+    except MemoryError:  # Arrow's is an ArrowException too, and says nothing about the documents
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, pa.ArrowException) as e:
         failure = e
     try:

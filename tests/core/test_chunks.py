@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from daskbroker.core import stored
 from daskbroker.core.chunk_statistics import statistics
 from daskbroker.core.chunks import (
     CHUNK_RECORD,
@@ -383,3 +384,18 @@ def test_pickled_plan_has_portable_keys() -> None:
     )  # fmt: skip
     assert (again.records == plan.records).all()
     assert again.read(0).equals(plan.read(0))
+
+
+def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
+        raise pa.ArrowMemoryError("malloc failed")
+
+    data = to_ipc(pa.table({"uid": ["e"]}))
+    with monkeypatch.context() as patch:
+        patch.setattr(pa.ipc, "open_file", fail)
+        with pytest.raises(MemoryError, match="malloc"):
+            from_ipc(data)
+    monkeypatch.setattr(stored, "encode_rows", fail)
+    rows = [{"filled": {}, "descriptor": "d"}]
+    with pytest.raises(MemoryError, match="malloc"):
+        stored.encode_stored_rows(EVENT, rows, {})

@@ -21,7 +21,15 @@ from typing import BinaryIO
 
 from ...core.damage import Damage
 from ...core.durable_files import make_folder, sync_file, sync_folder
-from ...core.errors import StoreDamaged, StoreError, StoreExists, file_error, no_room
+from ...core.errors import (
+    StoreDamaged,
+    StoreError,
+    StoreExists,
+    file_error,
+    is_of_process,
+    no_room,
+    process_error,
+)
 from ...core.unfinished import unfinished
 from ..backing_up import BackupReport
 from .database import FILE_NAME, Database
@@ -144,6 +152,8 @@ class EmbeddedBackup:
         except StoreError:
             raise
         except OSError as error:
+            if is_of_process(error):
+                raise process_error(error, origin) from error
             problem = "is missing" if isinstance(error, FileNotFoundError) else str(error)
             report.damages.append(Damage(f"{origin} {problem}", path=str(origin)))
             return False
@@ -162,6 +172,8 @@ def _read(reader: BinaryIO) -> bytes:
     try:
         return reader.read(COPIED_BYTES)
     except OSError as error:
+        if is_of_process(error):
+            raise process_error(error, reader.name) from error
         raise _Unreadable(str(error)) from error
 
 

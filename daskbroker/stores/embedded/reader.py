@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,14 @@ import pyarrow as pa
 
 from ...core.batches import batched
 from ...core.chunks import ChunkReader, damaged, from_ipc
-from ...core.errors import StoreDamaged, StoreError, StoreNotFound, seen_from
+from ...core.errors import (
+    StoreDamaged,
+    StoreError,
+    StoreNotFound,
+    is_of_process,
+    process_error,
+    seen_from,
+)
 from .chunk_files import read_file
 from .database import FILE_NAME, Database
 from .packing import pack_small_chunks
@@ -24,9 +30,6 @@ __all__ = ["EmbeddedReader", "stored_keys"]
 
 TRAVELLING_BYTES = 64 * 2**10
 """Maximum bytes of small chunks in SQLite that are sent to workers before these are packed."""
-
-OF_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors of opening a file that say nothing about the file."""
 
 LOST = b""
 """Key in place of the bytes of a chunk that are not there."""
@@ -108,11 +111,8 @@ class EmbeddedReader(ChunkReader):
             raise StoreDamaged(f"{path}, from byte {offset:,}: {error}") from None
 
     def _unreadable(self, path: str | Path, error: OSError) -> StoreError:
-        if _is_of_process(error):
-            return StoreError(
-                f"{path} cannot be opened{seen_from()}: {error}; it is not damaged: this process "
-                "has too little memory, or too many open files (ulimit -n)"
-            )
+        if is_of_process(error):
+            return process_error(error, path)
         if not isinstance(error, FileNotFoundError):
             return StoreDamaged(f"{path} cannot be read{seen_from()}: {error}")
         if Database.is_other(self.root, read_only=self.read_only, identity=self.identity):
@@ -152,11 +152,6 @@ class EmbeddedReader(ChunkReader):
             with suppress(StoreError):
                 pack_small_chunks(self._database, TRAVELLING_BYTES)
         return self._located(keys)
-
-
-def _is_of_process(error: OSError) -> bool:
-    # Arrow gives no number for a file that cannot be mapped.
-    return error.errno in OF_PROCESS or str(error).endswith(os.strerror(errno.ENOMEM))
 
 
 def _rows_in(key: str) -> int | None:
