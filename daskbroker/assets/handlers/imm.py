@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ...core.errors import FillError
-from ...core.regular import Identity, identity
+from ...core.file_identity import Identity, identity
 from ..files.readable import ReadableRoots
 from ..files.sizes import check_cell
 from ..regions import Axis, Roi, axes_of, shape_of, take_region

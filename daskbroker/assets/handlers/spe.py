@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ...core.errors import FillError, FrameMissing
-from ...core.regular import identity
+from ...core.file_identity import identity
 from ..regions import Roi, take_region
 from ..shapes import Shape, long_axes
 from .contract import Block, Datums, FramesThere

@@ -26,6 +26,7 @@ from pymongo.errors import (
 
 from ...core.bounded_dict import BoundedDict
 from ...core.chunks import place_identity
+from ...core.digests import digest_of
 from ...core.errors import StoreDamaged, StoreUnavailable, read_only_error
 from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format

@@ -253,7 +253,7 @@ class Assembly:
         The dashboard shows what comes before the first digits, so the run comes last.
         """
         note = repr((self.token, name, self._content_of(name), content))
-        token = hashlib.blake2b(note.encode("utf8", "surrogatepass"), digest_size=16).hexdigest()
+        token = digest_of(note)
         return "-".join(
             ["daskbroker", graph_name(self.stream), graph_name(name), self.runs_name, token]
         )

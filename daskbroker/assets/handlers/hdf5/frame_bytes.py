@@ -19,7 +19,7 @@ import numpy as np
 from h5py import h5d
 
 from ....core.errors import FillError
-from ....core.regular import Identity, identity
+from ....core.file_identity import Identity, identity
 from ...regions import Axis, shape_of, take_region
 from ..cores import divide
 from .chunk_bytes import is_plain, is_written_here, opened_unchanged

@@ -9,12 +9,12 @@ import dask
 import numpy as np
 import pytest
 
-from ..core.errors import FillError
-from .base import Conformance, Put, insert_all
+from ...core.errors import FillError
+from ..base import Conformance, Put, insert_all
+from ..claim_runs import LEGACY, claim_run, run_of_parts
+from ..detector_runs import SHAPE, stacked
+from ..files import frames
 from .claim_checks import warned
-from .claim_runs import LEGACY, claim_run, run_of_parts
-from .detector_runs import SHAPE, stacked
-from .files import frames
 
 __all__ = ["FillUnlikeFilesConformance"]
 
