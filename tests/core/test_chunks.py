@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from daskbroker.core import stored
+from daskbroker.core import stored_documents
 from daskbroker.core.chunk_statistics import statistics
 from daskbroker.core.chunks import (
     CHUNK_RECORD,
@@ -395,7 +395,7 @@ def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None
         patch.setattr(pa.ipc, "open_file", fail)
         with pytest.raises(MemoryError, match="malloc"):
             from_ipc(data)
-    monkeypatch.setattr(stored, "encode_rows", fail)
+    monkeypatch.setattr(stored_documents, "encode_rows", fail)
     rows = [{"filled": {}, "descriptor": "d"}]
     with pytest.raises(MemoryError, match="malloc"):
-        stored.encode_stored_rows(EVENT, rows, {})
+        stored_documents.encode_stored_rows(EVENT, rows, {})
