@@ -189,6 +189,8 @@ def _problem(kind: str, rows: int | None, body: bytes) -> str | None:
         return None if found == rows else f"it has {found:,} rows, not {rows:,}"
     except StoreDamaged as error:
         return str(error)
+    except MemoryError:  # it says nothing about the row
+        raise
     except Exception as error:  # bytes with a valid checksum may still not be a document
         return error_text(error)
 

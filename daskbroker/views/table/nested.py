@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,10 +25,13 @@ def graphs_made_here() -> Iterator[None]:
     of all instances, and the thread that computes divisions holds it. A Client leaves making the
     graph to the scheduler. If that runs in the same process, as of a ``LocalCluster``, its thread
     needs divisions too, and both would wait for ever.
+
+    The setting is that of the whole process. The same lock keeps a second thread from changing it
+    meanwhile; later versions of Python have no lock, and nothing is set.
     """
     get = get_scheduler()
     # Without a scheduler, Dask chooses one by the collection.
-    if get is None:
+    if get is None or sys.version_info >= (3, 12):
         yield
         return
 

@@ -42,7 +42,8 @@ def by_tasks(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def shuffled(self: Any, *args: Any, **kwargs: Any) -> Any:
         given = parameters.bind_partial(self, *args, **kwargs).arguments
-        options = {} if "shuffle_method" in given else shuffle_options(self, *args[:1])
+        tables = (self, given.get("right"), given.get("other"))
+        options = {} if "shuffle_method" in given else shuffle_options(*tables)
         return method(self, *args, **{**options, **kwargs})
 
     return shuffled
