@@ -204,9 +204,7 @@ def _clause(condition: Condition) -> tuple[str, list[Any]] | None:
         if len(values) <= MOST_PARAMETERS:
             return f"value IN ({','.join('?' * len(values))})", values
         # SQLite limits the parameters of a statement, and may round numbers in JSON.
-        if not all(
-            type(value) is int or (type(value) is str and "\0" not in value) for value in values
-        ):
+        if not all(map(_is_exact_in_json, values)):
             return None
         return "value IN (SELECT value FROM json_each(?))", [json.dumps(values)]
     value = _stored(operand)
