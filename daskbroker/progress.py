@@ -33,7 +33,9 @@ def progress_bar(
         warnings.simplefilter("ignore")  # where a notebook has no widgets, text will do
         from tqdm import autonotebook, std
     in_notebook = autonotebook.tqdm is not std.tqdm
-    shown = sys.stderr.isatty() or in_notebook if show is None else show
+    # A daemon may have no standard error.
+    in_terminal = sys.stderr is not None and sys.stderr.isatty()
+    shown = in_terminal or in_notebook if show is None else show
     counted = items if of is None else of
     total = len(counted) if shown and isinstance(counted, Sized) else None
     if not shown:

@@ -25,6 +25,12 @@ def test_quiet_and_free_where_nobody_looks(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_no_standard_error_is_no_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress_bar(Uncountable(), " runs") as bar:
+        bar.update()
+
+
 def test_shown_in_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with progress_bar([1, 2, 3], " runs") as bar:

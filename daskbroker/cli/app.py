@@ -86,6 +86,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an expected error becomes one line on stderr, with status 1."""
+    _replace_closed_streams()
     try:
         if COMPLETING in os.environ:
             completion_init()  # typer knows the shells by it
@@ -102,6 +103,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("daskbroker: interrupted\n")
         sys.exit(130)  # as shells report a process that SIGINT has ended
+
+
+def _replace_closed_streams() -> None:
+    """Discard what is written to a stream that the caller has closed (``>&-``)."""
+    # Python has None for such a stream, which click and other packages do not expect.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 def _end(ended: SystemExit) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -183,3 +184,13 @@ def test_bash_completes(run, tmp_path):
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
     )
     assert done.stdout.split() == ["reprocess"], done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_is_no_error(store, closed):
+    code = "from daskbroker.cli import main; main()"
+    command = shlex.join([sys.executable, "-c", code, "check", str(store)])
+    done = subprocess.run(
+        f"{command} {closed}", shell=True, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
