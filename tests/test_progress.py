@@ -28,7 +28,7 @@ def test_quiet_and_free_where_nobody_looks(capsys):
 def test_no_standard_error_is_no_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with progress_bar(Uncountable(), " runs") as bar:
-        bar.update()
+        assert bar.disable
 
 
 def test_shown_in_a_terminal(capsys, monkeypatch):
