@@ -199,6 +199,9 @@ def check_manifest(database: Database, manifest: Manifest, *, schema: bool = Tru
 def check_sequence(database: Database, chunks: Sequence[Manifest]) -> None:
     """Check that the chunks of a sequence, in order, follow each other from its beginning.
 
+    For who reads or seals them. A writer adds its events after the last chunk, whatever is lost
+    before it.
+
     Raises
     ------
     StoreDamaged
@@ -276,7 +279,6 @@ def chunks_of(
         found = list(chunks.find(query, {"schema": 0}, session=session).sort("first", 1))
     for manifest in found:
         check_manifest(database, manifest, schema=False)
-    check_sequence(database, found)
     return found
 
 
@@ -288,9 +290,7 @@ def confirmed_chunks(database: Database, owner: str) -> list[Manifest]:
     found = database.confirmed(CHUNK_COLLECTION, {"owner": storable(owner)})
     for manifest in found:
         check_manifest(database, manifest)
-    found.sort(key=lambda chunk: int(chunk["first"]))
-    check_sequence(database, found)
-    return found
+    return sorted(found, key=lambda chunk: int(chunk["first"]))
 
 
 def sealed_end(chunks: Sequence[Manifest]) -> int:

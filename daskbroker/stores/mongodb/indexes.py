@@ -9,7 +9,7 @@ from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from .server_errors import INDEX_NOT_FOUND, NOT_OF_VIEWS
+from .server_errors import INDEX_NOT_FOUND, NO_PERMISSION, NOT_OF_VIEWS
 
 __all__ = [
     "ASSET_INDEXES",
@@ -115,8 +115,8 @@ def missing_indexes(collection: Collection[Any], *, later: bool) -> list[IndexMo
 
 
 def has_later_indexes(collection: Collection[Any]) -> bool:
-    """Return whether a collection has all of its :data:`LATER_INDEXES`."""
-    there = [_keys(one["key"]) for one in collection.list_indexes()]
+    """Return whether a collection is known to have all of its :data:`LATER_INDEXES`."""
+    there = [_keys(keys) for keys in _indexes_to_read_by(collection)]
     return all(_keys(one.document["key"]) in there for one in LATER_INDEXES[collection.name])
 
 
@@ -132,6 +132,19 @@ def drop_former_indexes(collection: Collection[Any]) -> None:
                 raise
 
 
+def _indexes_to_read_by(collection: Collection[Any]) -> list[Any]:
+    """Return the keys of the indexes of a collection; none of a view, or if they may not be listed.
+
+    Views, which show part of a database to some users, use the indexes of their source.
+    """
+    try:
+        return [one["key"] for one in collection.list_indexes()]
+    except OperationFailure as error:
+        if error.code not in (NOT_OF_VIEWS, *NO_PERMISSION):
+            raise
+        return []
+
+
 def _keys(keys: Any) -> list[tuple[str, Any]]:
     # For a text index over everything the server lists its internal keys.
     found = [(name, order) for name, order in keys.items()]
@@ -141,19 +154,13 @@ def _keys(keys: Any) -> list[tuple[str, Any]]:
 def warn_of_missing(collection: Collection[Any], field: str, label: str) -> None:
     """Log, once per process, if a collection has no index that begins with a field of a query.
 
-    An empty or missing collection, and a view, is ignored.
+    A collection is ignored if it is empty, missing or a view, or if its indexes may not be listed.
     """
     key = (label, f"{collection.name}.{field}")
     if key in _warned:
         return
     _warned.add(key)
-    try:
-        first = [next(iter(one["key"]), "") for one in collection.list_indexes()]
-    except OperationFailure as error:
-        # Views, which show part of a database to some users, use the indexes of their source.
-        if error.code != NOT_OF_VIEWS:
-            raise
-        return
+    first = [next(iter(keys), "") for keys in _indexes_to_read_by(collection)]
     if first and field not in first:
         _log.warning(
             "%s: collection %r has no index on %r, so a query reads all of its documents; "

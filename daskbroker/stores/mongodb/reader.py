@@ -17,7 +17,7 @@ from ...core.redaction import label_of
 from ...core.stored_documents import encode_stored_rows
 from ..stored_text import storable
 from .bson_documents import from_bson
-from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
+from .chunk_store import check_sequence, chunk_key, chunks_of, read_uids, stored_columns
 from .database import Database
 from .foreign_pages import read_page
 from .journal import IN_TIME, event_columns, event_projection, row_batches, row_uid
@@ -127,11 +127,9 @@ def _read_range(
 def chunks_in(database: Database, key: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Return the manifests of the chunks that may hold rows of a range."""
     _, _, descriptor, begin, end, _, _ = key
-    return [
-        chunk
-        for chunk in chunks_of(database, descriptor)
-        if chunk["time_min"] <= end and chunk["time_max"] >= begin
-    ]
+    chunks = chunks_of(database, descriptor)
+    check_sequence(database, chunks)
+    return [chunk for chunk in chunks if chunk["time_min"] <= end and chunk["time_max"] >= begin]
 
 
 def _merged_range(

@@ -40,6 +40,7 @@ from .chunk_store import (
     Manifest,
     TooLarge,
     check_manifest,
+    check_sequence,
     chunks_of,
     discard,
     publish,
@@ -109,6 +110,7 @@ def _finished(
     chunks = chunks_of(database, owner, session)
     if session.operation_time is not None:
         chunks = chunks_of(database, owner, session, settled=True)
+    check_sequence(database, chunks)
     for manifest in chunks:
         if manifest["journal"] == WAITING or (manifest["journal"] == KEPT and not keep):
             _remove_rows(database, manifest)

@@ -17,6 +17,7 @@ __all__ = [
     "DUPLICATE_KEY",
     "INDEX_NOT_FOUND",
     "NOT_OF_VIEWS",
+    "NO_PERMISSION",
     "REFUSED",
     "inserting",
     "store_error",

@@ -255,3 +255,19 @@ def test_a_chunk_that_is_missing_between_others(mongo, raw):
             read(mongo["the-run"])
     with pytest.raises(StoreDamaged, match=r"begins at event 6"):
         mongo.seal("the-run")
+
+
+def test_events_are_stored_behind_a_missing_chunk(mongo, mongo_database, raw):
+    """What is lost already is no reason to refuse what comes."""
+    *run, last, _ = make_run(9, uid="the-run")
+    for name, doc in run:
+        if name == "event" and doc["seq_num"] in (4, 7):
+            mongo.seal("the-run")
+        mongo.insert(name, doc)
+    mongo.seal("the-run")
+    raw.event_chunk.delete_one({"first": 3})
+    with daskbroker.connect(f"{mongo_database}?appname=other") as db:
+        db.insert(*last)
+        assert raw.event.find_one({"uid": last[1]["uid"]})
+        with pytest.raises(StoreDamaged, match="begins at event 6"):
+            list(db["the-run"].documents())

@@ -24,7 +24,7 @@ from daskbroker.cli import main
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged, StoreError
 from daskbroker.stores.mongodb import bad_headers, journal_ranges, planning, reference_planning
 from daskbroker.testing import make_run
-from daskbroker.testing.base import check_run
+from daskbroker.testing.base import check_run, insert_all
 
 TOKEN = uuid.UUID("12345678-1234-5678-1234-567812345678")
 NUMBER = ObjectId()
@@ -518,3 +518,15 @@ def test_views_are_read_as_collections_are(mongo_database):
         check_run(db[-1], docs)
         with pytest.raises(StoreError, match="run_start is a view"):
             db.insert("start", {"uid": "another", "time": 1.0})
+
+
+def test_views_of_chunks_are_read(mongo_database):
+    with daskbroker.connect(mongo_database) as db:
+        insert_all(db, docs := make_run(3, uid="the-run"))
+    with pymongo.MongoClient(mongo_database) as client:
+        raw = client.get_default_database()
+        for name in ("event_chunk", "event_chunk_column"):
+            raw[name].rename(f"all_{name}")
+            raw.create_collection(name, viewOn=f"all_{name}", pipeline=[])
+    with daskbroker.connect(f"{mongo_database}?appname=other") as db:
+        check_run(db[-1], docs)
