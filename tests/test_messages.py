@@ -210,8 +210,29 @@ def test_a_message_that_is_damaged_while_it_waits_holds_up_no_others(tmp_path):
         found.append(message)
         inbox.drop()
     assert found == [b"0", b"2"]
+    # What could not be read is kept, and does not hold the file of later messages.
+    assert (tmp_path / f"{own.stem}.refused").exists()
+    inbox.put(b"3")
+    assert (inbox.first(), inbox.waiting) == (b"3", 1)
+    inbox.drop()
     assert inbox.close() == []
     assert [file.name for file in tmp_path.iterdir()] == [f"{own.stem}.refused"]
+
+
+@pytest.mark.parametrize("place", [0, 8], ids=["length", "body"])
+def test_damage_with_nothing_readable_behind_it_is_kept(tmp_path, place, caplog):
+    inbox = Inbox(tmp_path, "listen-x")
+    inbox.put(b"aaaa")
+    (own,) = tmp_path.glob("*.spool")
+    whole = own.read_bytes()
+    own.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert inbox.first() is None
+    inbox.put(b"bbbb")
+    assert inbox.first() == b"bbbb"
+    inbox.drop()
+    assert inbox.close() == []
+    assert [file.name for file in tmp_path.iterdir()] == [f"{own.stem}.refused"]
+    assert "cannot be read" in caplog.text
 
 
 # -- inserting -------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class Inbox:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._changed = threading.Condition()
+        self._folder, self._name = folder, name
         self._own = SpoolFile.new(folder, name)
         # Its own file is locked, so it is not among them.
         self._files = deque([*left_behind(folder, name), self._own])
@@ -79,22 +80,18 @@ class Inbox:
             self._first = None
             if self._files[0] is self._own:
                 self.waiting -= 1
-                # A damaged message stays in the file, which is kept at the end.
-                if self._offset >= self._own.size and not self._damaged:
-                    self._own.clear()
-                    self._offset = 0
+                if self._offset >= self._own.size:
+                    self._empty_own()
 
     def close(self) -> list[Path]:
         """Close the queue and return the paths of files in which messages are still waiting.
 
-        Files without messages are removed. If some of its own file cannot be read, that is kept
-        under the name ``*.refused``.
+        Files without messages are removed. Those that cannot be read are kept under the name
+        ``*.refused``.
         """
         with self._changed:
             if self._first is None:
                 self._next()
-            if self._first is None and self._damaged:
-                self._leave(self._files.popleft())
             left = [] if self._first is None else list(self._files)
             if self.waiting == 0 and self._own in left:
                 left.remove(self._own)
@@ -113,6 +110,20 @@ class Inbox:
             begin, self._first = found
             self._damaged += begin - self._offset
             self._offset = begin
+        # What is in its own file has been written completely, so the rest is damaged.
+        elif self._offset < self._own.size:
+            self._empty_own()
+
+    def _empty_own(self) -> None:
+        """Remove all messages from its own file; if some could not be read, begin a new file."""
+        if self._damaged or self._offset < self._own.size:
+            own = SpoolFile.new(self._folder, self._name)
+            self._leave(self._files.popleft())
+            self._files.append(own)
+            self._own = own
+        else:
+            self._own.clear()
+        self._offset = self.waiting = 0
 
     def _leave(self, file: SpoolFile) -> None:
         """Close and remove a file, or keep it under another name if some of it is unreadable."""
