@@ -83,16 +83,20 @@ class _Frames:
         out = np.empty((len(rows), *shape_of(axes)), self.dtype.newbyteorder("="))
         with self._readable.open(self.name) as file:
             for position, row in enumerate(rows.tolist()):
-                offset, size = self._table[row].tolist()
                 load = self._pixels if self._sparse else self._mapped
-                out[position] = take_region(load(file, row, offset, size), axes)
+                out[position] = take_region(load(file, row), axes)
         return out
 
-    def _mapped(self, file: BinaryIO, row: int, offset: int, size: int) -> np.ndarray:
-        _check_alike(_header_at(file, offset - HEADER), self._first, row)
-        return np.memmap(file, self.dtype, "r", offset, self.shape[1:])
+    def _mapped(self, file: BinaryIO, row: int) -> np.ndarray:
+        self._check_header(file, row)
+        return np.memmap(file, self.dtype, "r", int(self._table[row, 0]), self.shape[1:])
 
-    def _pixels(self, file: BinaryIO, row: int, offset: int, size: int) -> np.ndarray:
+    def _check_header(self, file: BinaryIO, row: int) -> None:
+        """Check a frame of which only the place is known, as frames have one size."""
+        _check_alike(_header_at(file, int(self._table[row, 0]) - HEADER), self._first, row)
+
+    def _pixels(self, file: BinaryIO, row: int) -> np.ndarray:
+        offset, size = self._table[row].tolist()
         count = size // 6
         file.seek(offset)
         data = file.read(size)
@@ -114,6 +118,9 @@ class _Frames:
         """Return where some frames lie, unless they are sparse."""
         if self._sparse:
             raise NoReference(f"{self.name!r} has only the pixels with photons of each frame")
+        with self._readable.open(self.name) as file:
+            for row in np.unique(rows).tolist():
+                self._check_header(file, row)
         table = np.zeros((len(self._table), 1, 1, 3), np.int64)
         table[:, 0, 0, :2] = self._table
         chunk = (1, *self.shape[1:])

@@ -79,6 +79,9 @@ def test_where_they_lie(tmp_path):
     (rows,) = found.stored
     offset, size, _, _ = rows.ranges(found.rows.ravel(), 1)[0].ravel()
     assert path.read_bytes()[offset : offset + size] == FRAMES[2].astype("<u2").tobytes()
+    path.write_bytes(stored(FRAMES[0], "u2") + stored(FRAMES[1].T, "u2"))
+    with pytest.raises(FillError, match="frame 1 of the file differs in shape"):
+        IMM(str(path), frames_per_point=2).frames_of(Datums.of([{"index": 0}]))
     write(path, FRAMES, "sparse")
     with pytest.raises(NoReference, match="only the pixels with photons"):
         IMM(str(path), frames_per_point=2).frames_of(Datums.of([{"index": 1}]))

@@ -167,7 +167,9 @@ def are_worth(rows: np.ndarray, axes: Sequence[Axis], itemsize: int, size: int) 
     It is if so much is wanted, or so little of each row, which has ``size`` bytes.
     """
     wanted = prod(shape_of(axes)) * itemsize
-    return wanted * len(rows) >= WORTH if wanted == size else 0 < wanted < size - GAP
+    if wanted == size:
+        return wanted * len(rows) >= WORTH
+    return len(rows) > 0 < wanted < size - GAP
 
 
 @dataclass(frozen=True)

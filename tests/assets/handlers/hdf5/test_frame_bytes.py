@@ -84,6 +84,7 @@ def test_parts_of_frames(tmp_path, layout, monkeypatch, only_bytes):
             monkeypatch.setattr("daskbroker.assets.handlers.hdf5.frame_bytes.GAP", gap)
             axes = axes_of(roi, cells.shape[1:])
             np.testing.assert_array_equal(source.read(rows, axes), take_roi(cells[rows], roi))
+            assert source.read(rows[:0], axes).shape == (0, *take_roi(cells[rows], roi).shape[1:])
 
 
 @pytest.mark.parametrize("chunks", [None, (1, 512, 256), (3, 512, 256)])
