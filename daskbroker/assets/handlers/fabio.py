@@ -109,7 +109,7 @@ class AreaDetectorCBF(PointSequence, _Fabio):
     Parameters
     ----------
     path, template, filename, frame_per_point
-        See :class:`~.sequences.PointSequence`.
+        See :class:`~.sequences.PointFiles`.
     initial_number
         Number of the first file.
     """

@@ -22,7 +22,14 @@ from .layout import EventLayout, frame_count
 from .name_templates import check_percent, count_files, numbered_name
 from .stored_frames import CellFrames, NoReference, StoredRows
 
-__all__ = ["FileSequence", "PointSequence", "StreamSequence", "naming_file", "region_of"]
+__all__ = [
+    "FileSequence",
+    "PointFiles",
+    "PointSequence",
+    "StreamSequence",
+    "naming_file",
+    "region_of",
+]
 
 
 @contextmanager
@@ -274,11 +281,8 @@ def _joined(parts: Iterator[np.ndarray]) -> np.ndarray:
     return np.concatenate(listed)
 
 
-class PointSequence(FileSequence):
-    """A folder of one file per frame, n of which are a point, as area detectors write them.
-
-    A datum has the keyword ``point_number``. Its cell has the shape ``(n, *frame)`` and consists of
-    the n files with numbers from ``point_number * n`` on.
+class PointFiles(FileSequence):
+    """A folder of files whose numbers follow from the keyword ``point_number`` of a datum.
 
     Parameters
     ----------
@@ -301,6 +305,14 @@ class PointSequence(FileSequence):
 
     def name(self, number: int) -> str:
         return self._template % (self._folder, self._filename, number)
+
+
+class PointSequence(PointFiles):
+    """A folder of one file per frame, n of which are a point, as area detectors write them.
+
+    A cell has the shape ``(n, *frame)`` and consists of the n files with numbers from
+    ``point_number * n`` on. For the parameters, see :class:`PointFiles`.
+    """
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         return self.read_frames(datums.integers("point_number"), self._per_point, roi)

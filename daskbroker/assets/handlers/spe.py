@@ -14,9 +14,7 @@ from ...core.file_identity import identity
 from ..regions import Roi, take_region
 from ..shapes import Shape, long_axes
 from .contract import Block, Datums, FramesThere
-from .layout import frame_count
-from .name_templates import check_percent
-from .sequences import FileSequence, region_of
+from .sequences import PointFiles, region_of
 from .stored_frames import CellFrames, StoredRows
 
 __all__ = ["AreaDetectorSPE"]
@@ -38,36 +36,15 @@ class _Header(NamedTuple):
         return tuple(long_axes((self.frames, *self.frame)))
 
 
-class AreaDetectorSPE(FileSequence):
+class AreaDetectorSPE(PointFiles):
     """Spec ``AD_SPE``: one file per point, which has the n frames of the point.
 
-    A datum has the keyword ``point_number``. Its cell has the shape ``(n, height, width)`` without
-    axes of length 1. Files of the versions 2 and 3 are read. Those with several regions of
-    the sensor, or with metadata between frames, are refused.
-
-    Parameters
-    ----------
-    path
-        Path of the folder.
-    template
-        Template in C's style for folder, file name and number, such as ``%s%s_%6.6d.spe``.
-    filename
-        File name that is put into the template.
-    frame_per_point
-        Number n of frames of a point.
+    A cell has the shape ``(n, height, width)`` without axes of length 1. Files of the versions 2
+    and 3 are read. Those with several regions of the sensor, or with metadata between frames, are
+    refused. For the parameters, see :class:`~.sequences.PointFiles`.
     """
 
     specs = frozenset({"AD_SPE"})
-
-    def __init__(
-        self, path: str, /, template: str, filename: str, frame_per_point: int = 1
-    ) -> None:
-        self._folder, self._filename = os.path.join(path, ""), filename
-        self._template = check_percent(template)
-        self._per_point = frame_count(frame_per_point, "frame_per_point")
-
-    def name(self, number: int) -> str:
-        return self._template % (self._folder, self._filename, number)
 
     def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
         header = self._header(file)
@@ -134,10 +111,8 @@ def _read_header(file: BinaryIO) -> _Header:
     def field(kind: str, offset: int) -> int:
         return struct.unpack_from(f"<{kind}", data, offset)[0]  # type: ignore[no-any-return]
 
-    width, height, frames, number = (
-        *(field("H", 42), field("H", 656)),
-        *(field("i", 1446), field("h", 108)),
-    )
+    width, height = field("H", 42), field("H", 656)
+    frames, number = field("i", 1446), field("h", 108)
     if number not in _TYPES or width < 1 or height < 1 or frames < 0:
         raise FillError(
             f"the SPE header declares {frames} frames of {(height, width)} with the type {number}"
