@@ -406,7 +406,7 @@ def cast(block: np.ndarray, dtype: np.dtype, *, who: str = "the descriptor decla
             back = (changed.real if is_made_complex else changed).astype(block.dtype)
     except (TypeError, ValueError) as error:
         raise Mismatch(_other_dtype(block, dtype, who)) from error
-    same = np.array_equal(back, block, equal_nan=block.dtype.kind in "fc")
+    same = np.array_equal(back, block, equal_nan=block.dtype.kind in "fcmM")
     if not same or _overflows(block, changed):
         said = f"{_other_dtype(block, dtype, who)}, with values that would change"
         # Integers may only be meant to be floats because NaN stands for missing cells.
@@ -417,9 +417,11 @@ def cast(block: np.ndarray, dtype: np.dtype, *, who: str = "the descriptor decla
 
 
 def _keeps_all(given: np.dtype, dtype: np.dtype) -> bool:
-    """Return whether every value of one dtype of numbers is one of the other."""
-    # NumPy calls it safe to round integers of 64 bits to float64.
-    if given.kind in "iu" and given.itemsize == 8 and dtype.kind in "fc":
+    """Return whether every value of one dtype is one of the other."""
+    # NumPy calls it safe to round integers of 64 bits to float64, to wrap times to a finer unit,
+    # and to take bytes for ASCII.
+    is_wide = given.kind in "iu" and given.itemsize == 8
+    if (is_wide and dtype.kind in "fc") or given.kind in "mM" or given.kind + dtype.kind == "SU":
         return False
     return _is_convertible(given, dtype) and np.can_cast(given, dtype, "safe")
 

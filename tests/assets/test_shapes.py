@@ -219,6 +219,8 @@ def test_values_that_survive_take_the_declared_dtype(values, dtype):
         (np.array(["a"]), "f8"),
         (np.array([np.nan]), "i4"),
         (np.array([1 + 2j]), "f8"),
+        (np.array(["3000-01-01"], "M8[s]"), "M8[ns]"),
+        (np.array([b"\xff"]), "U3"),
     ],
 )
 @pytest.mark.filterwarnings("error")
@@ -257,6 +259,7 @@ def test_numbers_are_not_taken_for_something_else_nor_rounded(values, dtype):
         (np.array([2**53, -(2**53)], "i8"), "f8"),
         (np.array([5, 6], "i8"), "M8[ns]"),
         (np.array(["2026-01-01T00:00:00"]), "M8[s]"),
+        (np.array(["2026-01-01", "NaT"], "M8[s]"), "M8[ns]"),
         (np.array([b"ab"]), "U2"),
     ],
 )

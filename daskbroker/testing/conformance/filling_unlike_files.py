@@ -12,8 +12,9 @@ import pytest
 from ...core.errors import FillError
 from ..base import Conformance, Put, insert_all
 from ..claim_runs import LEGACY, claim_run, run_of_parts
-from ..detector_runs import SHAPE, stacked
-from ..files import frames
+from ..detector_runs import SHAPE, image_claim, stacked
+from ..files import frames, write_npys
+from ..runs import RunBuilder
 from .claim_checks import warned
 
 __all__ = ["FillUnlikeFilesConformance"]
@@ -32,6 +33,24 @@ class FillUnlikeFilesConformance(Conformance):
         for cells in (header.table().compute()["img"], filled):
             assert [cell.dtype for cell in cells] == [np.uint32] * 4
             np.testing.assert_array_equal(stacked(cells)[:, 0], np.concatenate(parts))
+
+    def test_files_of_one_resource(self, put: Put, tmp_path: Path) -> None:
+        """Whatever files are read together."""
+        data = frames(4, SHAPE, np.uint8)
+        write_npys(tmp_path / "f", data)
+        *_, last = sorted(tmp_path.glob("f*.npy"))
+        np.save(last, data[-1].astype("<u4"))
+        run = RunBuilder()
+        descriptor = run.descriptor({"img": image_claim(dtype_numpy=None)})
+        resource = run.resource("NPY_SEQ", root=str(tmp_path), resource_path="f")
+        for index in range(4):
+            run.event(descriptor, {"img": run.datum(resource, index=index)})
+        header = put(run.stop())
+        assert header.dataset()["img"].dtype == np.uint32
+        filled = [d["data"]["img"] for n, d in header.documents(fill=True) if n == "event"]
+        for cells in (header.table().compute()["img"], filled):
+            assert [cell.dtype for cell in cells] == [np.uint32] * 4
+            np.testing.assert_array_equal(stacked(cells), data)
 
     def test_values_that_the_common_dtype_lacks(self, put: Put, tmp_path: Path) -> None:
         """A Dataset names the way out; tables and documents have the cells of the file."""
