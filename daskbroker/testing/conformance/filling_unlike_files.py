@@ -40,8 +40,10 @@ class FillUnlikeFilesConformance(Conformance):
         write_npys(tmp_path / "f", data)
         *_, last = sorted(tmp_path.glob("f*.npy"))
         np.save(last, data[-1].astype("<u4"))
+        claim = image_claim()
+        del claim["dtype_numpy"]
         run = RunBuilder()
-        descriptor = run.descriptor({"img": image_claim(dtype_numpy=None)})
+        descriptor = run.descriptor({"img": claim})
         resource = run.resource("NPY_SEQ", root=str(tmp_path), resource_path="f")
         for index in range(4):
             run.event(descriptor, {"img": run.datum(resource, index=index)})
