@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import dask
@@ -16,22 +17,27 @@ from dask.base import get_scheduler
 
 __all__ = ["graphs_made_here"]
 
+_lock = threading.Lock()
+_entered = 0
+_setting = ExitStack()
+
 
 @contextmanager
 def graphs_made_here() -> Iterator[None]:
-    """Return a context in which graphs of computations are made by this thread.
+    """Return a context in which graphs of computations are made by the thread that computes.
 
     Divisions are cached properties of expressions. In Python 3.11 one lock guards such a property
     of all instances, and the thread that computes divisions holds it. A Client leaves making the
     graph to the scheduler. If that runs in the same process, as of a ``LocalCluster``, its thread
-    needs divisions too, and both would wait for ever.
+    needs divisions too, and both would wait for ever. Later versions of Python have no such lock.
 
-    The setting is that of the whole process. The same lock keeps a second thread from changing it
-    meanwhile; later versions of Python have no lock, and nothing is set.
+    Dask's computations of divisions take no scheduler, so it is a setting of the process: other
+    threads that compute meanwhile make their own graphs, too. The first of several contexts sets
+    it, and the last one takes it back.
     """
-    get = get_scheduler()
+    global _entered
     # Without a scheduler, Dask chooses one by the collection.
-    if get is None or sys.version_info >= (3, 12):
+    if sys.version_info >= (3, 12) or (get := get_scheduler()) is None:
         yield
         return
 
@@ -39,5 +45,14 @@ def graphs_made_here() -> Iterator[None]:
         graph = dict(dsk.__dask_graph__()) if isinstance(dsk, Expr) else dsk
         return get(graph, keys, **options)
 
-    with dask.config.set(scheduler=get_with_graph):
+    with _lock:
+        if not _entered:
+            _setting.enter_context(dask.config.set(scheduler=get_with_graph))
+        _entered += 1
+    try:
         yield
+    finally:
+        with _lock:
+            _entered -= 1
+            if not _entered:
+                _setting.close()

@@ -17,6 +17,7 @@ from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.conformance.times import check_time_index, timed_run
 from daskbroker.testing.detector_runs import datum_run
+from daskbroker.views.table.nested import graphs_made_here
 
 
 @pytest.fixture
@@ -269,3 +270,14 @@ def test_columns_of_a_table_indexed_by_a_series(table, name, sort):
             found, wanted = indexed[columns].compute(), expected[columns]
             assert found.sort_index(kind="stable").equals(wanted.sort_index(kind="stable"))
         assert indexed["n"].sum().compute() == expected["n"].sum()
+
+
+def test_contexts_that_overlap_leave_the_scheduler_as_it_was():
+    with dask.config.set(scheduler="synchronous"):
+        first, second = graphs_made_here(), graphs_made_here()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert dd.from_pandas(pd.DataFrame({"a": [1, 2]}), 1)["a"].sum().compute() == 3
+        second.__exit__(None, None, None)
+        assert dask.config.get("scheduler") == "synchronous"
