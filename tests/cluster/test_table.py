@@ -99,6 +99,7 @@ def test_images_and_mixed_cells_are_shuffled(many_chunks, client):
     assert sorted(both["k"]) == sorted(whole["k"])
     assert both["img"].iloc[0].dtype == whole["img"].iloc[0].dtype
     assert len(table.shuffle("k").compute()) == 40
+    assert table.sort_values("k").compute()["k"].tolist() == sorted(whole["k"])
 
 
 def test_client_and_workers_have_the_same_zone(tmp_path, client):

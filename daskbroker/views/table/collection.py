@@ -286,8 +286,8 @@ _OPERATORS = (
         "pow", "neg", "invert", "and", "or", "xor", "lt", "le", "gt", "ge", "eq", "ne",
     )),
 )  # fmt: skip
-# What any method makes of a table, or a column, must be of the classes of this module, so that
-# `set_index` and `loc` still work as here.
+# What methods make of a table, or a column, must be of the classes of this module, so that
+# `set_index` and `loc` still work as here. Indexers and groups are Dask's own.
 for _class, _pandas in ((DataFrame, pd.DataFrame), (Series, pd.Series)):
     _base = _class.__base__
     _class.__getattr__ = _telling(_keeping(_base.__getattr__), _pandas)
