@@ -1,18 +1,21 @@
-"""Checks while files are peeked into: warnings about claims, and which files are opened."""
+"""Checks while files are peeked into: warnings, errors about claims, and which files are opened."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import ClaimWarning
+import dask
+import pytest
 
-__all__ = ["opened_files", "warned"]
+from ...core.errors import ClaimWarning, FillError
+
+__all__ = ["check_refused", "opened_files", "warned"]
 
 
 @contextmanager
@@ -25,6 +28,30 @@ def warned(word: str) -> Iterator[list[str]]:
         messages.extend(str(one.message) for one in caught if one.category is ClaimWarning)
     assert bool(messages) == bool(word), messages
     assert all(word in message for message in messages)
+
+
+def check_refused(header: Any, match: str, words: Iterable[str]) -> None:
+    """Check that ``shape-mismatch: raise`` refuses the images of a run, not its other columns.
+
+    Parameters
+    ----------
+    header
+        Run whose claim about ``img`` is wrong, with a column ``x``.
+    match, words
+        Pattern, and other texts, that the errors of all views have.
+    """
+    with dask.config.set({"daskbroker.shape-mismatch": "raise"}):
+        table, dataset, documents = header.table(), header.dataset(), header.documents()
+        assert table["x"].compute().tolist() == dataset["x"].values.tolist()
+        for fill in (
+            lambda: table["img"].compute(),
+            lambda: dataset["img"].compute(),
+            lambda: list(documents),
+        ):
+            with pytest.raises(FillError, match=match) as caught:
+                fill()
+            for word in (header.uid, *words):
+                assert word in str(caught.value)
 
 
 _watchers: dict[str, list[str]] = {}
