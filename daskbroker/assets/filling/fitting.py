@@ -97,9 +97,11 @@ def as_known(block: Any, known: Known) -> Any:
     common dtype cannot represent: tables and documents show them as they are.
     """
     shape, dtype = known.declared.shape, known.declared.dtype
+    if shape is None:
+        return block
     if not isinstance(block, np.ndarray):  # cells of several files
         return [as_known(c[None], known)[0] if isinstance(c, np.ndarray) else c for c in block]
-    if shape is None or not known.has_shape(block.shape[1:]):
+    if not known.has_shape(block.shape[1:]):
         return block
     block = block.reshape(len(block), *shape)
     own = block.dtype.newbyteorder("=")

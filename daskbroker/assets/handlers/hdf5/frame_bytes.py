@@ -169,7 +169,7 @@ def are_worth(rows: np.ndarray, axes: Sequence[Axis], itemsize: int, size: int) 
     wanted = prod(shape_of(axes)) * itemsize
     if wanted == size:
         return wanted * len(rows) >= WORTH
-    return len(rows) > 0 < wanted < size - GAP
+    return len(rows) > 0 and 0 < wanted < size - GAP
 
 
 @dataclass(frozen=True)
