@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,6 +22,13 @@ __all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
 
 MAX_CACHED = 64
 """Maximum number of tables that stay in memory."""
+
+
+_NUMBERS = {
+    "seq": "seq_nums:start", "seq_stop": "seq_nums:stop",
+    "index": "indices:start", "index_stop": "indices:stop",
+}  # fmt: skip
+"""Columns of numbers of stream_datums, by their names here."""
 
 
 class UnevenStreamDatum(LookupError):
@@ -140,8 +148,7 @@ def read_frame_table(
     UnevenStreamDatum
         If a stream_datum has more or fewer indices than events.
     """
-    of_run = documents(store, reader, resource_keys, STREAM_RESOURCE)
-    resources = [doc for doc in of_run.values() if doc.get("data_key") == key]
+    resources = _resources_by_key(store, reader, resource_keys).get(key, [])
     rows = _stream_datums(store, reader, datum_keys, [doc["uid"] for doc in resources])
     start, first, first_stop = rows["seq"], rows["index"], rows["index_stop"]
     own = (rows["descriptor"] == descriptor) & (rows["seq_stop"] > start)
@@ -158,6 +165,18 @@ def read_frame_table(
     return FrameTable(layers, resources, spans)
 
 
+@lru_cache(MAX_CACHED)
+def _resources_by_key(
+    store: str, reader: ChunkReader, keys: tuple[Any, ...]
+) -> dict[str, list[Document]]:
+    """Return the stream_resources of a run by data key, made once for the tables of all keys."""
+    found: dict[str, list[Document]] = defaultdict(list)
+    for doc in documents(store, reader, keys, STREAM_RESOURCE).values():
+        if isinstance(key := doc.get("data_key"), str):
+            found[key].append(doc)
+    return dict(found)
+
+
 def _stream_datums(
     store: str, reader: ChunkReader, keys: Sequence[Any], resources: list[str]
 ) -> dict[str, np.ndarray]:
@@ -165,29 +184,23 @@ def _stream_datums(
 
     Those of all descriptors are included.
     """
-    tables = [reference_table(store, reader, key) for key in keys]
-    numbers = [
-        pc.index_in(
-            as_one_chunk(table.column(STREAM_DATUM.owner)), value_set=pa.array(resources, "str")
-        )
-        .fill_null(-1)
-        .to_numpy()
-        for table in tables
-    ]
-    names = {
-        "seq": "seq_nums:start", "seq_stop": "seq_nums:stop",
-        "index": "indices:start", "index_stop": "indices:stop",
-    }  # fmt: skip
-    parts = {
-        name: [t.column(column).to_numpy().astype(np.int64) for t in tables]
-        for name, column in names.items()
+    uids = pa.array(resources, "str")
+    parts: dict[str, list[np.ndarray]] = {
+        "descriptor": [],
+        "number": [],
+        **{n: [] for n in _NUMBERS},
     }
-    parts["descriptor"] = [np.array(t.column("descriptor").to_pylist(), object) for t in tables]
-    parts["number"] = numbers
-    if not tables:
+    for key in keys:
+        table = reference_table(store, reader, key)
+        numbers = pc.index_in(as_one_chunk(table.column(STREAM_DATUM.owner)), value_set=uids)
+        table = table.filter(numbers.is_valid())  # a chunk has those of all keys
+        parts["number"].append(numbers.drop_null().to_numpy())
+        parts["descriptor"].append(np.array(table.column("descriptor").to_pylist(), object))
+        for name, column in _NUMBERS.items():
+            parts[name].append(table.column(column).to_numpy().astype(np.int64))
+    if not keys:
         return {name: np.zeros(0, object if name == "descriptor" else np.int64) for name in parts}
-    ours = np.concatenate(numbers) >= 0
-    return {name: np.concatenate(arrays)[ours] for name, arrays in parts.items()}
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 def _spans(

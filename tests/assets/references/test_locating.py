@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import daskbroker
 from daskbroker.assets.references import frame_table as tables
 from daskbroker.assets.references import reference_chunks
+from daskbroker.assets.references import reference_chunks
 from daskbroker.assets.references.frame_table import read_frame_table
 from daskbroker.assets.references.last_frames import file_of
 from daskbroker.assets.references.locating import ReferenceMissing
@@ -236,3 +237,26 @@ def test_a_file_for_each_frame_costs_no_comparison_with_all_others(db, monkeypat
     assert len(asked) == count + 1
     ((_, spare),) = references.documents(STREAM_RESOURCE, [unused]).items()
     assert references.last_index(descriptor, "img", spare) == -1
+
+
+def test_stream_resources_of_many_keys_are_decoded_once(db, monkeypatch):
+    run = RunBuilder()
+    spec = {"source": "x", "dtype": "array", "shape": [1, 4], "external": "STREAM:"}
+    keys = [f"img{number}" for number in range(20)]
+    descriptor = run.descriptor(dict.fromkeys(keys, spec))
+    for key in keys:
+        run.stream_datum(run.stream_resource(key), descriptor, (0, 2))
+    insert_all(db, run.stop())
+    decoded = []
+    decode = reference_chunks.decode_rows
+
+    def counted(layout, table, owner):
+        decoded.append(table.num_rows)
+        return decode(layout, table, owner)
+
+    monkeypatch.setattr(reference_chunks, "decode_rows", counted)
+    for key in keys:
+        table = frame_table(db[-1], descriptor, key)
+        assert [resource["data_key"] for resource in table.resources] == [key]
+        assert table.find(np.array([1, 2, 3]))[0].tolist() == [0, 0, -1]
+    assert sum(decoded) == len(keys)
