@@ -232,10 +232,13 @@ class ResultsViews(FoundRuns):
         sound = [(plan.without(bad), files) for plan, files in planned]
         found = [(plan, files) for plan, files in sound if plan.descriptors]
         if not found:
+            if not runs:
+                raise StreamNotFound(f"there is no stream {stream_name!r:.200}: {self.nothing}")
+            several = f"none of these {len(runs):,} runs has a stream"
+            which = several if len(runs) > 1 else f"run {runs[0]!r} has no stream"
             left_out = f" that can be read; {len(bad)} cannot, see their `bad`" if bad else ""
             raise StreamNotFound(
-                f"none of these {len(runs)} runs has a stream {stream_name!r:.200}{left_out}"
-                f"{meant_fields(stream_name)}"
+                f"{which} {stream_name!r:.200}{left_out}{meant_fields(stream_name)}"
             )
         return found
 
