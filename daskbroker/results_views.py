@@ -11,6 +11,7 @@ from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
 from .core.absent_streams import meant_fields
+from .core.arguments import accepts
 from .core.bad_runs import BadRun, leave_out_bad
 from .core.documents import Document
 from .core.errors import BadQuery, StoreDamaged, StreamNotFound
@@ -37,6 +38,7 @@ Planned = list[tuple[RunPlan, FileAccess]]
 class ResultsViews(FoundRuns):
     """Methods of :class:`daskbroker.Results` that return tables, Datasets, trees and documents."""
 
+    @accepts()
     def table(
         self,
         stream_name: str = "primary",
@@ -107,6 +109,7 @@ class ResultsViews(FoundRuns):
         ]
         return lazy_table.concat(tables)
 
+    @accepts()
     def dataset(
         self,
         stream_name: str = "primary",
@@ -253,6 +256,7 @@ class ResultsViews(FoundRuns):
             pass
         self._bad_of_tables.update(bad)
 
+    @accepts()
     def documents(
         self,
         fill: bool = True,
