@@ -15,7 +15,7 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
         "catalog": "db itself: db[uid], db(plan_name='scan')",
         "dynamic_alias": "a function of your own that returns db(...)",
         "es": "db.event_sources",
-        "event_sources_by_name": "db.event_sources['name']",
+        "event_sources_by_name": "db.event_sources, indexed by name",
         "export": "daskbroker.copy(runs, into, files=folder)",
         "export_size": "daskbroker.copy(runs, into, files=folder), which reports what it copies",
         "external_fetchers": "a function of your own, called with header.start and header.stop",
