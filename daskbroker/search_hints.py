@@ -167,19 +167,17 @@ class SearchHints:
         if document == "start" and path in self._known.of(DATA_KEY):
             return f"It is a data key: write {advice.words(data_key=path)}"
         known = self._known.of(document)
+        names = list(known)
         if document == "start":
             # Among equally similar names, those that are searched for most come first.
-            often = [name for name in OFTEN if name in known]
-            near = nearest(dict.fromkeys((*often, *known, *WORDS)), path)
-            if near in WORDS and near not in known:
-                return f"The nearest word of searches is {near}="
-        else:
-            near = nearest(known, path)
-        return (
-            f"The known keys are: {listed(known, path)}"
-            if near is None
-            else (f"The nearest known key is {near!r}")
-        )
+            names = [*filter(known.__contains__, OFTEN), *known, *WORDS]
+        near = nearest(names, path)
+        if near is None:
+            by_depth = sorted(known, key=lambda key: key.count("."))
+            return f"The known keys are: {listed(by_depth)}"
+        if near not in known:
+            return f"The nearest word of searches is {near}="
+        return f"The nearest known key is {near!r}"
 
     def _tell(self, what: tuple[str, str], text: str) -> None:
         # A quiet search must not use up the hint.
