@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .core.documents import show_by
+from .core.old_names import instead_of
 from .core.open_brokers import register_opener
 from .core.settings import look_up_by
 
@@ -135,7 +136,9 @@ class _Package(ModuleType):
         except ModuleNotFoundError as error:
             if error.name != f"{self.__name__}.{name}":
                 raise
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        hint = instead_of(self.__name__, name)
+        text = f"module {self.__name__!r} has no attribute {name!r}{hint}"
+        raise AttributeError(text, name=name, obj=self)
 
     def __dir__(self) -> list[str]:
         return sorted({*self.__dict__, *_MODULE_OF})

@@ -218,7 +218,7 @@ def _settings(request: Mapping[str, Any]) -> Settings:
         raise ConfigError(
             f"there is no configuration {name!r} on this machine; "
             f"{_unreadable(name) or f'there are: {_names(name)}'} "
-            "('daskbroker config --folders' shows where they are looked for)"
+            "(on the command line, `daskbroker config --folders` shows where they are looked for)"
         )
     return found.settings()
 

@@ -88,7 +88,7 @@ def at_offset(results: Results, offset: int) -> Header:
     """
     for header in results[-offset - 1 : -offset]:
         return header
-    raise OffsetOutOfRange(f"there are only {len(results)} runs; {offset} is too far back")
+    raise results.out_of_range(f"{offset} is too far back")
 
 
 def _slice(db: DataBroker, key: slice) -> HeaderList:

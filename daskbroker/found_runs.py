@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from .core.arguments import instance
 from .core.bad_runs import BadRun, leave_out_bad, take_sound
 from .core.errors import BadRunWarning, OffsetOutOfRange
+from .core.printable import counted
 from .core.query import Query
 from .core.search import Search, compile_search
 from .described import having_descriptors, may_have_descriptors
@@ -88,7 +89,7 @@ class FoundRuns:
         if not self._is_slice:
             return self._search
         uids = [header.uid for header in self]
-        return Search((Query({"uid": {"$in": uids}}),), shown=(f"{len(uids)} runs",))
+        return Search((Query({"uid": {"$in": uids}}),), shown=(counted(len(uids), "run"),))
 
     @property
     def _is_slice(self) -> bool:
@@ -221,7 +222,22 @@ class FoundRuns:
         if position >= 0:
             for header in self[position : position + 1]:
                 return header
-        raise OffsetOutOfRange(f"there are {len(self)} runs; there is no run number {key}")
+        raise self.out_of_range(f"there is no run number {key}")
+
+    def out_of_range(self, text: str) -> OffsetOutOfRange:
+        """Return the error for a position or offset at which there is no run; ``text`` says it."""
+        count = len(self)
+        there = f"there {'is' if count == 1 else 'are'} only {counted(count, 'run')}"
+        return OffsetOutOfRange(f"{there if count else self.nothing}; {text}")
+
+    @property
+    def nothing(self) -> str:
+        """Text that says that there are no runs, and what was searched."""
+        if asked := ", ".join(self._search.shown):
+            return f"no run was found by {asked:.200}"
+        if self._is_slice and len(self._db):
+            return "these results are an empty slice"
+        return f"the store {self._db.uri or ''}".rstrip() + " has no runs"
 
     def _slice(self, key: slice) -> Self | list[Header]:
         ends = [end for end in (key.start, key.stop) if end is not None]

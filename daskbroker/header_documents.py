@@ -27,6 +27,7 @@ FOLLOWED = ("documents", "dataframe")
 class HeaderDocuments(StoredRun):
     """Methods of :class:`daskbroker.Header` that yield documents and new rows."""
 
+    @accepts()
     def documents(
         self,
         fill: bool = True,
@@ -108,6 +109,7 @@ class HeaderDocuments(StoredRun):
         """Iterate over all documents; the manifesto's name for :meth:`documents`."""
         return self.documents(fill, fields, **handlers)
 
+    @accepts()
     def stream(
         self,
         stream_name: StreamName = ALL,

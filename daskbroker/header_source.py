@@ -11,7 +11,7 @@ from .core.bad_runs import BadRun, leave_out_bad
 from .core.batches import batched
 from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
 from .core.name_lists import listed
-from .core.printable import shown
+from .core.printable import counted, shown
 from .core.query import Query
 from .core.search import LEAST_PREFIX, Search, compile_search, is_derived
 from .core.validate import prepare
@@ -133,7 +133,9 @@ class HeaderSource:
         position = min(-offset, FARTHEST)
         for pair in self._found(Search(), position - 1, position):
             return pair
-        raise OffsetOutOfRange(f"there are only {len(self)} runs; {offset} is too far back")
+        count = len(self)
+        there = f"the store has {counted(count, 'run') if count else 'no runs'}"
+        raise OffsetOutOfRange(f"{there}; {offset} is too far back")
 
     def __call__(
         self,

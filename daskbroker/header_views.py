@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
+from .core.arguments import accepts
 from .core.errors import BadQuery
 from .core.group_names import group_name
 from .core.run_plan import RunPlan
@@ -35,6 +36,7 @@ VIEWS = ("dataframe", "dataset")
 class HeaderViews(StoredRun):
     """Methods of :class:`daskbroker.Header` that return tables, Datasets and trees."""
 
+    @accepts()
     def table(
         self,
         stream_name: str = "primary",
@@ -132,6 +134,7 @@ class HeaderViews(StoredRun):
 
         return lazy_table.table(plan, stream_name, runs, options, files)
 
+    @accepts()
     def dataset(
         self,
         stream_name: str = "primary",
@@ -222,6 +225,7 @@ class HeaderViews(StoredRun):
         plan, files = self._planned(stream_name, references=options.runs_to_fill)
         return dataset_view.dataset(plan, stream_name, runs, options, files, chunks=chunks)
 
+    @accepts()
     def tree(
         self,
         fill: bool = True,

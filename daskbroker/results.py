@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .core.arguments import CALLABLE, COUNT, FLAG, NAME, PATH, accepts
 from .core.errors import BadRunWarning
 from .core.old_names import missing
-from .core.printable import printable
+from .core.printable import counted, printable
 from .display.listing import FOLDED, MAX_RUNS_SHOWN, Listing, shown_or
 from .display.markup import escaped
 from .display.plots import Y, plot_runs
@@ -200,7 +200,7 @@ class Results(ResultsViews):
         return ", ".join(self._search.shown) or "all runs"
 
     def _listing(self, most: int = MAX_RUNS_SHOWN + FOLDED) -> Listing:
-        return self.listing(f"<Results of {self._asked}: {len(self):,} runs>", most)
+        return self.listing(f"<Results of {self._asked}: {counted(len(self), 'run')}>", most)
 
     def listing(self, title: str, most: int = MAX_RUNS_SHOWN + FOLDED) -> Listing:
         """Return a listing of the first runs, with notes on runs that cannot be read."""

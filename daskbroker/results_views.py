@@ -11,6 +11,7 @@ from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
 from .core.absent_streams import meant_fields
+from .core.arguments import accepts
 from .core.bad_runs import BadRun, leave_out_bad
 from .core.documents import Document
 from .core.errors import BadQuery, StoreDamaged, StreamNotFound
@@ -37,6 +38,7 @@ Planned = list[tuple[RunPlan, FileAccess]]
 class ResultsViews(FoundRuns):
     """Methods of :class:`daskbroker.Results` that return tables, Datasets, trees and documents."""
 
+    @accepts()
     def table(
         self,
         stream_name: str = "primary",
@@ -107,6 +109,7 @@ class ResultsViews(FoundRuns):
         ]
         return lazy_table.concat(tables)
 
+    @accepts()
     def dataset(
         self,
         stream_name: str = "primary",
@@ -232,10 +235,13 @@ class ResultsViews(FoundRuns):
         sound = [(plan.without(bad), files) for plan, files in planned]
         found = [(plan, files) for plan, files in sound if plan.descriptors]
         if not found:
+            if not runs:
+                raise StreamNotFound(f"there is no stream {stream_name!r:.200}: {self.nothing}")
+            several = f"none of these {len(runs):,} runs has a stream"
+            which = several if len(runs) > 1 else f"run {runs[0]!r} has no stream"
             left_out = f" that can be read; {len(bad)} cannot, see their `bad`" if bad else ""
             raise StreamNotFound(
-                f"none of these {len(runs)} runs has a stream {stream_name!r:.200}{left_out}"
-                f"{meant_fields(stream_name)}"
+                f"{which} {stream_name!r:.200}{left_out}{meant_fields(stream_name)}"
             )
         return found
 
@@ -250,6 +256,7 @@ class ResultsViews(FoundRuns):
             pass
         self._bad_of_tables.update(bad)
 
+    @accepts()
     def documents(
         self,
         fill: bool = True,

@@ -18,7 +18,7 @@ from .core.bad_runs import BadRun
 from .core.errors import SearchWarning
 from .core.name_lists import MAX_NAME_LENGTH, listed, misspelled, nearest
 from .core.operators import is_operators
-from .core.search import LEAST_PREFIX, HasDataKey, Search
+from .core.search import LEAST_PREFIX, WORDS, HasDataKey, Search
 from .core.user_warnings import is_quiet, warn_caller
 from .stores.contract import EventStore, HeaderPair, HeaderStore
 
@@ -33,6 +33,8 @@ MOST_TEXTS = 2000
 KNOWN_SECONDS = 60.0
 """Seconds after which the keys are collected again, although the newest run is the same."""
 DATA_KEY = "data key"
+OFTEN = ("plan_name", "scan_id", "uid")
+"""Keys of start documents that are searched for most."""
 EQUALITY = frozenset({"$eq", "$in", "$all"})
 """Operators whose operands are values that some run should have."""
 
@@ -164,7 +166,18 @@ class SearchHints:
             return f"Stop documents have it: write {advice.words(stop={path: advice.ANY})}"
         if document == "start" and path in self._known.of(DATA_KEY):
             return f"It is a data key: write {advice.words(data_key=path)}"
-        return f"The nearest known key is {nearest(self._known.of(document), path)!r}"
+        known = self._known.of(document)
+        names = list(known)
+        if document == "start":
+            # Among equally similar names, those that are searched for most come first.
+            names = [*filter(known.__contains__, OFTEN), *known, *WORDS]
+        near = nearest(names, path)
+        if near is None:
+            by_depth = sorted(known, key=lambda key: key.count("."))
+            return f"The known keys are: {listed(by_depth)}"
+        if near not in known:
+            return f"The nearest word of searches is {near}="
+        return f"The nearest known key is {near!r}"
 
     def _tell(self, what: tuple[str, str], text: str) -> None:
         # A quiet search must not use up the hint.

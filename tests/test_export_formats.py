@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import daskbroker
 from daskbroker.cli import app
 from daskbroker.core.errors import BadQuery, StreamNotFound
+from daskbroker.core.printable import counted
 from daskbroker.testing import RunBuilder, difference, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, datum_run, stream_run
@@ -281,7 +282,7 @@ def test_the_command_line_writes_each_format(header, tmp_path):
     for format, names in NAMES.items():
         done = export(tmp_path / format, "--format", format, "--arrays", "drop")
         assert done.exit_code == 0, done.output
-        assert f"{len(names)} files of 1 runs" in done.output
+        assert f"{counted(len(names), 'file')} of 1 run" in done.output
         for name in names:
             assert (tmp_path / format / name).exists()
     done = export(tmp_path / "one", "--format", "netcdf", "--stream", "dark", "--fill")
@@ -453,8 +454,8 @@ def test_the_command_line_grows_a_folder(header, tmp_path):
     command = ["export", "--db", header.db.uri, str(tmp_path / "out")]
     command += ["--format", "parquet", "--partition", "run"]
     first, again = (CliRunner().invoke(app, command) for _ in range(2))
-    assert "2 files of 1 runs" in first.output
-    assert "0 files of 1 runs" in again.output
+    assert "2 files of 1 run" in first.output
+    assert "0 files of 1 run" in again.output
 
 
 def test_a_mongodb_store_gives_the_same(db, mongo_database, tmp_path):

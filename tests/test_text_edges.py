@@ -27,7 +27,7 @@ from daskbroker.core.errors import (
     OffsetOutOfRange,
     StreamNotFound,
 )
-from daskbroker.core.name_lists import listed, misspelled
+from daskbroker.core.name_lists import listed, misspelled, nearest
 from daskbroker.core.printable import printable, shown
 from daskbroker.testing import RunBuilder, assert_documents_equal, make_run, stream_datum_run
 from daskbroker.work.ingest import ingest
@@ -220,6 +220,17 @@ def test_warnings_are_plain_lines(tmp_path):
 
 
 # -- lists of names --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [("plan", "plan_type"), ("id", "uid"), ("Smaple", "sample"), ("ophyd", "versions.ophyd"),
+     ("detector", "detectors"), ("xyz", None), ("user", None), ("", None)],
+)  # fmt: skip
+def test_the_nearest_name_is_like_what_was_asked(asked, name):
+    known = ["plan_type", "plan_name", "uid", "sample", "versions.ophyd", "detectors", "purpose"]
+    assert nearest(known, asked) == name
+    assert nearest([], asked) is None
 
 
 def test_few_names_are_all_listed():

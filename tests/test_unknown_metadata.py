@@ -47,6 +47,7 @@ def test_unknown_metadata_of_a_run_is_an_error_that_names_it(runs):
         "start:typo": r"run 'run-2' has no 'typo' in its start document; there are: .*sample.*; "
         "in one table of several runs, such a run has None there",
         "start:sample.nam": r"no 'sample\.nam' in its start document; there are: sample\.name",
+        "start:sample[0].a": r"An item of a list is written with a dot: start:sample\.0\.a$",
         "start:sample.name.first": r"there are: sample\.name",
     }
     for name, view in (views(with_stop) | follow).items():

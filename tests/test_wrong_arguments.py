@@ -17,6 +17,19 @@ class Odd:
         raise RuntimeError("no text")
 
 
+def test_a_name_that_no_argument_has_is_told_with_the_nearest(db):
+    insert_all(db, make_run(1))
+    with pytest.raises(
+        BadArgument, match=r"^connect\(\) has no argument 'readonly'; it has: uri, .*mode"
+    ):
+        daskbroker.connect(readonly=True)
+    for view in (db[-1].table, db[-1].dataset, db[-1].documents, db().table, db().dataset):
+        with pytest.raises(TypeError, match=r"^\w+\(\) has no argument '.*; the nearest is f\w+="):
+            view(field="x", filled=True)
+    with pytest.raises(TypeError, match=r"^table\(\) has no argument 'streamname'.* stream_name="):
+        db[-1].table(streamname="primary")
+
+
 def test_every_wrong_argument_is_named(db, tmp_path):
     insert_all(db, make_run(3))
     header, results = db[-1], db()

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..core.advice import for_command_line
 from ..core.errors import (
+    MAKE_ROOM,
     BadQuery,
     BadRunWarning,
     DaskbrokerError,
@@ -73,6 +74,14 @@ class _Group(TyperGroup):
             context.fail(f"No such command {words[0]!r}. There are: {known}.")
         return super().resolve_command(context, words)
 
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except typer.BadParameter as error:
+            # Typer shows errors of pydantic as they are.
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
 
 app = typer.Typer(
     cls=_Group,
@@ -97,12 +106,19 @@ def main() -> None:
     except BrokenPipeError:
         _end_unread()
     except (DaskbrokerError, OSError, MemoryError) as error:
-        text = redacted(" ".join(str(error).split())) or type(error).__name__
+        text = redacted(" ".join(_text_of(error).split())) or type(error).__name__
         say(f"daskbroker: error: {text}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("daskbroker: interrupted\n")
         sys.exit(130)  # as shells report a process that SIGINT has ended
+
+
+def _text_of(error: Exception) -> str:
+    # Errors of stores and exports are daskbroker's own, so this is what the command prints.
+    if isinstance(error, OSError) and error.errno in MAKE_ROOM and error.filename is None:
+        return f"the output cannot be written: {error.strerror}"
+    return str(error)
 
 
 def _replace_closed_streams() -> None:

@@ -10,7 +10,7 @@ import typer
 
 from ..core.errors import BadQuery
 from ..core.name_lists import listed
-from ..core.printable import printable
+from ..core.printable import counted, printable
 from ..progress import progress_bar
 from .app import (
     app,
@@ -166,7 +166,8 @@ def export(
             report = {"runs": len(headers), "files": list(map(str, written)), "folder": str(folder)}
             say_json(report)
         else:
-            say(f"{len(written):,} files of {len(headers):,} runs in {folder}")
+            made = counted(len(written), "file")
+            say(f"{made} of {counted(len(headers), 'run')} in {folder}")
 
 
 @app.command()

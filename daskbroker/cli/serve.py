@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import ConfigError
+from ..core.printable import counted
 from .app import app, making_store, name_failed, pair_of, parsed_value, say
 from .options import Place, Store
 
@@ -90,7 +91,7 @@ def take_over(
             bar.close()
             say(f"{report}, from {url.partition('?')[0]} into {broker.uri}")
             for what, runs in report.lost.items():
-                say(f"not kept by Tiled, of {len(runs):,} runs: {what}", err=True)
+                say(f"not kept by Tiled, of {counted(len(runs), 'run')}: {what}", err=True)
             for uid, reason in report.failed.items():
                 name_failed(uid, reason)
             failed = failed or int(bool(report.failed))

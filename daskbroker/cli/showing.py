@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.printable import printable
+from ..core.printable import counted, printable
 from ..progress import progress_bar
 from .app import (
     app,
@@ -241,7 +241,7 @@ def _summary_lines(summary: StoreSummary) -> Iterator[str]:
     from dask.utils import format_bytes
 
     unfinished = f", {summary.open:,} of them open" if summary.open else ""
-    yield f"{summary.place}: {summary.runs:,} runs{unfinished}"
+    yield f"{summary.place}: {counted(summary.runs, 'run')}{unfinished}"
     yield f"{'zone:':<8} {summary.timezone}"
     for source in summary.sources:
         size = "not known" if source.bytes is None else format_bytes(source.bytes)
@@ -252,4 +252,5 @@ def _summary_lines(summary: StoreSummary) -> Iterator[str]:
     if summary.streams is not None:
         yield f"{'rows:':<8} {summary.sealed:,} sealed, {summary.waiting:,} not"
         for name, stream in sorted(summary.streams.items()):
-            yield f"{'stream:':<8} {name}: {stream.rows:,} rows of {stream.runs:,} runs"
+            rows, runs = counted(stream.rows, "row"), counted(stream.runs, "run")
+            yield f"{'stream:':<8} {name}: {rows} of {runs}"

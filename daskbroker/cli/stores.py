@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import BadDocument, StoreDamaged
-from ..core.printable import printable
+from ..core.printable import counted, printable
 from ..progress import progress_bar
 from .app import app, every_run, making_store, name_failed, note_empty, say, say_json, search
 from .options import AsJson, FailEmpty, Full, Limit, Place, Since, Store, Terms, Until, Words
@@ -62,7 +62,8 @@ def seal(
             told = {"store": broker.uri, "runs": len(results), "chunks": made}
             say_json({**told, "keys_looked_into": peeked} if peek else told)
             return
-        say(f"{made:,} chunks made of {len(results):,} runs in {broker.uri}")
+        chunks, runs = counted(made, "chunk"), counted(len(results), "run")
+        say(f"{chunks} made of {runs} in {broker.uri}")
         if peek:
             say(f"{peeked:,} detector keys looked into")
 

@@ -17,7 +17,7 @@ import pandas as pd
 from .. import header as today
 from .. import results as today_results
 from ..core.documents import ALL, Document, StreamName
-from ..core.errors import AmbiguousUID, OffsetOutOfRange
+from ..core.errors import AmbiguousUID
 from ..core.name_lists import listed
 from ..core.query import Query
 from ..core.search import LEAST_PREFIX, Search, compile_search
@@ -211,9 +211,7 @@ class Broker:
         offsets = range(key.start, key.stop or 0, key.step or 1)
         newest = list(self._all[: -key.start])
         if len(newest) < -key.start:
-            raise OffsetOutOfRange(
-                f"there are only {len(newest)} runs; {key.start} is too far back"
-            )
+            raise self._all.out_of_range(f"{key.start} is too far back")
         return [Header(self, newest[-offset - 1]) for offset in reversed(offsets)]
 
     # -- aliases, filters, more --------------------------------------------------------------

@@ -207,7 +207,7 @@ def _layout(source: Mapping[str, Any], where: str) -> str:
         if _is_recordings(driver):
             raise ConfigError(
                 f"{where}: {driver} is a folder of recorded documents, not a store; insert them "
-                "by 'daskbroker ingest FOLDER --db STORE' and open that store"
+                "on the command line by `daskbroker ingest FOLDER --db STORE`, and open that store"
             )
     raise ConfigError(
         f"{where}: driver {drivers} is not a store that daskbroker can open; it can open "

@@ -122,7 +122,7 @@ def check_place(place: str) -> None:
         return
     mistyped = _MISTYPED.match(place)
     if (mistyped or _LOGIN.match(place)) and not os.path.isdir(place):
-        shown = f"{mistyped[1]}:…" if mistyped else "a place with a user name or password"
+        shown = f"{mistyped[0].strip()}…" if mistyped else "a place with a user name or password"
         raise ConfigError(
             f"{shown} is neither a path nor a URI; a URI is scheme://host/…, and a folder of such "
             "a name is given as ./name"

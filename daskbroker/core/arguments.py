@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from .errors import BadArgument
+from .name_lists import listed, nearest
 from .printable import shown
 
 __all__ = [
@@ -135,14 +136,24 @@ def instance(what: str, *types: type) -> Accepted:
     return Accepted(what, lambda value: isinstance(value, types))
 
 
+def _unknown(function: str, name: str, names: Collection[str]) -> BadArgument:
+    near = nearest(names, name)
+    hint = f"it has: {listed(names)}" if near is None else f"the nearest is {near}="
+    return BadArgument(f"{function}() has no argument {shown(name)}; {hint}")
+
+
 def accepts(**kinds: Accepted) -> Callable[[Function], Function]:
     """Return a decorator that checks arguments of a function by name, however they are given.
 
-    Arguments that are not given are not checked. The exception is :class:`BadArgument`.
+    Arguments that are not given are not checked. Names that the function does not take are refused,
+    and the nearest one, or all, are listed. The exception is :class:`BadArgument`.
     """
 
     def decorated(function: Function) -> Function:
-        names = list(signature(function).parameters)
+        parameters = signature(function).parameters
+        names = list(parameters)
+        by_name = [name for name in names if name != "self"]
+        takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
         by_position = [(names.index(name), name, kind) for name, kind in kinds.items()]
 
         @wraps(function)
@@ -152,6 +163,10 @@ def accepts(**kinds: Accepted) -> Callable[[Function], Function]:
                     kind.check(name, kwargs[name])
                 elif position < len(args):
                     kind.check(name, args[position])
+            if not takes_any:
+                for name in kwargs:
+                    if name not in parameters:
+                        raise _unknown(function.__name__, name, by_name)
             return function(*args, **kwargs)
 
         return cast("Function", checked)

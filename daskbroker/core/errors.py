@@ -204,6 +204,7 @@ MAKE_ROOM = {
 }
 """What to do about each error of the file system that means that there is no room."""
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+FILE_AS_FOLDER = (errno.EEXIST, errno.ENOTDIR)
 OF_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of opening or reading a file that say nothing about the file."""
 
@@ -246,6 +247,11 @@ def file_error(error: OSError, where: str) -> StoreError:
         return StoreReadOnly(f"{where} cannot be written; change how {how}: {error}")
     if error.errno == errno.EIO:
         return StoreError(f"{where} cannot be read or written; check the disk: {error}")
+    if error.errno in FILE_AS_FOLDER:
+        return StoreError(
+            f"{where}: there is a file in place of a folder, at or above {error.filename!r}; "
+            "give the path of another folder"
+        )
     return StoreError(f"{where}: {error}")
 
 

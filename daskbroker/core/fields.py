@@ -232,6 +232,8 @@ class MetadataOfRuns:
             there = f"in {uid!r} there are" if several else "there are"
             # A loop over runs meets this error at the first run without the key.
             gap = "" if several else "; in one table of several runs, such a run has None there"
+            if (dotted := _BRACKETS.sub(r".\1", field.name)) != field.name:
+                gap = f". An item of a list is written with a dot: {dotted:.200}"
             raise FieldNotFound(
                 f"the field {field.name!r:.200} names no metadata: {runs} {field.key!r:.200} in "
                 f"its {field.role} document; {there}: {_keys_near(document, field.key)}{gap}"
@@ -367,6 +369,7 @@ def project(
 
 
 _ABSENT = object()
+_BRACKETS = re.compile(r"\[(\d+)\]")
 
 
 def _keys_near(document: Mapping[str, Any], path: str) -> str:

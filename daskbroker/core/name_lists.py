@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import SequenceMatcher, get_close_matches
 from heapq import nlargest
 from itertools import islice
@@ -17,6 +17,10 @@ MAX_NAME_LENGTH = 80
 """Maximum characters of a name that is shown or compared."""
 LIKE = 0.8
 """Least likeness, of 1, of a name and a wrong spelling of it."""
+NEAR = 0.7
+"""Least likeness, of 1, of a name that is suggested instead of another."""
+LEAST_PART = 3
+"""Minimum characters of text that counts as the beginning or end of a name."""
 COMPARED = 2000
 """Maximum number of names that are compared with what was requested; each takes 50 us."""
 
@@ -43,11 +47,15 @@ def listed(names: Iterable[object], asked: object = None, *, none: str = "none")
     return ", ".join(without_middle(printable(name), MAX_NAME_LENGTH) for name in chosen) + rest
 
 
-def nearest(names: Collection[str], asked: str) -> str:
-    """Return the name that is most similar to ``asked``, as a whole or in its part after a dot."""
+def nearest(names: Collection[str], asked: str) -> str | None:
+    """Return the name that is most similar to ``asked``, as a whole or in its part after a dot.
+
+    Of equally similar names it is the first; None if no name is similar.
+    """
     candidates = {name.rpartition(".")[2]: name for name in names}
     candidates |= {name: name for name in names}
-    return candidates[_nearest(candidates, asked, 1)[0]]
+    best = _nearest(candidates, asked, 1)
+    return candidates[best[0]] if best and _likeness(asked)(best[0]) >= NEAR else None
 
 
 def misspelled(names: Iterable[str], asked: str) -> str | None:
@@ -72,10 +80,18 @@ def _digits(text: str) -> str:
 
 
 def _nearest(names: Iterable[str], asked: object, most: int) -> list[str]:
-    wanted = SequenceMatcher(None, "", str(asked)[:MAX_NAME_LENGTH].casefold())
+    return nlargest(most, islice(names, COMPARED), _likeness(asked))
+
+
+def _likeness(asked: object) -> Callable[[str], float]:
+    """Return the likeness of names to one: 0 to 1, and 1 more if they begin or end with it."""
+    text = str(asked)[:MAX_NAME_LENGTH].casefold()
+    wanted = SequenceMatcher(None, "", text)
 
     def likeness(name: str) -> float:
-        wanted.set_seq1(name[:MAX_NAME_LENGTH].casefold())
-        return wanted.ratio()
+        name = name[:MAX_NAME_LENGTH].casefold()
+        wanted.set_seq1(name)
+        is_part = len(text) >= LEAST_PART and (name.startswith(text) or name.endswith(text))
+        return is_part + wanted.ratio()
 
-    return nlargest(most, islice(names, COMPARED), likeness)
+    return likeness

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-__all__ = ["OLD_NAMES", "missing"]
+__all__ = ["OLD_NAMES", "instead_of", "missing"]
 
 OLD_NAMES: Mapping[str, Mapping[str, str]] = {
     "DataBroker": {
         "add_alias": "a function of your own that returns db(...)",
         "alias": "a function of your own that returns db(...)",
+        "aliases": "a function of your own that returns db(...)",
+        "catalog": "db itself: db[uid], db(plan_name='scan')",
         "dynamic_alias": "a function of your own that returns db(...)",
         "es": "db.event_sources",
+        "event_sources_by_name": "db.event_sources, indexed by name",
         "export": "daskbroker.copy(runs, into, files=folder)",
         "export_size": "daskbroker.copy(runs, into, files=folder), which reports what it copies",
         "external_fetchers": "a function of your own, called with header.start and header.stop",
+        "fetch_external": "a function of your own, called with header.start and header.stop",
         "fetch_events": "header.documents(fill=False), whose documents named 'event' these are",
         "fill_event": "header.documents(fill=True)",
         "fill_events": "header.documents(fill=True)",
@@ -40,6 +44,7 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
         "reg": "db.register_handler, db.deregister_handler and db.root_map",
         "restream": "header.documents(fill=False)",
         "retrieve": "header.documents(fill=True), or fill_event(event) of one of db.event_sources",
+        "stats": "daskbroker.check(db), or `daskbroker info` on the command line",
         "search": "db(plan_name='scan'), or db(start={...})",
         "stream": "header.documents(fill=False)",
         "stream_names_given_header": "header.streams",
@@ -64,6 +69,14 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
         "xarray": "header.dataset().load()",
         "xarray_dask": "header.dataset()",
     },
+    "daskbroker": {
+        "Broker": "db = daskbroker.connect('name')",
+        "catalog": "db = daskbroker.connect('name')",
+        "list_configs": "`daskbroker config` on the command line",
+        "v0": "db = daskbroker.connect('name')",
+        "v1": "db = daskbroker.connect('name')",
+        "v2": "db = daskbroker.connect('name')",
+    },
     "Results": {
         "force_reload": "nothing: each loop reads the store again",
         "items": "a loop over the results, whose headers have uid",
@@ -72,11 +85,12 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
         "values": "a loop over the results",
     },
 }
-"""What to write instead of each name, by class."""
+"""What to write instead of each name, by class, and of the names of databroker itself."""
 
 FACES: Mapping[str, str] = {
     "DataBroker": "db.v1 or db.v2",
     "Header": "db.v1[uid] or db.v2[uid]",
+    "daskbroker": "db.v1 or db.v2",
     "Results": "db.v1(...) or db.v2.search({...})",
 }
 """Expression of the object that has databroker's own interface, by class."""
@@ -93,11 +107,17 @@ def missing(self: Any, name: str) -> NoReturn:
     kind = type(self)
     if not name.startswith("__") and hasattr(kind, name):  # a property failed: show why
         object.__getattribute__(self, name)
-    text = f"{kind.__name__!r} object has no attribute {name!r}"
-    for base in kind.__mro__:
-        instead = OLD_NAMES.get(base.__name__, {}).get(name)
-        if instead is not None:
-            text += f": that is databroker's; write {instead}, or use {FACES[base.__name__]}, "
-            text += "which have databroker's interface"
-            break
+    hints = (instead_of(base.__name__, name) for base in kind.__mro__)
+    text = f"{kind.__name__!r} object has no attribute {name!r}{next(filter(None, hints), '')}"
     raise AttributeError(text, name=name, obj=self)
+
+
+def instead_of(kind: str, name: str) -> str:
+    """Return what to write instead of a name of a class, to be added to the message; or ``""``."""
+    instead = OLD_NAMES.get(kind, {}).get(name)
+    if instead is None:
+        return ""
+    return (
+        f": that is databroker's; write {instead}, or use {FACES[kind]}, which have databroker's "
+        "interface"
+    )

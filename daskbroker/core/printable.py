@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["message_text", "printable", "shown", "without_middle"]
+__all__ = ["counted", "message_text", "printable", "shown", "without_middle"]
 
 MARK = " … "
 """What stands for the middle of a text that is too long."""
@@ -29,6 +29,11 @@ def printable(text: object) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with a noun whose plural ends in s: ``1 run``, ``2,000 runs``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def without_middle(text: str, most: int) -> str:

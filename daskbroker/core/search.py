@@ -29,6 +29,7 @@ __all__ = [
     "LEAST_PREFIX",
     "OPEN",
     "RESERVED",
+    "WORDS",
     "HasDataKey",
     "Search",
     "compile_search",
@@ -309,3 +310,5 @@ _WORDS: dict[str, Callable[[Any, str, str], Search]] = {
     "stop_time": _of_stop_time,
 }
 """Function of each word that makes a search of its value, given value, word and time zone."""
+WORDS = ("full", "search", "since", "until", *_WORDS)
+"""All arguments of a search that are not keys of start documents."""

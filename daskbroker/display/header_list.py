@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..core.printable import counted
 from .listing import Listing
 from .plots import Y, plot_runs
 
@@ -30,7 +31,7 @@ class HeaderList(HeadersBase):
 
     @property
     def _listing(self) -> Listing:
-        return Listing.of(f"{len(self):,} runs", self, len(self))
+        return Listing.of(counted(len(self), "run"), self, len(self))
 
     def __repr__(self) -> str:
         return self._listing.text() if self else "[]"

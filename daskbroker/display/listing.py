@@ -146,14 +146,14 @@ def _columns(facts: Sequence[RunFacts]) -> list[TextColumn]:
         return [shortened(getattr(fact, name), LONGEST_CELL) for fact in facts]
 
     return [
-        TextColumn("scan_id", cells("scan_id"), right=True, rank=1),
-        TextColumn("time", [fact.time for fact in facts], least=TIME_WIDTH),
-        TextColumn("plan", cells("plan"), least=NARROWEST, rank=2),
-        TextColumn("sample", cells("sample"), least=NARROWEST, rank=4),
-        TextColumn("motors", cells("motors"), least=NARROWEST, rank=5),
-        TextColumn("points", cells("points"), right=True, rank=4),
-        TextColumn("duration", cells("duration"), right=True, rank=6),
-        TextColumn("status", cells("marked_status"), rank=3),
+        TextColumn("scan_id", cells("scan_id"), right=True, rank=2),
+        TextColumn("time", [fact.time for fact in facts], least=TIME_WIDTH, rank=1),
+        TextColumn("plan", cells("plan"), least=NARROWEST, rank=3),
+        TextColumn("sample", cells("sample"), least=NARROWEST, rank=5),
+        TextColumn("motors", cells("motors"), least=NARROWEST, rank=6),
+        TextColumn("points", cells("points"), right=True, rank=5),
+        TextColumn("duration", cells("duration"), right=True, rank=7),
+        TextColumn("status", cells("marked_status"), rank=4),
         TextColumn("uid", short_uids([fact.uid for fact in facts])),
     ]
 

@@ -72,6 +72,8 @@ def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> A
             f"at most {MOST_RUNS} runs can be drawn in the same axes; choose some: "
             "results[:10].plot()"
         )
+    if not chosen:
+        raise BadQuery("there are no runs to draw")
     drawn: dict[str, list[tuple[Header, Hints, Readings]]] = {}
     left_out: list[str] = []
     for header in chosen:
@@ -86,7 +88,8 @@ def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> A
         for key in keys:
             drawn.setdefault(key, []).append((header, hints, read))
     if not drawn:
-        raise BadQuery(f"none of {len(chosen)} runs can be drawn; {'; '.join(left_out[:1])}")
+        several = f"none of {len(chosen):,} runs can be drawn; the first: "
+        raise BadQuery(f"{several if len(chosen) > 1 else ''}{left_out[0]}")
     if left_out:
         warnings.warn(
             f"{len(left_out)} of {len(chosen)} runs are not drawn; the first: {left_out[0]}",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.fields import data_keys_of
+from ..core.printable import counted
 from ..core.run_plan import stream_of
 from .hints import Descriptors, Hints, object_keys_of, roles_of
 from .markup import Markup, element, folded, html_table, joined, shortened
@@ -43,7 +44,7 @@ class Streams:
         """Return a line for each stream, followed by its keys that were moved or measured."""
         found = []
         for name, descriptors in self.descriptors.items():
-            found.append(f"{name}: {self.rows[name]:,} rows, {_count(descriptors)}")
+            found.append(f"{name}: {counted(self.rows[name], 'row')}, {_count(descriptors)}")
             keys = _keys(self._start, descriptors)
             for key, role, units, dtype, shape, _ in keys[:MOST_UNFOLDED]:
                 if role:
@@ -69,7 +70,8 @@ class Streams:
         if len(keys) > MOST_KEYS:
             shown.append(element("div", f"… {len(keys) - MOST_KEYS:,} more", class_="dim"))
         title = joined(
-            element("b", shortened(name)), f" {self.rows[name]:,} rows, {_count(descriptors)}"
+            element("b", shortened(name)),
+            f" {counted(self.rows[name], 'row')}, {_count(descriptors)}",
         )
         return folded(title, *shown, opened=opened and len(keys) <= MOST_UNFOLDED)
 
@@ -101,8 +103,7 @@ def _merged(by_stream: Mapping[str, Any]) -> Any:
 
 
 def _count(descriptors: Descriptors) -> str:
-    keys = len(data_keys_of(descriptors))
-    return f"{keys:,} data {'key' if keys == 1 else 'keys'}"
+    return counted(len(data_keys_of(descriptors)), "data key")
 
 
 def _rows(header: Header, streams: Mapping[str, Descriptors]) -> dict[str, int]:

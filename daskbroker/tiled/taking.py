@@ -16,6 +16,7 @@ import httpx
 
 from ..broker import DataBroker
 from ..core.errors import BadDocument, BadRecording, ConfigError
+from ..core.printable import counted
 from .taken_streams import TakenStream, shared_files
 
 __all__ = ["SCHEME", "TakingReport", "open_tiled", "take_runs"]
@@ -60,7 +61,7 @@ class TakingReport:
             runs.append(uid)
 
     def __str__(self) -> str:
-        text = f"{len(self.taken):,} runs taken, with {self.rows:,} events"
+        text = f"{counted(len(self.taken), 'run')} taken, with {counted(self.rows, 'event')}"
         if self.there:
             text += f"; {len(self.there):,} were there"
         if self.open:

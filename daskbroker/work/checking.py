@@ -32,6 +32,7 @@ from ..core.layouts import (
     Layout,
     decode_rows,
 )
+from ..core.printable import counted
 from ..event_source import EventSource
 from ..header import Header
 from ..results import Results
@@ -116,7 +117,7 @@ class Check(Iterator[Damage]):
 
     def __str__(self) -> str:
         return (
-            f"{self.runs:,} runs, {self.chunks:,} chunks, {self.bytes:,} bytes: "
+            f"{counted(self.runs, 'run')}, {counted(self.chunks, 'chunk')}, {self.bytes:,} bytes: "
             f"{self.damages:,} damaged"
         )
 

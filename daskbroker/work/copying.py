@@ -17,6 +17,7 @@ from ..core.documents import Document, NamedMapping, pack
 from ..core.errors import ConfigError, CopyMismatch, DaskbrokerError, StoreDamaged, StoreError
 from ..core.json_text import json_form
 from ..core.layouts import LAYOUTS
+from ..core.printable import counted
 from ..core.run_plan import resources_of
 from ..header import Header
 from ..results import Results
@@ -57,9 +58,9 @@ class CopyReport:
     files: int = 0
 
     def __str__(self) -> str:
-        text = f"{len(self.copied):,} runs ({self.documents:,} documents) copied"
+        text = f"{counted(len(self.copied), 'run')} ({counted(self.documents, 'document')}) copied"
         if self.files:
-            text += f", with {self.files:,} detector files"
+            text += f", with {counted(self.files, 'detector file')}"
         if self.skipped:
             text += f", {len(self.skipped):,} were there"
         return text + (f", {len(self.failed):,} failed" if self.failed else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..broker import DataBroker
 from ..core.errors import BadDocument, BadRecording
+from ..core.printable import counted
 from .recordings import find_recordings, read_recording
 
 __all__ = ["IngestReport", "Refusal", "ingest"]
@@ -64,7 +65,8 @@ class IngestReport:
             self.refusals.append(Refusal(where, str(reason)))
 
     def __str__(self) -> str:
-        text = f"{self.documents:,} documents of {len(self.runs):,} runs from {self.files:,} files"
+        documents, runs = counted(self.documents, "document"), counted(len(self.runs), "run")
+        text = f"{documents} of {runs} from {counted(self.files, 'file')}"
         return text + (f"; {self.refused:,} refused" if self.refused else "")
 
 

@@ -27,6 +27,7 @@ from ..core.arguments import COUNT, FLAG, MAPPING, NAME, accepts
 from ..core.digests import digest_of
 from ..core.documents import NamedDocument, from_json, normalize, to_json
 from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
+from ..core.printable import counted
 from ..core.search import is_derived, origin_of
 from ..header import Header
 from ..progress import progress_bar
@@ -66,7 +67,7 @@ class ReprocessReport:
 
     def __str__(self) -> str:
         made = sum(map(len, self.done.values()))
-        text = f"{len(self.done):,} runs done, {made:,} made of them"
+        text = f"{counted(len(self.done), 'run')} done, {made:,} made of them"
         return f"{text}; {len(self.skipped):,} skipped, {len(self.failed):,} failed"
 
 

@@ -103,7 +103,7 @@ def test_a_truncated_file_gives_what_is_whole(db, tmp_path, form):
 
 def test_one_run_is_exported_into_a_file_by_its_name(run, store, tmp_path):
     done = run("export", tmp_path / "a.nc", "--uid", "-1", "--db", store)
-    assert (done.returncode, done.stdout) == (0, f"1 files of 1 runs in {tmp_path / 'a.nc'}\n")
+    assert (done.returncode, done.stdout) == (0, f"1 file of 1 run in {tmp_path / 'a.nc'}\n")
     assert (tmp_path / "a.nc").is_file()
     for arguments, reason in {
         ("all.nc",): "'all.nc' is the name of a file, but runs are exported into a folder",

@@ -42,7 +42,7 @@ def test_ls_is_a_table(run, store):
 
 
 def test_ls_fits_the_terminal(run, store):
-    for width in (40, 60, 100):
+    for width in (20, 40, 60, 100):
         lines = run("ls", "--db", store, COLUMNS=str(width)).stdout.splitlines()
         assert max(map(len, lines)) <= width
         assert lines[1].endswith(UIDS[2][:8])

@@ -104,7 +104,7 @@ def test_db_before_or_after_the_command(run, store, tmp_path):
         assert "run-0-ab" in run(*command, DASKBROKER_URI=str(tmp_path / "other")).stdout
     assert "run-0-ab" in run("ls", DASKBROKER_URI=str(store)).stdout
     assert "run-0-ab" in run("--db", tmp_path / "other", "ls", "--db", store).stdout
-    assert "1 runs" in run("--db", store, "info").stdout
+    assert "1 run" in run("--db", store, "info").stdout
     assert "run-0-abcdef" in run("--db", store, "show", "-1").stdout.splitlines()[0]
 
 
@@ -121,6 +121,32 @@ def test_an_unknown_command_is_told_with_those_there_are(run):
     assert done.returncode == 2
     assert "No such command 'lst'" in done.stderr
     assert all(name in done.stderr for name in ("ls", "show", "tail", "reprocess"))
+
+
+def test_what_is_wrong_is_said_without_numbers_and_names_of_packages(run, store, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    file = str(tmp_path / "notes")
+    in_place = f"there is a file in place of a folder, at or above '{file}"
+    for command, told in (
+        (("ls", "--db", store, "--format", "jsn"), "'--format': 'jsn' is not one of"),
+        (("ls", "--db", "mongodb//h/db"), "mongodb//… is neither a path nor a URI"),
+        (("copy", store, file), in_place),
+        (("copy", store, f"{file}/below"), in_place),
+        (("export", file, "--db", store), in_place),
+    ):
+        done = run(*command)
+        assert done.returncode != 0
+        assert told in done.stderr
+        assert "Errno" not in done.stderr
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_output_that_cannot_be_written_is_said(store):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "daskbroker", "ls", "--db", str(store)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    told = "daskbroker: error: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 def test_an_unknown_place_is_told_with_those_there_are(run, tmp_path):

@@ -83,10 +83,10 @@ def test_seal(run, store):
 
     before = waiting()
     done = run("seal", store, "scan_id=0")
-    assert "0 chunks made of 1 runs" in done.stdout
+    assert "0 chunks made of 1 run" in done.stdout
     assert waiting() == before
     done = run("seal", "--db", store)
-    assert "1 chunks made of 3 runs" in done.stdout, done.stderr
+    assert "1 chunk made of 3 runs" in done.stdout, done.stderr
     assert "0 chunks made of 3 runs" in run("seal", store).stdout
 
 
@@ -104,7 +104,7 @@ def test_index_of_a_folder_has_nothing_to_make(run, store):
 def test_copy(run, store, tmp_path):
     target = tmp_path / "target"
     done = run("copy", store, target, "scan_id=1")
-    assert "1 runs (7 documents) copied" in done.stdout, done.stderr
+    assert "1 run (7 documents) copied" in done.stdout, done.stderr
     done = run("copy", store, target)
     assert "2 runs (13 documents) copied, 1 were there" in done.stdout
     with daskbroker.connect(store) as db, daskbroker.connect(target) as there:
@@ -166,9 +166,9 @@ def journalled(uri):
 
 def test_seal_makes_an_old_database_columnar(run, old_database, store, tmp_path):
     done = run("seal", old_database, "scan_id=0")
-    assert "1 chunks made of 1 runs" in done.stdout, done.stderr
+    assert "1 chunk made of 1 run" in done.stdout, done.stderr
     assert journalled(old_database) == 4
-    assert "1 chunks made of 2 runs" in run("seal", "--db", old_database).stdout
+    assert "1 chunk made of 2 runs" in run("seal", "--db", old_database).stdout
     assert journalled(old_database) == 0
     assert "0 chunks made of 2 runs" in run("seal", old_database).stdout
     done = run("copy", old_database, tmp_path / "folder")

@@ -59,7 +59,7 @@ def test_runs_are_made_once(folder):
         for _ in range(2)
     )
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
-    assert "1 runs done, 1 made of them; 0 skipped, 0 failed" in first.stdout
+    assert "1 run done, 1 made of them; 0 skipped, 0 failed" in first.stdout
     assert "0 runs done, 0 made of them; 1 skipped, 0 failed" in again.stdout
     with daskbroker.connect(folder / "new", create=False) as db:
         (header,) = db()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 
 import pandas as pd
 import pytest
 
 import daskbroker
-from daskbroker.core.errors import BadQuery, FieldNotFound
+from daskbroker.core.errors import BadQuery, FieldNotFound, StreamNotFound
 from daskbroker.display.text_columns import text_width
 from daskbroker.testing import RunBuilder, make_run
 
@@ -123,6 +124,28 @@ def test_lists_of_headers_are_lists(some):
 def test_nothing_found_is_said(some):
     assert repr(some(scan_id=77)) == "<Results of scan_id=77: 0 runs>"
     assert "0 runs" in some(scan_id=77)._repr_html_()
+    assert repr(some()[:1]).startswith("<Results of all runs: 1 run>\n")
+
+
+def test_errors_of_an_empty_store_or_search_say_what_was_searched(some, tmp_path):
+    empty = daskbroker.connect(tmp_path / "empty")
+    store = f"the store {tmp_path / 'empty'} has no runs"
+    asked = "no run was found by scan_id=77"
+    for fail, error, message in (
+        (lambda: empty[-1], IndexError, f"{store}; -1 is too far back"),
+        (lambda: empty.v1[-2:], IndexError, f"{store}; -2 is too far back"),
+        (lambda: empty.v2[-1], IndexError, store),
+        (lambda: empty.header_source[-1], IndexError, "the store has no runs; -1"),
+        (lambda: empty().table(), StreamNotFound, f"no stream 'primary': {store}"),
+        (lambda: some(scan_id=77).dataset("x"), StreamNotFound, f"no stream 'x': {asked}"),
+        (lambda: some(scan_id=77)[0], IndexError, f"{asked}; there is no run number 0"),
+        (lambda: some(scan_id=77).plot(), BadQuery, "there are no runs to draw"),
+        (lambda: some()[90:].table(), StreamNotFound, "these results are an empty slice"),
+        (lambda: some()[:1].table("x"), StreamNotFound, f"run '{some()[0].uid}' has no stream 'x'"),
+        (lambda: some()[:1][3], IndexError, "there is only 1 run; there is no run number 3"),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            fail()
 
 
 def test_a_broker_that_cannot_be_read_still_has_a_name(some):

@@ -292,8 +292,8 @@ def test_ingest_and_copy(both, url, tmp_path):
     place = str(tmp_path / "store")
     done = run(app, ["copy", f"tiled+{url}", place, "sample=Ag"])
     assert done.exit_code == 0, done.output
-    assert "1 runs taken" in done.output
-    assert "not kept by Tiled, of 1 runs: uids of events" in done.output
+    assert "1 run taken" in done.output
+    assert "not kept by Tiled, of 1 run: uids of events" in done.output
     assert KEY not in done.output
     done = run(app, ["ingest", f"tiled+{url}", "--db", place])
     assert "1 were there" in done.output

@@ -164,6 +164,6 @@ def warn_of_missing(collection: Collection[Any], field: str, label: str) -> None
     if first and field not in first:
         _log.warning(
             "%s: collection %r has no index on %r, so a query reads all of its documents; "
-            "create the missing indexes by `daskbroker index`",
-            label, collection.name, field,
+            "create the missing indexes on the command line by `daskbroker index %s`",
+            label, collection.name, field, label,
         )  # fmt: skip

@@ -95,8 +95,8 @@ def _store_one(
             if layout.kind in FORMER_INDEXES:
                 raise DuplicateUID(
                     f"{layout.kind} {doc[layout.uid]!r}: another run has one of this uid, which an "
-                    f"index of an earlier version refuses; replace the index by "
-                    f"`daskbroker index {database.label}`"
+                    f"index of an earlier version refuses; replace the index on "
+                    f"the command line by `daskbroker index {database.label}`"
                 ) from None
             raise
     except WriteError as error:

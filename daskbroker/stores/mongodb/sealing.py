@@ -25,6 +25,7 @@ import pyarrow as pa
 from bson.objectid import ObjectId
 from pymongo.client_session import ClientSession
 
+from ...core import advice
 from ...core.batches import batched
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
@@ -261,9 +262,10 @@ def sweep(database: Database) -> int:
         if not known <= stored or not _are_sound(database):
             _log.warning(
                 "%s: columns of %d chunks that do not exist are kept, as other chunks are damaged; "
-                "`daskbroker check` lists these",
+                "%s lists these",
                 database.label,
                 len(old),
+                advice.call("check"),
             )
             return 0
         for some in batched(old, UIDS_AT_ONCE):

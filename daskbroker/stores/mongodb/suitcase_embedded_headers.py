@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from pymongo import ASCENDING, DESCENDING
 
+from ...core import advice
 from ...core.bad_runs import BadRun, take_sound
 from ...core.errors import StoreDamaged, StoreReadOnly
 from ...core.search import Search
@@ -37,7 +38,7 @@ def refuse_writing(database: Database) -> NoReturn:
     """
     raise StoreReadOnly(
         f"{database.label} has the layout 'embedded' of suitcase-mongo, which daskbroker only "
-        "reads; `daskbroker copy` takes its runs to another store"
+        f"reads; {advice.call('copy')} takes its runs to another store"
     )
 
 

@@ -243,8 +243,8 @@ def _not_opened(path: Path, error: OSError) -> ConfigError | StoreError:
     if error.errno in TROUBLE:
         return file_error(error, f"the spool {path}")
     return ConfigError(
-        f"{path.parent} cannot be the folder of a spool (daskbroker.mongo-spool; --spool of "
-        f"daskbroker listen): {error}"
+        f"{path.parent} cannot be the folder of a spool (the setting daskbroker.mongo-spool, or "
+        f"--spool of the command `daskbroker listen`): {error}"
     )
 
 

@@ -157,6 +157,11 @@ class SearchConformance(Conformance):
         ("query", "message"),
         [
             ({"plan_nam": "scan"}, "The nearest known key is 'plan_name'"),
+            ({"plan": "scan"}, "The nearest known key is 'plan_name'"),
+            ({"scan": 1}, "The nearest known key is 'scan_id'"),
+            ({"sinc": "2026"}, "The nearest word of searches is since="),
+            ({"status": "fail"}, "The nearest word of searches is exit_status="),
+            ({"operator": "me"}, "The known keys are: .*plan_name"),
             ({"sample.nme": "Ag"}, "The nearest known key is 'sample.name'"),
             ({"name": "Ag"}, "The nearest known key is 'sample.name'"),
             ({"sample.heat.0.zon": 1}, "The nearest known key is 'sample.heat.zone'"),

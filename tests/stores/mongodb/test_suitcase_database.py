@@ -290,7 +290,9 @@ def test_an_index_of_an_earlier_version_is_told_of_and_replaced(raw, mongo_datab
         insert_all(db, first)
         raw.stream_datum.drop_indexes()
         raw.stream_datum.create_index([("uid", 1), ("stream_resource", 1)], unique=True)
-        with pytest.raises(DuplicateUID, match="replace the index by `daskbroker index"):
+        with pytest.raises(
+            DuplicateUID, match="the index on the command line by `daskbroker index"
+        ):
             insert_all(db, second)
         assert "stream_datum.uid_1_stream_resource_1_descriptor_1" in (
             db.header_source.store.create_indexes()
