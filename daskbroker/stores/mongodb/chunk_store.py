@@ -23,6 +23,7 @@ from typing import Any, get_type_hints
 import pyarrow as pa
 from bson.binary import Binary
 from bson.objectid import ObjectId
+from bson.timestamp import Timestamp
 from pymongo import ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
@@ -69,6 +70,8 @@ WAITING, KEPT, GONE = "waiting", "kept", "gone"
 """States of a chunk's rows in the journal."""
 DOCUMENTS_AT_ONCE = 5000
 """Size of the batches of columns; without it, the server sends 101 of them first."""
+SERVER_NOW = Timestamp(0, 0)
+"""Value in place of which the server stores its own time."""
 
 Manifest = dict[str, Any]
 """A document of ``event_chunk``."""
@@ -123,8 +126,8 @@ def store_columns(
                 f"{len(body):,} bytes; MongoDB holds {MAX_DOCUMENT_BYTES:,}"
             )
     documents = [
-        {"chunk": chunk, "column": name, "place": position, "body": Binary(body)}
-        for position, (name, body) in enumerate(pieces.items())
+        {"chunk": chunk, "column": name, "place": place, "body": Binary(body), "stored": SERVER_NOW}
+        for place, (name, body) in enumerate(pieces.items())
     ]
     with database.errors():
         database.collection(COLUMN_COLLECTION).insert_many(documents, ordered=False)
