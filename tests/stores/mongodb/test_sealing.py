@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import copy
 import time
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from bson.objectid import ObjectId
 
 import daskbroker
 from daskbroker.core.errors import (
@@ -274,15 +272,6 @@ def test_clients_with_wrong_clocks_sweep_nothing_that_is_being_written(mongo, ra
     mongo.insert("event_page", page_of([doc for name, doc in documents if name == "event"]))
     mongo.insert(*documents[-1])
     check(mongo, documents)
-
-
-def test_columns_of_an_earlier_version_are_swept_by_the_age_of_their_chunk(mongo, run, raw):
-    old = ObjectId.from_datetime(datetime.now(UTC) - timedelta(seconds=2 * sealing.ORPHAN_SECONDS))
-    columns = [{"chunk": str(one), "column": "", "body": b""} for one in (old, ObjectId())]
-    raw.event_chunk_column.insert_many(columns)
-    mongo.seal()
-    assert raw.event_chunk_column.count_documents({"body": b""}) == 1
-    assert raw.event_chunk_column.find_one({"body": b""})["chunk"] != str(old)
 
 
 def test_a_store_opened_to_read_is_not_written(mongo, run, mongo_database, raw):
