@@ -197,7 +197,7 @@ def with_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     """
     if columns is None:
         return table
-    names = set(table.column_names)
+    names = set(table.schema.names)  # `column_names` of a table takes six times as long
     return table.select([name for name in columns if name in names])
 
 

@@ -263,20 +263,20 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
     # The chunk lacks the column: events of this descriptor do not have the key.
     if position < 0:
         return constant(None, rows, dtype)
-    array = as_one_chunk(table.column(position))
+    column = table.column(position)
     kind, _ = field_kind(table.schema.field(position))
     if dtype == TIME_DTYPE:
-        return posix_to_datetime(array.to_numpy(zero_copy_only=False))
+        return posix_to_datetime(column.to_numpy())
     if dtype == "object":
-        return _objects(array, table.schema.field(position), kind)
+        return _objects(as_one_chunk(column), table.schema.field(position), kind)
     # A column of nulls is of the dtype that the other chunks have.
     if kind.name == "null":
         return constant(None, rows, dtype)
     if dtype == "str":
-        return pd.array(pa.chunked_array([array]), dtype="str")
+        return pd.array(column, dtype="str")
     if dtype in ("Int64", "UInt64", "boolean"):
-        return _nullable(array, dtype)
-    values = array.to_numpy(zero_copy_only=False)  # nulls of floats become NaN
+        return _nullable(as_one_chunk(column), dtype)
+    values = column.to_numpy()  # nulls of floats become NaN
     return values.astype(dtype, copy=False)
 
 
@@ -366,6 +366,7 @@ COUNTS_PER_SECOND = {("s", 1): 1.0, ("ms", 1): 1e3, ("us", 1): 1e6, ("ns", 1): 1
 """Number of each unit of ``datetime64`` in a second."""
 
 NULLS = {"float64": np.nan, "int64": 0, "uint64": 0, "bool": False}
+"""Value in place of null in columns of numbers, by their dtype."""
 
 
 def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import bson
@@ -34,7 +34,7 @@ from ...core.documents import Document, equal, pack, plain, unpack
 from ...core.dtypes import fields_dtype, fields_text
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.field_rows import has_fields
-from ...core.frozen import ArrayList
+from ...core.frozen import ATOMS, ArrayList, freeze
 from ...core.patterns import flag_letters
 from ...core.stored_documents import fault_of
 from ..stored_text import storable
@@ -43,10 +43,13 @@ __all__ = [
     "ARRAYS_FIELD",
     "CODEC",
     "MAX_DOCUMENT_BYTES",
+    "PLAIN_CODEC",
+    "RAW_CODEC",
     "ROWS_FIELD",
     "SIDE_FIELD",
     "check_size",
     "checked_from_bson",
+    "decoded_alike",
     "document_from_bson",
     "foreign_values",
     "from_bson",
@@ -145,6 +148,10 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     ),
 )
 """Options to decode documents to values of the types that documents have, and no others."""
+PLAIN_CODEC: CodecOptions[dict[str, Any]] = CODEC.with_options(type_registry=TypeRegistry())
+"""The same without decoders in Python, for documents that have none of these values."""
+RAW_CODEC: CodecOptions[RawBSONDocument] = PLAIN_CODEC.with_options(document_class=RawBSONDocument)
+"""Options to read documents for :func:`decoded_alike`."""
 ENCODING: CodecOptions[dict[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.STANDARD
 )
@@ -331,6 +338,28 @@ def from_bson(stored: Mapping[str, Any]) -> dict[str, Any]:
         return content
     doc = {k: v for k, v in stored.items() if k not in ("_id", SIDE_FIELD)}
     return _with_rows(_with_arrays(doc, side), side)
+
+
+def decoded_alike(stored: Iterable[RawBSONDocument]) -> Iterator[dict[str, Any]]:
+    """Yield documents as :data:`CODEC` decodes them, with frozen parts which equal ones share.
+
+    Descriptors of many runs have equal data keys and configuration, which are nearly all of
+    their bytes and are decoded and frozen once.
+    """
+    known: dict[bytes | memoryview, Any] = {}
+    for raw in stored:
+        doc = dict(raw)
+        whole = SIDE_FIELD in doc  # what is beside the plain form changes parts of it
+        for key, value in doc.items():
+            if type(value) is RawBSONDocument:
+                if value.raw not in known:
+                    known[value.raw] = freeze(bson.decode(value.raw, CODEC))
+                doc[key] = known[value.raw]
+            elif type(value) is ObjectId:
+                doc[key] = str(value)
+            elif type(value) not in ATOMS:
+                whole = True
+        yield bson.decode(raw.raw, CODEC) if whole else doc
 
 
 def document_from_bson(stored: Mapping[str, Any]) -> Document:

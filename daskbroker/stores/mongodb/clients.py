@@ -20,6 +20,9 @@ from .acknowledgement import client_options
 
 __all__ = ["Clients", "check_names_database"]
 
+SESSION_LEVELS = (None, "local", "majority", "snapshot")
+"""Read concerns that MongoDB has for causally consistent sessions."""
+
 
 class Clients:
     """The clients of a store in this process, each made when it is first needed.
@@ -67,9 +70,18 @@ class Clients:
                 options: dict[str, Any] = {"appname": "daskbroker", "tz_aware": True}
                 options |= client_options(uri)
                 try:
-                    self._clients[uri] = pymongo.MongoClient(uri, **options)
+                    client = pymongo.MongoClient(uri, **options)
                 except (InvalidURI, ConfigurationError, ValueError) as error:
                     raise ConfigError(f"{label_of(uri)}: {error}") from None
+                level = client.read_concern.level
+                if level not in SESSION_LEVELS:
+                    client.close()
+                    raise ConfigError(
+                        f"{label_of(uri)}: MongoDB has no readConcernLevel={level} in sessions, "
+                        "which daskbroker needs; leave it out: plans are made from what a majority "
+                        "has"
+                    )
+                self._clients[uri] = client
             return self._clients[uri]
 
     def leave(self) -> None:

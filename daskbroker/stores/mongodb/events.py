@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +31,7 @@ from ..already_stored import stored_descriptor
 from ..journalled import JournalledEventStore
 from ..spool.sender import flush_all
 from ..stored_text import storable
-from .bson_documents import SIDE_FIELD, checked_from_bson
+from .bson_documents import RAW_CODEC, SIDE_FIELD, checked_from_bson, decoded_alike
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
 from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, RUN_COLLECTION, Database
 from .event_writer import EventWriter
@@ -180,13 +181,12 @@ class MongoEventStore(JournalledEventStore):
         with self._database.errors():
             collection = self._database.collection("event_descriptor")
             warn_of_missing(collection, "run_start", self._database.label)
-            found = [
-                doc
+            raw = collection.with_options(codec_options=RAW_CODEC)
+            coming = chain.from_iterable(
+                raw.find({"run_start": {"$in": some}}, batch_size=RUNS_AT_A_TIME + 1)
                 for some in batched(order, RUNS_AT_A_TIME)
-                for doc in collection.find(
-                    {"run_start": {"$in": some}}, batch_size=RUNS_AT_A_TIME + 1
-                )
-            ]
+            )
+            found = list(decoded_alike(coming))
         found = [doc for doc in found if isinstance(doc["run_start"], str)]
         found.sort(key=lambda doc: (order[doc["run_start"]], seconds_of(doc), str(doc["_id"])))
         if stream_name is not ALL:

@@ -17,11 +17,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect
 
 from .database import Database
 
-__all__ = ["MARK_SECONDS", "SEALED_MARK", "chunk_of_mark", "mark_sealed", "remove_old_marks"]
+__all__ = [
+    "MARK_SECONDS",
+    "SEALED_MARK",
+    "chunk_of_mark",
+    "mark_sealed",
+    "remove_old_marks",
+    "server_time",
+]
 
 SEALED_MARK = "daskbroker:sealed"
 """Value of ``descriptor`` in marks, in place of the uid of a descriptor."""
@@ -69,8 +77,7 @@ def remove_old_marks(database: Database) -> None:
         return
     with database.errors(), database.limit():
         events = database.collection("event", sure=False)
-        now = events.database.client.admin.command("hello")["localTime"].timestamp()
-        old = {"descriptor": SEALED_MARK, "time": {"$lt": now - MARK_SECONDS}}
+        old = {"descriptor": SEALED_MARK, "time": {"$lt": server_time(events) - MARK_SECONDS}}
         most = list(events.find(old, {"time": 1}).sort("time").skip(MOST_REMOVED).limit(1))
         # More are left for the next time. Marks of one command have the same time and are fewer
         # than this, so some are always removed.
@@ -79,3 +86,8 @@ def remove_old_marks(database: Database) -> None:
         events.delete_many(old)
     if not most:
         database.marks_removed = time.monotonic()
+
+
+def server_time(collection: Collection[Any]) -> float:
+    """Return the time of the server, in seconds since 1970. Clocks of clients may be wrong."""
+    return float(collection.database.client.admin.command("hello")["localTime"].timestamp())

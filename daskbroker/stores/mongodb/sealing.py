@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 from bson.objectid import ObjectId
+from bson.timestamp import Timestamp
 from pymongo.client_session import ClientSession
 
 from ...core import advice
@@ -51,14 +52,17 @@ from .chunk_store import (
 )
 from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
 from .journal import UIDS_AT_ONCE, event_from_bson, row_batches, unsealed
-from .sealed_rows import mark_sealed
+from .sealed_rows import mark_sealed, server_time
 
 __all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"]
 
 SEALED_BYTES = 8 * 2**20
 """Bytes of BSON after which a chunk is full; it may exceed this by a batch of the server."""
 ORPHAN_SECONDS = 3600.0
-"""Minimum age in seconds of columns that are swept, as their sealer may still be at work."""
+"""Minimum age in seconds of columns that are swept, as their sealer may still be at work.
+
+By the server's clock, as a client whose clock is wrong would take new columns for old ones.
+"""
 
 _log = logging.getLogger("daskbroker")
 
@@ -247,16 +251,19 @@ def sweep(database: Database) -> int:
 
     If a manifest is damaged, or a chunk has no columns, they may be of it. Then none is removed.
     """
-    # Columns are stored before the manifest that names them, so new ones may be of a chunk that
-    # is about to be published.
-    latest = int(time.time() - ORPHAN_SECONDS)
     removed = 0
     with database.errors():
         columns = database.collection(COLUMN_COLLECTION)
+        # Columns are stored before the manifest that names them, so new ones may be of a chunk
+        # that is about to be published.
+        aged = _stored_before(server_time(columns) - ORPHAN_SECONDS)
         known = {doc["_id"] for doc in database.collection(CHUNK_COLLECTION).find({}, {"_id": 1})}
         groups = columns.aggregate([{"$group": {"_id": "$chunk"}}])
         stored = {doc["_id"] for doc in groups if isinstance(doc["_id"], str)}
-        old = [one for one in stored - known if _is_older(one, latest)]
+        nameless = [one for one in stored - known if ObjectId.is_valid(one)]
+        old: list[str] = []
+        for some in batched(nameless, UIDS_AT_ONCE):
+            old += columns.distinct("chunk", {"chunk": {"$in": some}, **aged})
         if not old:
             return 0
         if not known <= stored or not _are_sound(database):
@@ -273,9 +280,16 @@ def sweep(database: Database) -> int:
     return removed
 
 
-def _is_older(chunk: str, latest: int) -> bool:
-    """Return whether an id is of a chunk from before a time; False if no chunk can have it."""
-    return ObjectId.is_valid(chunk) and ObjectId(chunk).generation_time.timestamp() < latest
+def _stored_before(moment: float) -> dict[str, Any]:
+    """Return a filter for columns that were stored before a time of the server.
+
+    Those that an earlier version has stored lack that time; then the id of their chunk has it by
+    the clock of the client.
+    """
+    seconds = int(moment)
+    oldest = str(ObjectId.from_datetime(datetime.fromtimestamp(seconds, UTC)))
+    by_client = {"stored": {"$exists": False}, "chunk": {"$lt": oldest}}
+    return {"$or": [{"stored": {"$lt": Timestamp(seconds, 0)}}, by_client]}
 
 
 def _are_sound(database: Database) -> bool:

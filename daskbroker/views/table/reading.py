@@ -18,12 +18,14 @@ from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkReader, damage_of, damaged
 from ...core.errors import StoreDamaged
 from ...core.schema import (
+    NULLS,
     TIME_DTYPE,
     TableColumn,
     column_cells,
     empty_frame,
     of_values,
     posix_to_datetime,
+    to_pandas,
 )
 from ..row_order import Duplicates, in_order, keep, later_counts
 from .partitions import RowChoice
@@ -189,9 +191,10 @@ class TableReader:
             return empty_frame(wanted, {})
         order = _order(pieces)
         index = _index([chunk.seq_num for chunk in chunks], order)
+        together = _as_one_table(chunks)
         data: dict[str, Any] = {}
         for column in wanted:
-            joined = self._column(column, chunks)
+            joined = self._column(column, chunks, together)
             array = joined if order is None else joined.take(order)
             # Without an explicit dtype, pandas converts objects that are all text to dtype str.
             whole = column.dtype == "object"
@@ -199,13 +202,25 @@ class TableReader:
         columns = None if data else pd.Index([], dtype="str")
         return pd.DataFrame(data, index=index, columns=columns, copy=False)
 
-    def _column(self, column: TableColumn, chunks: Sequence[_Chunk]) -> Any:
-        """Return the cells of a column in all chunks, in the order of the chunks."""
+    def _column(
+        self, column: TableColumn, chunks: Sequence[_Chunk], together: pa.Table | None
+    ) -> Any:
+        """Return the cells of a column in all chunks, in the order of the chunks.
+
+        Parameters
+        ----------
+        column, chunks
+            The column, and the chunks.
+        together
+            All chunks as one table; see :func:`_as_one_table`.
+        """
         # A constant of the descriptor, which no chunk holds.
         if not column.physical:
             position = self.constant_names.index(column.name)
             values = of_values([chunk.part.constants[position] for chunk in chunks], column.dtype)
             return values.take(np.repeat(np.arange(len(chunks)), [len(c.seq_num) for c in chunks]))
+        if together is not None and column.dtype in (*NULLS, TIME_DTYPE):
+            return to_pandas(together, column.physical, column.dtype)
         if column.dtype == TIME_DTYPE:
             return posix_to_datetime(np.concatenate([chunk.times for chunk in chunks]))
         return _joined([chunk.array(column) for chunk in chunks])
@@ -338,6 +353,11 @@ class _Chunk:
     later: np.ndarray | None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all rows of the chunk were chosen."""
+        return isinstance(self.rows, slice) and self.rows == slice(None)
+
+    @property
     def times(self) -> np.ndarray:
         """Times of the chosen rows in POSIX seconds."""
         return self.table.column("time").to_numpy()[self.rows]
@@ -410,7 +430,7 @@ def _seq_num(table: pa.Table, key: Any, piece: ChunkGroup, reader: ChunkReader) 
     The column is read if the numbers are not known, or do not fit the chunk's number of rows.
     """
     # It was not asked for, as the plan knows the numbers.
-    if "seq_num" not in table.column_names:
+    if table.schema.get_field_index("seq_num") < 0:
         # A chunk of another size than planned is read, which names the damage.
         if piece.numbers is not None and len(piece.numbers) == table.num_rows:
             return piece.numbers
@@ -457,6 +477,21 @@ def _order(pieces: Sequence[_GroupRows]) -> np.ndarray | None:
         orders.append(begin + order)
         begin += len(seq_num)
     return np.concatenate(orders)
+
+
+def _as_one_table(chunks: Sequence[_Chunk]) -> pa.Table | None:
+    """Return many chunks as one table; None if they have other columns, or rows that go.
+
+    Converting the numbers of each small chunk would take most of the time. What else Arrow's types
+    do not tell of cells is in the metadata of each chunk's columns, so only numbers may be read of
+    this table.
+    """
+    if len(chunks) == 1 or not all(chunk.is_whole for chunk in chunks):
+        return None
+    try:
+        return pa.concat_tables([chunk.table for chunk in chunks])
+    except pa.ArrowInvalid:
+        return None
 
 
 def _joined(arrays: Sequence[Any]) -> Any:

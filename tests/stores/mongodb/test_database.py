@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import pickle
 from contextlib import closing
+from datetime import UTC, datetime
 
 import bson
 import numpy as np
 import pymongo
 import pytest
+from bson.binary import Binary
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 
 import daskbroker
+from daskbroker.core.documents import Document
 from daskbroker.core.dtypes import fields_text
 from daskbroker.core.errors import ConfigError, StoreError, StoreVersion
 from daskbroker.core.query import Query
 from daskbroker.stores.mongodb import open_store
-from daskbroker.stores.mongodb.bson_documents import CODEC, from_bson, to_bson
+from daskbroker.stores.mongodb.bson_documents import (
+    CODEC,
+    RAW_CODEC,
+    decoded_alike,
+    from_bson,
+    to_bson,
+)
 from daskbroker.stores.mongodb.database import Database
 from daskbroker.stores.mongodb.filters import query_filter
 from daskbroker.stores.mongodb.reader import MongoReader
@@ -127,6 +139,23 @@ def test_metadata_and_assets_in_two_databases(mongo_database, mongod_uri, raw):
 def test_what_bson_cannot_hold_comes_back(value):
     doc = {"uid": "u", "time": 1.5, "value": value, "sample": {"good": 1, "bad": value}}
     assert from_bson(bson.decode(to_bson(doc).raw, CODEC)) == doc
+
+
+def test_equal_parts_of_documents_are_decoded_once():
+    part = {"x": [{"at": datetime(2026, 1, 1, tzinfo=UTC), "n": Int64(5), "b": Binary(b"1", 5)}]}
+    plain = {"_id": ObjectId(), "uid": "u", "time": 1.5, "n": 5, "none": None}
+    docs = [
+        {**plain, "part": part, "again": part},
+        {**plain, "part": part, "time": Int64(5), "b": Binary(b"1", 5)},
+        {**plain, "part": {"x": [1]}, "list": [part]},
+        {**plain, "part": part, "_daskbroker": {"rows": []}},
+    ]
+    encoded = [bson.encode(doc) for doc in docs]
+    raw = [RawBSONDocument(one, RAW_CODEC) for one in encoded]
+    found = list(decoded_alike(raw))
+    assert found == [bson.decode(one, CODEC) for one in encoded]
+    assert found[0]["part"] is found[0]["again"]
+    assert Document(from_bson(found[0]))["part"] is found[0]["part"]  # it is frozen already
 
 
 def test_arrays_come_back_with_their_dtypes_if_they_fit():

@@ -13,7 +13,7 @@ import pymongo
 import pytest
 
 import daskbroker
-from daskbroker.core.errors import StoreUnavailable
+from daskbroker.core.errors import ConfigError, StoreUnavailable
 from daskbroker.stores.mongodb import chunk_store, sealing
 from daskbroker.stores.mongodb.acknowledgement import client_options, insert_seconds
 from daskbroker.stores.mongodb.database import CHUNK_COLLECTION, Database
@@ -58,6 +58,12 @@ def test_writes_wait_for_a_majority_unless_the_uri_says_otherwise(options, expec
     with closing(database):
         for collection in ("run_start", "event_descriptor", "event", "datum", CHUNK_COLLECTION):
             assert database.collection(collection).write_concern.document == expected
+
+
+@pytest.mark.parametrize("level", ["linearizable", "available"])
+def test_read_concerns_that_sessions_lack_are_refused_at_once(level):
+    with pytest.raises(ConfigError, match=f"no readConcernLevel={level} in sessions"):
+        daskbroker.connect(f"mongodb://127.0.0.1:9/db?readConcernLevel={level}")
 
 
 def test_the_journal_may_be_given_up_and_the_majority_stays():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import time
 
 import numpy as np
 import pytest
@@ -252,6 +253,25 @@ def test_columns_that_no_chunk_names_are_swept(mongo, run, raw, monkeypatch):
     monkeypatch.setattr(sealing, "ORPHAN_SECONDS", -10.0)
     mongo.seal()
     assert raw.event_chunk_column.count_documents({}) == 0
+
+
+def test_clients_with_wrong_clocks_sweep_nothing_that_is_being_written(mongo, raw, monkeypatch):
+    now, publish = time.time, sealing.publish
+    slow, fast = (lambda: now() - 7200), (lambda: now() + 7200)
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(time, "time", fast)
+        mongo.seal()
+        return publish(*arguments)
+
+    monkeypatch.setattr(sealing, "publish", overtaken)
+    documents = make_run(2000, uid="the-run")
+    for name, doc in documents[:2]:
+        mongo.insert(name, doc)
+    monkeypatch.setattr(time, "time", slow)
+    mongo.insert("event_page", page_of([doc for name, doc in documents if name == "event"]))
+    mongo.insert(*documents[-1])
+    check(mongo, documents)
 
 
 def test_a_store_opened_to_read_is_not_written(mongo, run, mongo_database, raw):

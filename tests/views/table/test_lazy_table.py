@@ -190,6 +190,21 @@ def test_a_table_of_an_open_run_stays_as_it_was_planned(db):
     assert len(db[-1].table()) == 4
 
 
+def test_short_runs_give_one_writable_column(db):
+    runs = [
+        make_run(keys={"x": [run / 2, 1.0], "n": [run, 7], "b": [True, False], "j": cells})
+        for run, cells in enumerate(([[1], [2, 3]], [[4], [5, 6]], [{"a": 1}, {}]))
+    ]
+    for run in runs:
+        insert(db, run)
+    frame = db().table().compute()
+    for key in ("x", "n", "b", "j"):
+        cells = [doc["data"][key] for run in runs for name, doc in run if name == "event"]
+        assert [np.asarray(cell).tolist() for cell in frame[key]] == cells
+    frame.iloc[0, frame.columns.get_loc("x")] = 5.5
+    assert frame["x"].iloc[0] == 5.5
+
+
 def test_runs_of_differing_types_share_a_table(db):
     insert(db, make_run(keys={"x": [1, 2], "only": [0.5, 1.5]}, uid="run-a"))
     insert(db, make_run(keys={"x": [0.5]}, uid="run-b"))
