@@ -285,8 +285,10 @@ def _common(dtypes: Sequence[np.dtype]) -> np.dtype:
         common = np.result_type(*dtypes)
     except TypeError:
         return np.dtype(object)
-    # NumPy would make text of numbers.
-    return common if all(_is_convertible(d, common) for d in dtypes) else np.dtype(object)
+    # NumPy would make text of numbers, and times of counts.
+    apart = len({dtype.kind in "mM" for dtype in dtypes}) > 1
+    convertible = not apart and all(_is_convertible(d, common) for d in dtypes)
+    return common if convertible else np.dtype(object)
 
 
 # -- shapes ----------------------------------------------------------------------------------
@@ -350,6 +352,13 @@ def reshaped(block: np.ndarray, declared: Shape) -> np.ndarray:
 
 def check_shape(declared: Shape, given: Shape) -> None:
     """Check that a cell can get the declared shape; see the shape rule of the module.
+
+    Parameters
+    ----------
+    declared
+        Shape that the cell's descriptor declares, or those of other runs if it leaves lengths open.
+    given
+        Shape of the cell in its file.
 
     Raises
     ------

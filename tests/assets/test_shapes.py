@@ -95,6 +95,9 @@ def test_descriptors_that_disagree():
     assert mixed.dtype == np.int32
     mixed = Declared.of([claim([4], dtype_numpy="<u2"), claim([4], dtype_numpy="|S3")])
     assert mixed.dtype == object
+    # Counts do not become seconds, nor does it matter how the runs are put together.
+    counts, times = Declared((), np.dtype("i8")), Declared((), np.dtype("m8[s]"))
+    assert Declared.common([counts, times]).dtype == object
 
 
 @pytest.mark.parametrize("others", [[(1, 4, 5)], [(4, 1, 5), (4, 5)]])

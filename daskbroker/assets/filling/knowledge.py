@@ -70,12 +70,12 @@ class Known:
         return repr((self.cells, self.declared, self.refused))
 
     def meet(self, cell: Cell) -> None:
-        """Check that a cell is one of the known ones, except for axes of length 1.
+        """Check that a cell has the shape of a known one, and the dtype of one, maybe of another.
 
         Raises
         ------
         Differs
-            If it is not.
+            If not; see :meth:`has_shape` for axes of length 1.
         """
         if cell in self.cells:
             return

@@ -102,7 +102,7 @@ class ChunkBytes:
         )
 
     def opened(self) -> AbstractContextManager[int | None]:
-        """Open the file; the context is its descriptor, or None if it changed or is written."""
+        """Open the file; see :func:`opened_unchanged`."""
         return opened_unchanged(self.path, self.state)
 
     def read_rows(self, file: int, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
@@ -211,8 +211,15 @@ def is_coded_to_its_edge(dataset: h5py.Dataset) -> bool:
 
 @contextmanager
 def opened_unchanged(path: str, state: Identity) -> Iterator[int | None]:
-    """Open a file; the context is its descriptor, or None if it changed or is written."""
-    with open_regular(path, buffering=0) as file:
+    """Open a file; the context is its descriptor, or None if it changed, moved or is written."""
+    try:
+        file = open_regular(path, buffering=0)
+    except OSError:  # HDF5 has the file open, wherever it is now
+        file = None
+    if file is None:
+        yield None
+        return
+    with file:
         number = file.fileno()
         same = identity(number) == state and not is_written(number)
         yield number if same else None

@@ -94,7 +94,7 @@ class FrameBytes:
         return cls(*about, deep=deep, index=ChunkIndex(dataset))
 
     def opened(self) -> AbstractContextManager[int | None]:
-        """Open the file; the context is its descriptor, or None if it changed or is written."""
+        """Open the file; see :func:`~.chunk_bytes.opened_unchanged`."""
         return opened_unchanged(self.path, self.state)
 
     def read_rows(self, file: int, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray | None:
@@ -180,19 +180,24 @@ class _Part:
     ----------
     shape, dtype
         Shape and dtype of the region.
-    reads
-        For each read, its offset in the frame and the index of its values in the region.
+    apart
+        Selection along the first axes, each combination of whose positions is read by itself.
+    begin
+        Offset in the frame that all reads have in common.
     span
         Bytes of each read.
-    box, strides
-        Shape and strides of the array that a read has, of the axes that are read together.
+    box
+        Shape of the array that a read has, of the axes that are read together.
+    strides
+        Bytes from one position to the next along each axis of the frame.
     rest
         Selection from that array.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    reads: Sequence[tuple[int, tuple[int, ...]]]
+    apart: tuple[Axis, ...]
+    begin: int
     span: int
     box: tuple[int, ...]
     strides: tuple[int, ...]
@@ -201,7 +206,21 @@ class _Part:
     @property
     def nbytes(self) -> int:
         """Bytes that are read of a frame."""
-        return self.span * len(self.reads)
+        return self.span * prod(shape_of(self.apart))
+
+    def reads(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Return for each read its offset in the frame, and the index of its values.
+
+        There are as many as the region has combinations of positions, so the file must be known to
+        hold the frame.
+        """
+        return [
+            (
+                self.begin + sum(at * stride for at, stride in zip(positions, self.strides)),
+                tuple(n for n, axis in zip(numbers, self.apart) if not isinstance(axis, int)),
+            )
+            for numbers, positions in _combined(self.apart)
+        ]
 
     @classmethod
     def of(cls, axes: Sequence[Axis], frame: tuple[int, ...], dtype: np.dtype) -> _Part | None:
@@ -218,21 +237,14 @@ class _Part:
                 break
             span += (high - low) * stride
             apart -= 1
-        begin = sum(low * stride for low, stride in zip(lows[apart:], strides[apart:]))
-        reads = [
-            (
-                begin + sum(at * stride for at, stride in zip(positions, strides)),
-                tuple(n for n, axis in zip(numbers, axes) if not isinstance(axis, int)),
-            )
-            for numbers, positions in _combined(axes[:apart])
-        ]
         return cls(
             shape_of(axes),
             dtype,
-            reads,
+            tuple(axes[:apart]),
+            sum(low * stride for low, stride in zip(lows[apart:], strides[apart:])),
             span,
             tuple(high - low + 1 for low, high in zip(lows[apart:], highs[apart:])),
-            tuple(strides[apart:]),
+            tuple(strides),
             tuple(_moved(axis, low) for axis, low in zip(axes[apart:], lows[apart:])),
         )
 
@@ -261,11 +273,12 @@ def _combined(axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, ...], tuple[int
 
 def _read_parts(file: int, offsets: np.ndarray, part: _Part) -> np.ndarray:
     out = np.empty((len(offsets), *part.shape), part.dtype)
+    reads, strides = part.reads(), part.strides[len(part.apart) :]
 
     def read(number: int) -> None:
         data = np.empty(part.span, np.uint8)
-        box = np.ndarray(part.box, part.dtype, data, strides=part.strides)
-        for offset, index in part.reads:
+        box = np.ndarray(part.box, part.dtype, data, strides=strides)
+        for offset, index in reads:
             _read_into(file, int(offsets[number]) + offset, data)
             where: Any = (number, *index, ...)
             out[where] = take_region(box, part.rest)

@@ -1,6 +1,7 @@
 """Frames without filters, read without HDF5."""
 
 import itertools
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -208,3 +209,32 @@ def test_a_file_that_changed(tmp_path):
         with found.opened() as number:
             assert number is None
         np.testing.assert_array_equal(source.read(np.arange(COUNT), WHOLE), VALUES)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_moved(tmp_path, options, replaced):
+    """HDF5 has it open, and reads all of it as well as regions of any size."""
+    path, values = tmp_path / "f.h5", frames(4, (512, 512), np.uint16)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("d", data=values, chunks=(1, 512, 512), **options)
+    with h5py.File(path) as file:
+        source = RowSource(file["d"])
+        source.read(np.arange(4), (range(512), range(512)))
+        path.rename(tmp_path / "elsewhere.h5")
+        if replaced:
+            path.mkdir()
+        for roi in ((), (5, 7), (slice(10, 20), slice(None, None, -1))):
+            got = source.read(np.arange(4), axes_of(roi, (512, 512)))
+            np.testing.assert_array_equal(got, values[(slice(None), *roi)])
+
+
+def test_a_claimed_frame_takes_no_memory(tmp_path):
+    """The file is found too short for a frame before the reads of its parts are listed."""
+    frame = FrameBytes("f.h5", (0, 0, 2**20, 0), (2**16, 2**17), np.dtype("u1"), 2048)
+    tracemalloc.start()
+    for axes in ((range(2**16), 5), (range(0, 2**16, 2), range(7, 9))):
+        assert frame.read_rows(-1, np.arange(2), axes) is None
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**17
