@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 import daskbroker
 from daskbroker.assets.references import frame_table as tables
 from daskbroker.assets.references import reference_chunks
-from daskbroker.assets.references import reference_chunks
 from daskbroker.assets.references.frame_table import read_frame_table
 from daskbroker.assets.references.last_frames import file_of
 from daskbroker.assets.references.locating import ReferenceMissing
