@@ -23,8 +23,9 @@ from dask.dataframe.dask_expr._expr import Expr, Filter
 from dask.dataframe.dask_expr._indexing import LocUnknown
 
 from daskbroker.core.errors import BadQuery
+from daskbroker.views.table.conditions import as_condition
 
-__all__ = ["LocIndexer", "refuse_labels"]
+__all__ = ["ColumnIndexer", "LocIndexer", "refuse_labels"]
 
 INDEX = "seq_num"
 INSTEAD = "table[table.index.to_series().between(5, 7)]"
@@ -46,7 +47,9 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
         self._ours = ours
 
     def __getitem__(self, key: Any) -> Any:
-        return self._ours(super().__getitem__(key))
+        if isinstance(key, tuple):
+            key = tuple(map(as_condition, key))
+        return self._ours(super().__getitem__(as_condition(key)))
 
     def _loc(self, rows: object, columns: object) -> Any:
         if columns is None and isinstance(rows, slice) and rows == slice(None):
@@ -73,6 +76,17 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
             # The range is redundant, but unlike isin it lets the optimizer prune partitions.
             return _between(index, slice(min(labels), max(labels))) & index.isin(labels)
         return index == rows
+
+
+class ColumnIndexer(_indexing.ILocIndexer):  # type: ignore[misc]
+    """Dask's ``iloc``, whose results are of this package's classes; see `LocIndexer`."""
+
+    def __init__(self, obj: Any, ours: Callable[[Any], Any]) -> None:
+        super().__init__(obj)
+        self._ours = ours
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._ours(super().__getitem__(key))
 
 
 def _are_labels(rows: object) -> bool:
