@@ -47,22 +47,23 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
         self._ours = ours
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, tuple):
-            key = tuple(map(as_condition, key))
-        return self._ours(super().__getitem__(as_condition(key)))
+        return self._ours(super().__getitem__(key))
 
     def _loc(self, rows: object, columns: object) -> Any:
-        if columns is None and isinstance(rows, slice) and rows == slice(None):
+        if columns is not None:
+            # Dask selects both in one step, and fails if a column of the result is selected.
+            return self._ours(self._loc(rows, None))[columns]
+        rows = as_condition(rows)
+        if isinstance(rows, slice) and rows == slice(None):
             return self.obj
         # An index that starts again with each run has no divisions; other indexes are Dask's.
         ours = self.obj._meta.index.name == INDEX and not self.obj.known_divisions
         if not ours or not _are_labels(rows):
-            return super()._loc(rows, columns)
+            return super()._loc(rows, None)
         condition = self._condition(rows)
-        chosen = self.obj
-        if condition is not None:
-            chosen = self._ours(new_collection(Filter(self.obj.expr, condition.expr)))
-        return chosen if columns is None else chosen[columns]
+        if condition is None:
+            return self.obj
+        return new_collection(Filter(self.obj.expr, condition.expr))
 
     def _condition(self, rows: Any) -> Any:
         """Return a lazy condition that holds for the rows with these labels; None if for all."""

@@ -42,6 +42,7 @@ def tables(tmp_path_factory):
         lambda t, c: t[c],
         lambda t, c: t.loc[c],
         lambda t, c: t.loc[c, ["n"]],
+        lambda t, c: t.loc[lambda _: c],
         lambda t, c: t["n"][c],
         lambda t, c: t["n"].loc[c],
         lambda t, c: t[t["n"] < 3][c[t["n"] < 3]],
