@@ -38,6 +38,7 @@ from dask.dataframe.dask_expr._shuffle import (
 
 from daskbroker.core.clock import is_zoned
 from daskbroker.core.errors import BadQuery
+from daskbroker.core.shared_property import unlocked_property
 from daskbroker.views.table import loc as _loc
 from daskbroker.views.table import writing as _writing
 from daskbroker.views.table.conditions import filtering
@@ -362,7 +363,7 @@ class OrderedIndex(ColumnsIndex):
     def _divisions(self) -> tuple[Any, ...]:
         return self._divisions_and_order[0]
 
-    @functools.cached_property
+    @unlocked_property
     def _divisions_and_order(self) -> tuple[tuple[Any, ...], bool]:
         """The divisions, and whether the rows already are in the right partitions."""
         count = self._npartitions_input
