@@ -18,6 +18,7 @@ from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.conformance.times import check_time_index
+from daskbroker.views.table.shuffling import shuffle_options
 
 CHUNKS = 80
 
@@ -100,6 +101,11 @@ def test_images_and_mixed_cells_are_shuffled(many_chunks, client):
     assert both["img"].iloc[0].dtype == whole["img"].iloc[0].dtype
     assert len(table.shuffle("k").compute()) == 40
     assert table.sort_values("k").compute()["k"].tolist() == sorted(whole["k"])
+    with dask.config.set(
+        {"dataframe.shuffle.method": "p2p"}
+    ):  # chosen by the user, and so it fails
+        assert shuffle_options(table) == {}
+    assert shuffle_options(table[["k"]]) == {}
 
 
 def test_client_and_workers_have_the_same_zone(tmp_path, client):

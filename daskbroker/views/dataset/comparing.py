@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["comparable"]
+__all__ = ["comparable", "of_one_form"]
+
+
+def of_one_form(one: xr.Dataset, other: xr.Dataset, *, shapes: bool) -> bool:
+    """Return whether two Datasets have the same variables and coordinates, without their values.
+
+    With `shapes`, the variables have the same dimensions and lengths, too.
+    """
+    if one.variables.keys() != other.variables.keys() or one.coords.keys() != other.coords.keys():
+        return False
+    pairs = ((variable, other.variables[name]) for name, variable in one.variables.items())
+    return not shapes or all((a.dims, a.shape) == (b.dims, b.shape) for a, b in pairs)
 
 
 def comparable(dataset: xr.Dataset) -> xr.Dataset:
@@ -38,8 +49,11 @@ def _tuples(values: np.ndarray) -> np.ndarray:
 def _tuple(cell: Any, *, within: bool = True) -> Any:
     if isinstance(cell, np.ndarray):
         # The shape, as arrays without elements may differ in it.
-        return (cell.shape, _tuple(cell.tolist()))
+        return (cell.shape, cell.dtype.names, _tuple(cell.tolist()))
     if isinstance(cell, (list, tuple)):
         return tuple(map(_tuple, cell))
+    if isinstance(cell, dict):
+        return {key: _tuple(value) for key, value in cell.items()}
     # NaN equals nothing, and xarray looks for it in cells, but not within them.
-    return None if within and isinstance(cell, float) and np.isnan(cell) else cell
+    missing = within and isinstance(cell, (float, np.generic)) and cell != cell
+    return None if missing else cell

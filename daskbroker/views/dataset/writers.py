@@ -22,7 +22,7 @@ import xarray as xr
 from ...core.errors import BadDocument
 from ...core.group_names import group_name
 from ...core.name_lists import listed
-from .comparing import comparable
+from .comparing import comparable, of_one_form
 from .savable import savable
 
 __all__ = ["DataTree", "Dataset", "class_for", "class_of_tree", "naming_long_names"]
@@ -53,9 +53,10 @@ class Dataset(xr.Dataset):
 def _of_cells(method: Callable[..., bool]) -> Callable[..., bool]:
     @wraps(method)
     def compared(self: Any, other: Any) -> bool:
-        return method(
-            comparable(self), comparable(other) if isinstance(other, xr.Dataset) else other
-        )
+        shapes = method.__name__ != "broadcast_equals"
+        if not isinstance(other, xr.Dataset) or not of_one_form(self, other, shapes=shapes):
+            return False
+        return method(comparable(self), comparable(other))
 
     return compared
 

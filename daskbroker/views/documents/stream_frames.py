@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from itertools import chain, pairwise
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from ...core.chunks import ChunkPlan
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import STREAM_DATUM, as_one_chunk, iter_rows
+from ...core.shared_property import unlocked_property
 from .prefetch import Prefetcher
 
 __all__ = ["StreamFrames", "sound"]
@@ -65,7 +65,7 @@ class StreamFrames:
             return chain.from_iterable(rows)
         return heapq.merge(*rows, key=lambda doc: doc["seq_nums"]["start"])
 
-    @cached_property
+    @unlocked_property
     def _parts(self) -> dict[str, list[_Part]]:
         """The parts of each descriptor that has stream_datums, in the order of `FIRST_SEQ`."""
         found: dict[str, list[_Part]] = {}

@@ -6,8 +6,6 @@ What dask 2026.8 does with an index of times:
   they are computed; with nanoseconds, or in other zones, rows get lost without an error;
 * the result has no divisions if it has one partition. Then ``resample`` fails, and
   ``merge_asof`` with a frame of several partitions silently finds no match;
-* ``resample`` fails if its bins are wider than partitions, or if the index has one instant.
-
 * ``sorted=True`` reads all columns to find divisions, and again when one column is computed;
   partitions that overlap get divisions with which ``loc`` loses rows.
 
@@ -37,15 +35,17 @@ from dask.dataframe.dask_expr._shuffle import (
     SortIndexBlockwise,
     _get_divisions,
 )
-from dask.dataframe.tseries import resample
 
 from daskbroker.core.clock import is_zoned
 from daskbroker.core.errors import BadQuery
+from daskbroker.core.shared_property import unlocked_property
 from daskbroker.views.table import loc as _loc
 from daskbroker.views.table import writing as _writing
+from daskbroker.views.table.conditions import filtering
 from daskbroker.views.table.expression import FromPartitions
 from daskbroker.views.table.nested import graphs_made_here
 from daskbroker.views.table.partitions import Partitions
+from daskbroker.views.table.resampling import Resampler, resampler
 from daskbroker.views.table.shuffling import SHUFFLING, by_tasks, shuffle_options
 from daskbroker.views.table.statistics import OF_FLOATS, with_floats
 
@@ -91,6 +91,11 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         """Rows by labels of the index, columns by names."""
         return _loc.LocIndexer(self, _ours)
 
+    @property
+    def iloc(self) -> _loc.ColumnIndexer:
+        """Columns by positions."""
+        return _loc.ColumnIndexer(self, _ours)
+
     def set_index(
         self,
         other: Any,
@@ -132,7 +137,7 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         BadQuery
             If the divisions of the index are not known; the message says what to do.
         """
-        return _resampler(self, rule, kwargs)
+        return resampler(self, rule, kwargs)
 
     def to_parquet(self, path: Any, schema: Any = "infer", **kwargs: Any) -> Any:
         """Write Parquet files as dask does, with columns of arrays as Arrow lists.
@@ -195,7 +200,7 @@ class Series(dd.Series):  # type: ignore[misc]
 
     def resample(self, rule: Any, **kwargs: Any) -> Resampler:
         """See :meth:`DataFrame.resample`."""
-        return _resampler(self, rule, kwargs)
+        return resampler(self, rule, kwargs)
 
     def to_csv(self, filename: Any, **kwargs: Any) -> Any:
         """See :meth:`DataFrame.to_csv`."""
@@ -206,26 +211,41 @@ class Series(dd.Series):  # type: ignore[misc]
 
 
 class Index(dd.Index):  # type: ignore[misc]
-    """The index of a table, whose comparisons choose rows: ``table[table.index > 10]``.
+    """The index of a table. What is computed of it row by row is a column.
 
-    Dask makes an array of them, which it takes for names of columns.
+    So it chooses rows: ``table[table.index % 2 == 0]``. Dask makes an index of it, or an array,
+    which it takes for names of columns.
     """
 
     __hash__ = dd.Index.__hash__
 
-    def isin(self, values: Any) -> Series:
-        """Return a lazy column that is true where the index is one of several values."""
-        return _ours(self.to_series().isin(values))  # type: ignore[no-any-return]
+    def map(
+        self, arg: Any, na_action: Any = None, meta: Any = None, is_monotonic: bool = False
+    ) -> Series:
+        """Return a lazy column of ``arg(label)``, or ``arg[label]``.
+
+        Parameters
+        ----------
+        arg, na_action, meta
+            As for ``dask.dataframe.Series.map``; `meta` may be an index, too.
+        is_monotonic
+            Not used: the column has the divisions of the table.
+        """
+        if isinstance(meta, pd.Index):
+            meta = meta.to_series()
+        return self._column.map(arg, na_action=na_action, meta=meta)  # type: ignore[no-any-return]
+
+    @property
+    def dt(self) -> Any:
+        """Parts of times, as columns."""
+        return self._column.dt
+
+    @property
+    def _column(self) -> Series:
+        return _ours(self.to_series())  # type: ignore[no-any-return]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Index, (self.expr,))
-
-
-def _comparing(name: str) -> Callable[[Index, Any], Any]:
-    def compare(self: Index, other: Any) -> Any:
-        return _ours(getattr(self.to_series(), name)(other))
-
-    return compare
 
 
 def _is_ours(expr: SetIndex) -> bool:
@@ -241,6 +261,15 @@ def _ours(result: Any) -> Any:
     """Convert a dask collection to the class of this module; other results stay as they are."""
     ours = {dd.DataFrame: DataFrame, dd.Series: Series}.get(type(result))
     return result if ours is None else ours(result.expr)
+
+
+def _of_column(name: str) -> Callable[..., Any]:
+    @functools.wraps(getattr(dd.Series, name))
+    def by_row(self: Index, *args: Any, **kwargs: Any) -> Any:
+        others = [arg.to_series() if isinstance(arg, dd.Index) else arg for arg in args]
+        return getattr(self._column, name)(*others, **kwargs)
+
+    return by_row
 
 
 def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -279,13 +308,11 @@ def _telling(getattr_: Callable[[Any, str], Any], pandas: type) -> Callable[[Any
     return told
 
 
-_OPERATORS = (
-    "__getitem__", "_partitions",
-    *(f"__{name}__" for name in (
-        "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod",
-        "pow", "neg", "invert", "and", "or", "xor", "lt", "le", "gt", "ge", "eq", "ne",
-    )),
-)  # fmt: skip
+_OPERATORS = tuple(f"__{name}__" for name in (
+    "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv",
+    "mod", "rmod", "pow", "rpow", "abs", "neg", "pos", "invert", "and", "rand", "or", "ror", "xor",
+    "rxor", "lt", "le", "gt", "ge", "eq", "ne",
+))  # fmt: skip
 # What methods make of a table, or a column, must be of the classes of this module, so that
 # `set_index` and `loc` still work as here. Indexers and groups are Dask's own.
 for _class, _pandas in ((DataFrame, pd.DataFrame), (Series, pd.Series)):
@@ -298,10 +325,14 @@ for _class, _pandas in ((DataFrame, pd.DataFrame), (Series, pd.Series)):
             _method = _of_floats(_method)
         if _name in SHUFFLING and _class is DataFrame:
             _method = by_tasks(_method)
-        if (_is_public or _name in _OPERATORS) and _name not in vars(_class):
+        if _name == "__getitem__":
+            _method = filtering(_method)
+        others = (*_OPERATORS, "__getitem__", "_partitions")
+        if (_is_public or _name in others) and _name not in vars(_class):
             setattr(_class, _name, _keeping(_method))
-for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
-    setattr(Index, f"__{_name}__", _comparing(_name))
+_BY_ROW = ("astype", "between", "isin", "isna", "isnull", "notnull", "round")
+for _name in (*_OPERATORS, *_BY_ROW):
+    setattr(Index, _name, _of_column(_name))
 
 
 class ColumnsIndex(SetIndex):  # type: ignore[misc]
@@ -332,7 +363,7 @@ class OrderedIndex(ColumnsIndex):
     def _divisions(self) -> tuple[Any, ...]:
         return self._divisions_and_order[0]
 
-    @functools.cached_property
+    @unlocked_property
     def _divisions_and_order(self) -> tuple[tuple[Any, ...], bool]:
         """The divisions, and whether the rows already are in the right partitions."""
         count = self._npartitions_input
@@ -452,44 +483,3 @@ def _unprojected(expr: ex.Expr) -> ex.Expr:
     while isinstance(expr, ex.Projection):
         expr = expr.frame
     return expr
-
-
-# --- resampling
-
-
-def _resampler(frame: DataFrame | Series, rule: object, kwargs: dict[str, Any]) -> Resampler:
-    if not frame.known_divisions:
-        raise BadQuery(
-            "resample needs an index whose divisions are known; make one by set_index('time'), "
-            "or set_index('time', sorted=True) where the rows are in the order of time"
-        )
-    return Resampler(frame, rule, **kwargs)
-
-
-class Resampler(resample.Resampler):  # type: ignore[misc]
-    """Dask's ``Resampler`` with two errors fixed: see :class:`_Mended`."""
-
-    def _single_agg(self, expr_cls: type, *args: Any, **kwargs: Any) -> Any:
-        return super()._single_agg(MENDED[expr_cls], *args, **kwargs)
-
-
-class _Mended:
-    """Fixes of dask's resampling for wide bins, and for an index of one instant."""
-
-    @property
-    def npartitions(self) -> int:
-        # Wide bins make fewer partitions; dask reports the old number, and fails if one is left.
-        return len(self.divisions) - 1  # type: ignore[attr-defined]
-
-    @functools.cached_property
-    def _resample_divisions(self) -> tuple[Any, Any]:
-        borders, labels = super()._resample_divisions  # type: ignore[misc]
-        # An index of one instant needs two borders, too; dask gives it only one, and fails.
-        return (borders * 2, labels * 2) if len(borders) == 1 else (borders, labels)
-
-
-MENDED: dict[type, type] = {
-    kind: type(kind.__name__, (_Mended, kind), {"__module__": __name__})
-    for kind in resample.ResampleReduction.__subclasses__()
-}
-globals().update((kind.__name__, kind) for kind in MENDED.values())  # classes are pickled by name

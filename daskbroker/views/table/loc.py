@@ -23,8 +23,9 @@ from dask.dataframe.dask_expr._expr import Expr, Filter
 from dask.dataframe.dask_expr._indexing import LocUnknown
 
 from daskbroker.core.errors import BadQuery
+from daskbroker.views.table.conditions import as_condition
 
-__all__ = ["LocIndexer", "refuse_labels"]
+__all__ = ["ColumnIndexer", "LocIndexer", "refuse_labels"]
 
 INDEX = "seq_num"
 INSTEAD = "table[table.index.to_series().between(5, 7)]"
@@ -49,17 +50,20 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
         return self._ours(super().__getitem__(key))
 
     def _loc(self, rows: object, columns: object) -> Any:
-        if columns is None and isinstance(rows, slice) and rows == slice(None):
+        if columns is not None:
+            # Dask selects both in one step, and fails if a column of the result is selected.
+            return self._ours(self._loc(rows, None))[columns]
+        rows = as_condition(rows)
+        if isinstance(rows, slice) and rows == slice(None):
             return self.obj
         # An index that starts again with each run has no divisions; other indexes are Dask's.
         ours = self.obj._meta.index.name == INDEX and not self.obj.known_divisions
         if not ours or not _are_labels(rows):
-            return super()._loc(rows, columns)
+            return super()._loc(rows, None)
         condition = self._condition(rows)
-        chosen = self.obj
-        if condition is not None:
-            chosen = self._ours(new_collection(Filter(self.obj.expr, condition.expr)))
-        return chosen if columns is None else chosen[columns]
+        if condition is None:
+            return self.obj
+        return new_collection(Filter(self.obj.expr, condition.expr))
 
     def _condition(self, rows: Any) -> Any:
         """Return a lazy condition that holds for the rows with these labels; None if for all."""
@@ -73,6 +77,17 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
             # The range is redundant, but unlike isin it lets the optimizer prune partitions.
             return _between(index, slice(min(labels), max(labels))) & index.isin(labels)
         return index == rows
+
+
+class ColumnIndexer(_indexing.ILocIndexer):  # type: ignore[misc]
+    """Dask's ``iloc``, whose results are of this package's classes; see `LocIndexer`."""
+
+    def __init__(self, obj: Any, ours: Callable[[Any], Any]) -> None:
+        super().__init__(obj)
+        self._ours = ours
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._ours(super().__getitem__(key))
 
 
 def _are_labels(rows: object) -> bool:

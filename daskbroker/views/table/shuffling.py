@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import dask
 import pandas as pd
 from dask.utils import get_default_shuffle_method
 
@@ -23,10 +24,11 @@ def shuffle_options(*collections: Any) -> dict[str, str]:
     """Return ``shuffle_method="tasks"`` if some column cannot be transferred, else nothing.
 
     P2P, the default with a Client, converts cells to Arrow, which has no type of images, nor of
-    mixed cells: the shuffle fails.
+    mixed cells: the shuffle fails. A method that is configured is the user's choice.
     """
-    objects = any(map(_has_objects, collections))
-    return {"shuffle_method": "tasks"} if objects and get_default_shuffle_method() == "p2p" else {}
+    if dask.config.get("dataframe.shuffle.method", None) or not any(map(_has_objects, collections)):
+        return {}
+    return {"shuffle_method": "tasks"} if get_default_shuffle_method() == "p2p" else {}
 
 
 def _has_objects(collection: Any) -> bool:

@@ -6,6 +6,7 @@ import json
 import pickle
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,6 +16,7 @@ from daskbroker.core.errors import BadQuery, FieldNotFound, StreamNotFound
 from daskbroker.stores.embedded.reader import EmbeddedReader
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.files import frames, write_hdf5
+from daskbroker.views.dataset import writers
 from daskbroker.views.dataset.dataset_rows import DatasetRows
 
 
@@ -282,6 +284,33 @@ def test_cells_of_arrays_are_compared(db):
         shorter["odd"] = shorter["odd"].copy(data=shorter["odd"].values[[0, 1, 1]])
         assert not dataset.equals(shorter)
         assert not dataset.equals(5)
+
+
+def test_cells_that_hold_arrays_are_compared():
+    def made(*cells):
+        values = np.empty(len(cells), object)
+        values[:] = cells
+        return writers.Dataset({"odd": ("time", values)})
+
+    def cells(last=2.0):
+        return {"a": np.array([1.0, np.nan])}, [np.float32("nan"), np.array([last])]
+
+    assert made(*cells()).identical(made(*cells()))
+    assert not made(*cells()).equals(made(*cells(3.0)))
+    one, other = (np.zeros(2, [(name, "f8")]) for name in "xy")
+    assert made(one, one).equals(made(one, one))
+    assert not made(one, one).equals(made(one, other))
+
+
+def test_what_differs_in_form_is_not_computed_to_compare():
+    def failed(block):
+        raise AssertionError
+
+    lazy = da.zeros(3, dtype=object, chunks=3).map_blocks(failed, meta=np.empty(0, object))
+    dataset = writers.Dataset({"odd": ("time", lazy)})
+    for other in (dataset.rename(odd="even"), dataset.isel(time=[0, 1]), dataset.set_coords("odd")):
+        assert not dataset.equals(other)
+        assert not dataset.identical(other)
 
 
 def test_names_of_tasks_tell_what_is_read(db):

@@ -62,6 +62,8 @@ def test_random_stores(small_chunks, seed):
         lambda t: t.select_dtypes(exclude="object"),
         lambda t: t.get_partition(0),
         lambda t: t[t.index > 20],
+        lambda t: t.iloc[:, [0, 3, 1]],
+        lambda t: t.assign(z=2 ** t["n"] % 7),
     ],
 )
 def test_one_partition_of_what_is_made_of_a_table(table, change):
@@ -81,6 +83,9 @@ def test_one_partition_of_what_is_made_of_a_table(table, change):
         lambda t: (t.index >= 20) & (t.index < 25) & (t["n"] > 60),
         lambda t: (t["n"] > 60) & (t.index <= 25),
         lambda t: t.index.isin([3, 60, 5]),
+        lambda t: t.index % 2 == 0,
+        lambda t: (2**t.index - t.index > 60) & ~t.index.isna(),
+        lambda t: t.index.astype("float64") + t.index < 50.5,
     ],
 )
 def test_conditions_of_the_index_choose_rows(small_chunks, condition):
@@ -95,6 +100,10 @@ def test_conditions_of_the_index_choose_rows(small_chunks, condition):
     by_time, whole = table.set_index("time"), whole.set_index("time").sort_index()
     middle = whole.index[60]
     assert by_time[by_time.index > middle]["n"].sum().compute() == whole[61:]["n"].sum()
+    mapped = table.index.map(lambda number: number > 40, meta=pd.Index([], dtype=bool))
+    assert len(table[mapped]) == (table.compute().index > 40).sum()
+    late = by_time[by_time.index.second > 30]
+    assert len(late) == (whole.index.second > 30).sum()
     assert pickle.loads(pickle.dumps(table.index)).max().compute() == 50
 
 

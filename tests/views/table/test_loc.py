@@ -5,6 +5,7 @@ from __future__ import annotations
 import dask
 import dask.dataframe as dd
 import numpy as np
+import pandas as pd
 import pytest
 
 import daskbroker
@@ -117,3 +118,18 @@ def test_steps_are_refused(three_runs):
 def test_a_new_index_is_dasks(three_runs):
     numbers = three_runs.repartition(npartitions=1).reset_index()
     assert numbers.loc[0:1].compute().index.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("labels", [slice(3, 20), [4, 17], 9, lambda t: t["n"].astype(bool)])
+def test_columns_of_labels(tmp_path, labels):
+    """Of which one can be selected."""
+    settings = {"daskbroker.seal-rows": 10, "daskbroker.partition-size": 1}
+    with dask.config.set(settings), daskbroker.connect(tmp_path / "store") as db:
+        insert_all(db, make_run(30))
+        table = db[-1].table()
+        whole = table.compute()
+        found = table.loc[labels, ["x", "n"]]
+        rows = [labels] if isinstance(labels, int) else labels
+        pd.testing.assert_frame_equal(found.compute(), whole.loc[rows, ["x", "n"]])
+        assert found["n"].sum().compute() == whole.loc[rows, "n"].sum()
+        assert table.loc[labels, "n":].compute().columns.tolist() == ["n"]
