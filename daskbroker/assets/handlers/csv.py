@@ -12,6 +12,7 @@ from pyarrow import csv
 
 from ...core.errors import FillError
 from ...core.file_identity import Identity, identity
+from ..shapes import Mismatch, cast
 from .frame_rows import ArrayRows, Rows
 from .stream_rows import StreamRows
 
@@ -20,6 +21,9 @@ __all__ = ["StreamCSV", "StreamCSVWithNames"]
 
 class StreamCSV(StreamRows):
     """Mimetype ``text/csv;header=absent``: a file whose lines are the frames of all events.
+
+    Missing numbers are NaN. Empty lines are not frames, so if the only number of a line is missing,
+    the line must be ``""``.
 
     Parameters
     ----------
@@ -62,14 +66,30 @@ class StreamCSV(StreamRows):
         except pa.ArrowInvalid as error:
             raise FillError(f"the file is not a table of numbers: {error}") from None
         columns = [_numbers_of(column, position) for position, column in enumerate(table.columns)]
-        return np.column_stack(columns)
+        common = np.result_type(*columns)
+        return np.column_stack([_exactly(column, common, n) for n, column in enumerate(columns)])
 
 
 def _numbers_of(column: pa.ChunkedArray, position: int) -> np.ndarray:
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
     values: np.ndarray = column.to_numpy()
     if values.dtype.kind not in "biuf":
         raise FillError(f"column {position} of the file contains values that are not numbers")
+    if column.null_count:
+        _exactly(column.drop_null().to_numpy(), values.dtype, position)
     return values
+
+
+def _exactly(values: np.ndarray, dtype: np.dtype, position: int) -> np.ndarray:
+    """Convert a column, unless numbers would be rounded."""
+    try:
+        return cast(values, dtype)
+    except Mismatch:
+        raise FillError(
+            f"column {position} of the file contains integers that {dtype} would round, which "
+            "other columns or missing numbers need"
+        ) from None
 
 
 class StreamCSVWithNames(StreamCSV):

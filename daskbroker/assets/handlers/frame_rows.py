@@ -234,7 +234,7 @@ def read_events(
     few = len(events) * len(picked) <= MOST_PICKED
     frames = _frames(events, per_event, picked) if few else None
     stored = source.stored(None if frames is None else rows.start + frames * rows.step)
-    check_cell((per_event, *source.shape[1:]), source.dtype.itemsize, stored)
+    check_cell((len(picked), *source.shape[1:]), source.dtype.itemsize, stored)
     check_block(len(events) * prod(shape_of(axes)) * source.dtype.itemsize, stored)
     if frames is None:
         frames = _frames(events, per_event, picked)

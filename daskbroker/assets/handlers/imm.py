@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from array import array
 from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -26,6 +27,13 @@ HEADER = 1024
 SPARSE = 6
 """The format's number of frames of which only the pixels with photons are stored."""
 MOST_PIXELS = 2**31
+DARK = 16
+"""Weight of the bytes of sparse frames where they are compared with memory: a frame of 4 million
+pixels without photons is only a header."""
+PIECE = 2**22
+"""Bytes that are read at a time to search for zeros."""
+FAR = 2**26
+"""Bytes that are searched for another frame after one that seems to be the last."""
 
 
 class _FrameHeader(NamedTuple):
@@ -75,8 +83,11 @@ class _Frames:
         self.dtype = np.dtype("<u4" if first.sparse else f"<u{first.width}")
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Return None: frames of few photons take less of the file than other filters could."""
-        return None
+        """Return the bytes of the frames, weighted; None if all their pixels are stored."""
+        if not self._sparse:
+            return None
+        places = self._table if rows is None else self._table[rows]
+        return DARK * (len(places) * HEADER + int(places[:, 1].sum()))
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`~.hdf5.row_source.read_rows`."""
@@ -131,22 +142,67 @@ class _Frames:
 def _places(file: BinaryIO, first: _FrameHeader, size: int) -> np.ndarray:
     """Return offset and size of the values of each complete frame, ``(frames, 2)``.
 
-    The last frame may be cut off, as after an aborted run.
+    The last frame may be cut off, and zeros may follow, as after an aborted run.
+
+    Raises
+    ------
+    FillError
+        If a frame before the last one is damaged.
     """
     if not first.sparse:  # frames of one size; their headers are compared when they are read
         step = HEADER + first.payload
         begins = np.arange(HEADER, size - first.payload + 1, step)
+        while len(begins) and _is_zero(file, int(begins[-1]) - HEADER, HEADER):
+            begins = begins[:-1]
         return np.stack([begins, np.full_like(begins, first.payload)], axis=1)
-    places: list[tuple[int, int]] = []
+    places = array("q")  # there may be as many frames as headers fit into the file
     at = 0
     while at + HEADER <= size:
-        header = _header_at(file, at)
-        _check_alike(header, first, len(places))
-        places.append((at + HEADER, header.payload))
-        at += HEADER + header.payload
-    if at > size:
-        places.pop()
+        try:
+            header = _header_at(file, at)
+        except FillError:
+            if at and _is_zero(file, at, size - at):
+                break
+            raise
+        _check_alike(header, first, len(places) // 2)
+        end = at + HEADER + header.payload
+        if end > size:
+            _check_last(file, at, first, len(places) // 2)
+            break
+        places.extend((at + HEADER, header.payload))
+        at = end
     return np.array(places, np.int64).reshape(-1, 2)
+
+
+def _is_zero(file: BinaryIO, begin: int, size: int) -> bool:
+    """Return whether a part of the file has only zeros."""
+    file.seek(begin)
+    for left in range(size, 0, -PIECE):
+        data = file.read(min(left, PIECE))
+        if data.count(0) < len(data):
+            return False
+    return True
+
+
+def _check_last(file: BinaryIO, at: int, first: _FrameHeader, number: int) -> None:
+    """Check that no frame follows in what seems to be the last one, which the file's end cuts off.
+
+    Raises
+    ------
+    FillError
+        If there is one: then the number of values is wrong.
+    """
+    file.seek(at + HEADER)
+    rest = file.read(min(first.frame[0] * first.frame[1] * 6, FAR))
+    kind, shape = struct.pack("<i", SPARSE), struct.pack("<2i", *first.frame)
+    found = rest.find(shape, 108)
+    while found >= 0:
+        if rest[found - 104 : found - 100] == kind:
+            raise FillError(
+                f"the header of frame {number}, at byte {at:,}, declares more values than the file "
+                f"has, but another frame begins at byte {at + HEADER + found - 108:,}"
+            )
+        found = rest.find(shape, found + 1)
 
 
 def _check_alike(header: _FrameHeader, first: _FrameHeader, number: int) -> None:

@@ -73,6 +73,43 @@ def test_the_last_frame_is_cut_off(tmp_path, reader, kind):
         reader.resource("IMM", path, [{"index": 5}], frames_per_point=1)
 
 
+@pytest.mark.parametrize("kind", ["sparse", "u2"])
+def test_zeros_follow_the_last_frame(tmp_path, reader, kind):
+    """As of space that was reserved before an aborted run."""
+    path = write(tmp_path / "a.imm", FRAMES, kind)
+    path.write_bytes(path.read_bytes() + bytes(10_000))
+    datums = [{"index": n} for n in range(6)]
+    got = reader.resource("IMM", path, datums, frames_per_point=1)
+    np.testing.assert_array_equal(got[:, 0], FRAMES)
+    with pytest.raises(FrameMissing, match="has 6 frames, too few for place 6"):
+        reader.resource("IMM", path, [{"index": 6}], frames_per_point=1)
+
+
+def test_a_damaged_number_of_values(tmp_path, reader):
+    """No frame disappears because one before it seems to be cut off."""
+    path = tmp_path / "a.imm"
+    frames = np.eye(40, dtype=int)[None] * np.arange(1, 7)[:, None, None]
+    parts = [stored(frame, "sparse") for frame in frames]
+    for count in (0, 1, 1600):
+        damaged = parts[4][:152] + struct.pack("<I", count) + parts[4][156:]
+        path.write_bytes(b"".join([*parts[:4], damaged, parts[5]]))
+        message = "frame 4, .* another frame begins" if count > 1 else "the header at byte"
+        with pytest.raises(FillError, match=f"spec 'IMM', path .*{message}") as caught:
+            reader.resource("IMM", path, [{"index": 0}], frames_per_point=1)
+        assert not isinstance(caught.value, FrameMissing)
+
+
+def test_claimed_frames_take_no_memory(tmp_path, reader):
+    """Frames without photons may be large, but not a thousand times as large as any detector's."""
+    path, large = tmp_path / "a.imm", header(np.empty((4096, 4096)), 0, 6)
+    path.write_bytes(large * 100)
+    with pytest.raises(FillError, match=r"cells of .* 6\.25 GiB, are declared, but the file has"):
+        reader.resource("IMM", path, [{"index": 0}], (slice(None), 0, 0), frames_per_point=100)
+    path.write_bytes(header(np.empty((2048, 2048)), 0, 6) * 100)
+    got = reader.resource("IMM", path, [{"index": 0}], (slice(2), 0, 0), frames_per_point=100)
+    np.testing.assert_array_equal(got, [[0, 0]])
+
+
 def test_where_they_lie(tmp_path):
     path = write(tmp_path / "a.imm", FRAMES, "u2")
     found = IMM(str(path), frames_per_point=2).frames_of(Datums.of([{"index": 1}]))

@@ -206,6 +206,31 @@ def test_whole_numbers_and_other_separators(tmp_path, reader):
     assert got.dtype == np.int64
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1,,\n,2,\n", [[1, np.nan, np.nan], [np.nan, 2, np.nan]]),
+        ('\ufeff1\r\n\r\n""\r\n"3"\r\n', [[1], [np.nan], [3]]),
+    ],
+)
+def test_missing_numbers(tmp_path, reader, text, expected):
+    (tmp_path / "f.csv").write_bytes(text.encode())
+    shape = (len(expected[0]),)
+    got = reader.stream(CSV, tmp_path / "f.csv", shape, list(range(len(expected))))
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("text", ["{},2\n1,0.5\n", "{},2\n,3\n"])
+def test_large_integers_are_not_rounded(tmp_path, reader, text):
+    """Beside floats, and above a missing number."""
+    (tmp_path / "f.csv").write_text(text.format(2**53))
+    got = reader.stream(CSV, tmp_path / "f.csv", (2,), [0])
+    assert got[0, 0] == 2**53
+    (tmp_path / "f.csv").write_text(text.format(2**53 + 1))
+    with pytest.raises(FillError, match=r"path '.*column 0 .* integers that float64 would round"):
+        reader.stream(CSV, tmp_path / "f.csv", (2,), [0])
+
+
 @pytest.mark.parametrize("text", ["1,2\n3\n", "1,a\n", "", "\0\0"])
 def test_text_that_is_no_table_of_numbers(tmp_path, reader, text):
     (tmp_path / "f.csv").write_text(text)
