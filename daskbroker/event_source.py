@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.filling import Filling, Target
 from .assets.filling.missing import MissingMode
 from .assets.filling.stream_filling import check_are_data_keys, fill_stream
-from .assets.filling.table_filling import fill_frame
 from .assets.peek.background import BackgroundPeeker
 from .assets.peek.peeking import PeekMode, peek_all, with_stored_peeks
 from .core.absent_streams import no_stream
@@ -432,6 +430,9 @@ class EventSource:
             If it is no table, or its ``attrs``, which most operations drop, name no runs.
         """
         import dask.dataframe as dd
+        import pandas as pd
+
+        from .assets.filling.table_filling import fill_frame
 
         attrs = getattr(getattr(tab, "_meta", tab), "attrs", {})
         # Dask keeps attrs in its meta; a table made by other means has none.

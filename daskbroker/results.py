@@ -15,7 +15,6 @@ from .core.printable import counted, printable
 from .display.listing import FOLDED, MAX_RUNS_SHOWN, Listing, shown_or
 from .display.markup import escaped
 from .display.plots import Y, plot_runs
-from .display.runs_frame import runs_frame
 from .mapping import Outcome, map_runs
 from .progress import progress_bar
 from .results_views import ResultsViews
@@ -69,6 +68,8 @@ class Results(ResultsViews):
         FieldNotFound
             If none of the runs has a field.
         """
+        from .display.runs_frame import runs_frame
+
         return runs_frame(self._db, self, fields)
 
     @accepts(stream=NAME.or_none())

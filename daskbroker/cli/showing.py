@@ -89,10 +89,11 @@ def list_runs(
 
 def _table(runs: Results, names: list[str]) -> list[str]:
     from ..display.facts import RunFacts
-    from ..display.frame_text import frame_lines
     from ..display.listing import run_lines
 
     if names:
+        from ..display.frame_text import frame_lines
+
         frame = runs.to_dataframe(names)
         return frame_lines(frame, width_of_output()) if len(frame) else []
     facts = [RunFacts.of(one.start, one.known_stop, one.db.timezone) for one in runs]
@@ -173,7 +174,7 @@ def _say_head(header: Header, name: str, rows: int) -> None:
     head = table.head(rows, npartitions=-1)
     head = header.db.tz_convert(head).rename(columns=printable)
     say("")
-    say(f"{name}: {len(table):,} rows x {len(table.columns)} columns")
+    say(f"{name}: {counted(len(table), 'row')} x {counted(len(table.columns), 'column')}")
     say_lines(
         head.to_string(max_cols=8, max_colwidth=MAX_CELL_LENGTH, line_width=width_of_output())
         if rows and len(head)

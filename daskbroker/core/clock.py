@@ -3,6 +3,8 @@
 Documents hold POSIX seconds and tables hold UTC. A zone is for what people read and write:
 :func:`show_time` displays every time, :mod:`daskbroker.core.timespan` parses times, and parses
 all that :func:`show_time` displays.
+
+pandas is imported by the functions that need it: lists of runs are made without it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
-
-import pandas as pd
 
 from .errors import BadQuery, ConfigError
 
@@ -237,6 +237,8 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
     BadQuery
         If the object is lazy, or of any other type.
     """
+    import pandas as pd
+
     tz = zone_of(zone)
     if isinstance(computed, pd.DatetimeIndex):
         return computed.tz_convert(tz) if computed.tz is not None else computed
@@ -263,4 +265,6 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
 
 def is_zoned(dtype: object) -> bool:
     """Return whether a dtype of pandas is that of instants in a time zone."""
+    import pandas as pd
+
     return isinstance(dtype, pd.DatetimeTZDtype)

@@ -48,6 +48,7 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
         "search": "db(plan_name='scan'), or db(start={...})",
         "stream": "header.documents(fill=False)",
         "stream_names_given_header": "header.streams",
+        "v0": "db.v1, which has its methods",
         "values": "a loop over db()",
     },
     "Header": {

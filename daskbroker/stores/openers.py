@@ -57,6 +57,12 @@ def opener_of(scheme: str) -> Opener:
     """
     entry = _entry_of(scheme)
     if entry is None:
+        if scheme.endswith(("http", "https")):
+            raise ConfigError(
+                f"no store opens {scheme}://; runs in a Tiled server are copied by "
+                "`daskbroker copy tiled+http://HOST:PORT STORE` on the command line, or by "
+                "daskbroker.tiled.take_runs"
+            )
         raise ConfigError(
             f"no store opens {scheme}://; there are: {listed(schemes(), scheme)}. A package adds "
             f"one by an entry point of the group {GROUP!r}"

@@ -78,6 +78,7 @@ def test_lists_and_inserts_import_neither_tables_nor_xarray(store, tmp_path):
         "from daskbroker.testing import make_run\n"
         "with daskbroker.connect(sys.argv[1], mode='r') as db:\n"
         "    print(db[-1].uid, len(db()), db)\n"
+        "assert 'pandas' not in sys.modules  # pyarrow imports it once an array is made\n"
         "with daskbroker.connect(sys.argv[2]) as new:\n"
         "    for name, doc in make_run(2):\n"
         "        new.insert(name, doc)\n"
