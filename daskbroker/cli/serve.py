@@ -11,12 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import ConfigError
+from ..tiled import SCHEME
 from .app import app, making_store, name_failed, pair_of, parsed_value, say
 from .options import Place, Store
 
 __all__ = ["address_of_path", "is_tiled", "serve", "take_over"]
-
-SCHEME = "tiled+"
 
 
 @app.command()
