@@ -9,6 +9,7 @@ from .core.arguments import ITERABLE, instance
 from .core.errors import ConfigError, SourceNotFound
 from .core.name_lists import listed
 from .core.printable import printable
+from .core.run_plan import stream_of
 from .event_source import EventSource
 from .stores.contract import EventStore
 
@@ -94,3 +95,17 @@ class EventSources(Sequence[EventSource]):
 
     def __repr__(self) -> str:
         return f"<EventSources {printable(', '.join(self._by_name))}>"
+
+    def count_rows(self, uid: str) -> dict[str, int]:
+        """Return the number of rows of a run by stream, from the plans of all sources.
+
+        No row is read.
+        """
+        found: dict[str, int] = {}
+        for source in self._sources:
+            plan = source.store.plan_runs([uid]).checked()
+            sizes = plan.sizes()
+            for descriptor in plan.descriptors:
+                name = stream_of(descriptor)
+                found[name] = found.get(name, 0) + sizes[descriptor["uid"]]
+        return found

@@ -12,12 +12,11 @@ import typer
 
 from ..core.errors import ConfigError
 from ..core.printable import counted
+from ..tiled import SCHEME
 from .app import app, making_store, name_failed, pair_of, parsed_value, say
 from .options import Place, Store
 
 __all__ = ["address_of_path", "is_tiled", "serve", "take_over"]
-
-SCHEME = "tiled+"
 
 
 @app.command()

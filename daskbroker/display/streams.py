@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.fields import data_keys_of
 from ..core.printable import counted
-from ..core.run_plan import stream_of
 from .hints import Descriptors, Hints, object_keys_of, roles_of
 from .markup import Markup, element, folded, html_table, joined, shortened
 from .tree import folded_tree
@@ -15,7 +14,7 @@ from .tree import folded_tree
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["Streams", "counted_rows"]
+__all__ = ["Streams"]
 
 MOST_UNFOLDED = 12
 """Maximum number of data keys of a stream that are shown unfolded, or as text."""
@@ -110,19 +109,7 @@ def _rows(header: Header, streams: Mapping[str, Descriptors]) -> dict[str, int]:
     given = None if header.known_stop is None else header.known_stop.get("num_events")
     told: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
     rows = {name: told[name] for name in streams if type(told.get(name)) is int}
-    return rows if len(rows) == len(streams) else counted_rows(header)
-
-
-def counted_rows(header: Header) -> dict[str, int]:
-    """Return the number of rows by stream, from the plans of the event sources; reads no rows."""
-    found: dict[str, int] = {}
-    for source in header.db.event_sources.values():
-        plan = source.store.plan_runs([header.uid]).checked()
-        sizes = plan.sizes()
-        for descriptor in plan.descriptors:
-            name = stream_of(descriptor)
-            found[name] = found.get(name, 0) + sizes[descriptor["uid"]]
-    return found
+    return rows if len(rows) == len(streams) else header.db.event_sources.count_rows(header.uid)
 
 
 def _keys(start: Mapping[str, Any], descriptors: Descriptors) -> list[list[str]]:

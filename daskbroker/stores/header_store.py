@@ -17,10 +17,19 @@ from .checking import CheckedHeader, check_headers
 if TYPE_CHECKING:
     from .event_store import EventStore
 
-__all__ = ["FARTHEST", "FoundHeader", "HeaderPair", "HeaderStore", "matching"]
+__all__ = [
+    "FARTHEST",
+    "MOST_READ_OVER",
+    "FoundHeader",
+    "HeaderPair",
+    "HeaderStore",
+    "matching",
+]
 
 FARTHEST = 2**62
 """Upper bound of a run's position in a search; SQLite and MongoDB accept numbers up to it."""
+MOST_READ_OVER = 8
+"""Maximum number of runs to skip by reading them; more are skipped by an index."""
 
 HeaderPair = tuple[Document, Document | None]
 """Start and stop document of a run; the stop is None until it is stored."""

@@ -16,7 +16,11 @@ from ..core.page_parts import is_columnar
 from ..core.settings import setting
 from .contract import EventStore
 
-__all__ = ["JournalledEventStore"]
+__all__ = ["ORPHAN_SECONDS", "JournalledEventStore"]
+
+ORPHAN_SECONDS = 3600.0
+"""Age in seconds at which columns that no chunk names are removed; a younger one's sealer may still
+be at work."""
 
 T = TypeVar("T")
 

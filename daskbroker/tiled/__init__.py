@@ -37,6 +37,9 @@ __all__ = [
     "tree",
 ]
 
+SCHEME = "tiled+"
+"""Prefix of ``http://`` and ``https://`` that marks the URL of a Tiled server."""
+
 _MODULES = {
     "BrokerCatalog": "catalog",
     "Server": "serving",

@@ -17,12 +17,11 @@ import httpx
 from ..broker import DataBroker
 from ..core.errors import BadDocument, BadRecording, ConfigError
 from ..core.printable import counted
+from . import SCHEME
 from .taken_streams import TakenStream, shared_files
 
-__all__ = ["SCHEME", "TakingReport", "open_tiled", "take_runs"]
+__all__ = ["TakingReport", "open_tiled", "take_runs"]
 
-SCHEME = "tiled+"
-"""Prefix of ``http://`` and ``https://`` that marks the URL of a Tiled server."""
 ROWS_TOGETHER = 1000
 """Maximum number of events in an inserted page."""
 

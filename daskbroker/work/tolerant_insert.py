@@ -14,7 +14,6 @@ from ..core.bounded_dict import BoundedDict
 from ..core.documents import plain
 from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError, UnknownReference
 from ..core.json_text import to_json
-from ..display.streams import counted_rows
 
 __all__ = ["TolerantInserter"]
 
@@ -229,7 +228,7 @@ class TolerantInserter:
         # Old or foreign stops do not say how many events there were.
         if not isinstance(taken, Mapping):
             return
-        stored = counted_rows(self._broker[stop["run_start"]])
+        stored = self._broker.event_sources.count_rows(stop["run_start"])
         short = [
             f"{stored.get(stream, 0):,} of {number:,} events of {stream}"
             for stream, number in taken.items()

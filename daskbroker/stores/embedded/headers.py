@@ -19,7 +19,7 @@ from ..backing_up import BackupSource
 from ..checking import CheckedHeader
 from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
 from ..full_disk import repeat_if_full
-from ..header_store import matching
+from ..header_store import MOST_READ_OVER, matching
 from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import check_headers
@@ -33,8 +33,6 @@ BATCHES = (8, 200, 5000)
 """Number of rows that the first query reads, the second, and each one after that."""
 BATCH_BYTES = 8 * 2**20
 """Bytes of start documents at which a batch ends early."""
-MOST_READ_OVER = 8
-"""Maximum number of runs to skip by reading them; more are skipped by the index."""
 LOOKED_AT = 20_000
 """Maximum number of rows whose checksums are verified at a time before runs are counted."""
 

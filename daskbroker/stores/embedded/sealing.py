@@ -32,6 +32,7 @@ from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
 from ...core.page_parts import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
+from ..journalled import ORPHAN_SECONDS
 from .chunk_files import encoded_file
 from .database import CHUNK_FOLDER, Database
 from .journal import Journal, check_next_position, waiting_tables
@@ -41,8 +42,6 @@ __all__ = ["seal_page", "seal_sequence", "sweep"]
 
 INLINE_BYTES = 64 * 2**10
 """Maximum bytes of a chunk that is kept inside SQLite."""
-ORPHAN_SECONDS = 3600.0
-"""Seconds after which a file that no chunk names is removed; its writer may still be at work."""
 
 
 def seal_sequence(database: Database, journal: Journal, sequence: RowSequence) -> int:

@@ -37,7 +37,7 @@ from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, RUN_COLLECTION, Datab
 from .event_writer import EventWriter
 from .indexes import has_later_indexes, warn_of_missing
 from .journal_ranges import Range
-from .peeks import find_peeks, list_peeks, put_peeks
+from .peeks import RUNS_AT_A_TIME, find_peeks, list_peeks, put_peeks
 from .planning import EventPlanner
 from .reader import MongoReader
 from .reference_planning import ReferencePlanner
@@ -50,8 +50,6 @@ from .single_documents import insert_single
 __all__ = ["MongoEventStore"]
 
 NAMED = {"uid": {"$type": "string"}}
-RUNS_AT_A_TIME = 5000
-"""Maximum number of runs in one query."""
 LOOK_FOR_INDEX_SECONDS = 60.0
 """Seconds until this process looks again for an index that was missing."""
 

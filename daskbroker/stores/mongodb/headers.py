@@ -15,7 +15,7 @@ from ...core.interrupts import in_own_context
 from ...core.search import Search
 from ..checking import CheckedHeader
 from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, unknown_run
-from ..header_store import matching
+from ..header_store import MOST_READ_OVER, matching
 from ..stored_text import storable
 from .bad_headers import RAW, BadHeaders
 from .bson_documents import checked_from_bson
@@ -47,8 +47,6 @@ MOST_STOPS_AT_ONCE = 5000
 """Size of the third and later batches of runs whose stops are looked up together."""
 MOST_STOPS = 5000
 """Maximum number of runs, found by stops, that are looked up by uid; else all are searched."""
-MOST_READ_OVER = 8
-"""Maximum number of runs before the wanted ones that are read; more are skipped by the server."""
 
 
 class MongoHeaderStore(HeaderStore):

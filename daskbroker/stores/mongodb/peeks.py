@@ -12,7 +12,7 @@ from ...core.peeks import Peek
 from ..stored_text import storable
 from .database import PEEK_COLLECTION, Database
 
-__all__ = ["find_peeks", "list_peeks", "put_peeks"]
+__all__ = ["RUNS_AT_A_TIME", "find_peeks", "list_peeks", "put_peeks"]
 
 RUNS_AT_A_TIME = 5000
 """Maximum number of runs in one query."""

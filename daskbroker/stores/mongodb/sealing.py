@@ -34,6 +34,7 @@ from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows, event_
 from ...core.page_parts import CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
 from ...core.stored_documents import encode_stored_rows
+from ..journalled import ORPHAN_SECONDS
 from ..stored_text import storable
 from .chunk_store import (
     GONE,
@@ -58,11 +59,6 @@ __all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"
 
 SEALED_BYTES = 8 * 2**20
 """Bytes of BSON after which a chunk is full; it may exceed this by a batch of the server."""
-ORPHAN_SECONDS = 3600.0
-"""Minimum age in seconds of columns that are swept, as their sealer may still be at work.
-
-By the server's clock, as a client whose clock is wrong would take new columns for old ones.
-"""
 
 _log = logging.getLogger("daskbroker")
 
