@@ -19,13 +19,20 @@ quick = settings(
 
 
 @pytest.fixture(scope="module")
-def both(mongod_uri):
-    """A broker on each store, for runs that do not get in each other's way."""
-    name = f"agree_{uuid.uuid4().hex}"
-    with daskbroker.temp() as embedded, daskbroker.connect(f"{mongod_uri}/{name}") as mongo:
-        yield embedded, mongo
+def database(mongod_uri):
+    """A database of MongoDB, without daskbroker."""
     with pymongo.MongoClient(mongod_uri) as client:
+        name = f"agree_{uuid.uuid4().hex}"
+        yield client[name]
         client.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def both(mongod_uri, database):
+    """A broker on each store, for runs that do not get in each other's way."""
+    uri = f"{mongod_uri}/{database.name}"
+    with daskbroker.temp() as embedded, daskbroker.connect(uri) as mongo:
+        yield embedded, mongo
 
 
 @quick
@@ -62,7 +69,8 @@ def searched(both):
 @settings(quick, max_examples=40)
 @given(metadata=st.lists(starts(), max_size=3), query=queries)
 @pytest.mark.filterwarnings("ignore::daskbroker.SearchWarning")  # many find nothing
-def test_searches(searched, metadata, query):
+def test_searches(searched, database, metadata, query):
+    """MongoDB itself finds the same."""
     embedded, mongo = searched
     for start in metadata:
         doc = make_run(0, stop=False, **start)[0][1]
@@ -72,6 +80,7 @@ def test_searches(searched, metadata, query):
     assert [header.uid for header in mongo(**query)] == found
     assert len(mongo(**query)) == len(found)
     assert [header.uid for header in mongo(**query)[1:3]] == found[1:3]
+    assert {start["uid"] for start in database["run_start"].find(query, ["uid"])} == set(found)
 
 
 WORDS = ["silver", "SILVER", "gold leaf", "leaf", "7", "größe", "the"]

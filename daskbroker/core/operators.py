@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from .documents import equal
@@ -39,6 +40,14 @@ MAX_CONDITIONS = 1000
 
 HASHED = ("number", "text")
 """Classes of values that are looked up in a set of texts and integers."""
+
+ABSENT = object()
+"""Found under a path that does not lead to a value."""
+
+
+class _Whole(list[Any]):
+    """List in a list: a condition is on the list, not on its items."""
+
 
 Test = Callable[[list[Any]], bool]
 """Function of the values found under a path; returns whether the operator holds."""
@@ -194,7 +203,7 @@ class Compiler:
     def _exists(self, operand: object) -> Test:
         if not isinstance(operand, (bool, int)):
             raise self._fail(f"$exists needs true or false, not {shown(operand)}")
-        return lambda found: bool(found) is bool(operand)
+        return lambda found: any(value is not ABSENT for value in found) is bool(operand)
 
     def _size(self, operand: object) -> Test:
         if type(operand) is not int or operand < 0:
@@ -215,7 +224,9 @@ class Compiler:
             # Like MongoDB: numbers that have no remainder do not match; a bool is no number here.
             if order_class(cell) != "number" or not math.isfinite(cell):
                 return False
-            return int(math.fmod(int(cell), divisor)) == remainder
+            whole = int(cell)
+            rest = abs(whole) % abs(divisor)
+            return (rest if whole >= 0 else -rest) == remainder
 
         return _any_cell(test)
 
@@ -237,15 +248,18 @@ class Compiler:
         if is_operators(operand) and not set(operand) & set(LOGICAL):
             inner = self.value(operand, depth + 1)
             return lambda found: any(
-                inner([item]) for value in found if isinstance(value, list) for item in value
+                inner([_whole(item)])
+                for value in found
+                if isinstance(value, list)
+                for item in value
             )
         matches = self.document(operand, depth + 1)
         return lambda found: any(
-            matches(item)
+            matches(dict(zip(map(str, count()), item)) if isinstance(item, list) else item)
             for value in found
             if isinstance(value, list)
             for item in value
-            if isinstance(item, dict)
+            if isinstance(item, (dict, list))
         )
 
 
@@ -263,14 +277,17 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 def index_of(step: str, values: Sequence[Any]) -> int | None:
     """Return the index that a step of a dotted path means in a list; None if it means none."""
-    # isdigit alone is also true of signs such as "²", which int refuses.
-    if step.isascii() and step.isdigit() and int(step) < len(values):
+    # isdigit alone is also true of signs such as "²", which int refuses; "01" is no index.
+    if step.isascii() and step.isdigit() and str(int(step)) == step and int(step) < len(values):
         return int(step)
     return None
 
 
 def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
-    """Yield the values under a dotted path, which goes through arrays as in MongoDB."""
+    """Yield the values under a dotted path, which goes through arrays as in MongoDB.
+
+    `ABSENT` stands for each place where the path ends early: not for a list without mappings.
+    """
     if not steps:
         yield value
         return
@@ -278,22 +295,38 @@ def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
     if isinstance(value, dict):
         if step in value:
             yield from reach(value[step], rest)
+        else:
+            yield ABSENT
     elif isinstance(value, list):
         index = index_of(step, value)
         # As in MongoDB, a number in a path may be an index of a list, and also a key of its
         # items.
         if index is not None:
-            yield from reach(value[index], rest)
+            yield from _reach_item(value[index], rest)
         # A path also goes through each mapping in a list, but not through lists in lists.
         for item in value:
             if isinstance(item, dict):
                 yield from reach(item, steps)
+    else:
+        yield ABSENT
+
+
+def _reach_item(item: Any, steps: tuple[str, ...]) -> Iterator[Any]:
+    """Yield the values under the rest of a path whose last step was the index of this item."""
+    if not steps:
+        yield _whole(item)
+    elif isinstance(item, (dict, list)):
+        yield from reach(item, steps)
+
+
+def _whole(item: Any) -> Any:
+    return _Whole(item) if isinstance(item, list) else item
 
 
 def _cells(value: object) -> Iterator[Any]:
     yield value
     # A list matches by itself, or by any of its items.
-    if isinstance(value, list):
+    if isinstance(value, list) and type(value) is not _Whole:
         yield from value
 
 
@@ -308,7 +341,7 @@ def _negated(test: Test) -> Test:
 def _equals(operand: object) -> Test:
     # None also finds documents without the key.
     if operand is None:
-        return lambda found: not found or any(c is None for v in found for c in _cells(v))
+        return _any_cell(lambda cell: cell is None or cell is ABSENT)
     return _any_cell(lambda cell: equal(cell, operand))
 
 

@@ -60,7 +60,7 @@ def runs(draw: st.DrawFn) -> Documents:
     return run.stop() if draw(st.booleans()) else run.documents
 
 
-_names = st.sampled_from(["a", "b", "c.d", "c", "tags"])
+_names = st.sampled_from(["a", "b", "c.d", "c", "tags", "c.0", "c.0.d", "c.1.0"])
 _values = st.sampled_from([None, True, False, 0, 1, 1.0, 2, -0.5, "x", "y", "", [], [1], ["x", 2]])
 
 
@@ -70,7 +70,8 @@ def starts(draw: st.DrawFn) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name in draw(st.sets(st.sampled_from(["a", "b", "c", "tags"]))):
         nested = st.dictionaries(st.sampled_from(["d", "e"]), _values, max_size=2)
-        out[name] = draw(nested | _values | st.lists(nested, max_size=2))
+        items = nested | _values | st.lists(nested, max_size=2)
+        out[name] = draw(items | st.lists(items, max_size=3))
     return out
 
 
@@ -85,6 +86,11 @@ _tests = st.one_of(
     st.builds(lambda values: {"$nin": values}, st.lists(_values, max_size=3)),
     st.builds(lambda there: {"$exists": there}, st.booleans()),
     st.builds(lambda size: {"$size": size}, st.integers(0, 2)),
+    st.builds(lambda values: {"$all": values}, st.lists(_values, max_size=2)),
+    st.builds(lambda kind: {"$type": kind}, st.sampled_from(["null", "array", "object", "number"])),
+    st.builds(lambda rest: {"$mod": [2, rest]}, st.integers(0, 1)),
+    st.builds(lambda value: {"$elemMatch": {"$lte": value}}, _ordered),
+    st.builds(lambda value: {"$elemMatch": {"d": value}}, _values),
     st.just({"$regex": "^x"}),
     st.builds(lambda value: {"$not": {"$gt": value}}, _ordered),
 )

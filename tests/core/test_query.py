@@ -63,6 +63,10 @@ def matches(query, **doc):
         ({"$elemMatch": {"n": 1, "m": 2}}, [[{"n": 1, "m": 2}]], [[{"n": 1}, {"m": 2}], {"n": 1}]),
         ({"$mod": [4, 1]}, [1, 5, 9.0, [2, 5]], [4, -3, "1", True, NAN, math.inf]),
         ({"$not": {"$gt": 1}}, [1, "x", None], [2]),
+        ({"$mod": [2, 1]}, [3, 2**53 + 1, [2, 1]], [2, -1, 2**53, True]),
+        ({"$mod": [-3, -1]}, [-4], [4, 2]),
+        ({"$elemMatch": {"$gt": 1}}, [[0, 2]], [2, [[2]], [1]]),
+        ({"$elemMatch": {"0": 1}}, [[{"0": 1}], [[1]]], [[1], {"0": 1}]),
     ],
     ids=repr,
 )
@@ -86,12 +90,36 @@ def test_a_key_that_is_not_there_passes_what_is_negative(test):
         ("a.0", {"a": {"0": 1}}, True),
         ("a.b", {"a.b": 1}, False),
         ("a.b", {"a": [[{"b": 1}]]}, False),
+        ("a.0.b", {"a": [[{"b": 1}]]}, True),
+        ("a.0", {"a": [[1]]}, False),
+        ("a.01", {"a": [0, 1]}, False),
         ("a.b.c", {"a": {"b": 1}}, False),
         ("", {"": 1}, True),
     ],
 )
 def test_paths(path, doc, found):
     assert Query({path: 1}).matches(doc) is found
+
+
+@pytest.mark.parametrize(
+    ("path", "doc", "found"),
+    [
+        ("a", {}, True),
+        ("a.b", {}, True),
+        ("a.b", {"a": 1}, True),
+        ("a.b", {"a": [{"b": 1}, {}]}, True),
+        ("a.b", {"a": [{"b": 1}]}, False),
+        ("a.b", {"a": [1, None]}, False),
+        ("a.b", {"a": []}, False),
+        ("a.0", {"a": []}, False),
+        ("a.0.b", {"a": [1]}, False),
+        ("a.0.b", {"a": [[{}]]}, True),
+    ],
+)
+def test_none_under_a_path_is_a_mapping_without_the_key(path, doc, found):
+    assert Query({path: None}).matches(doc) is found
+    assert Query({path: {"$in": [1.5, None]}}).matches(doc) is found
+    assert Query({path: {"$ne": None}}).matches(doc) is not found
 
 
 def test_logic():

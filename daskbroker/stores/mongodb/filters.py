@@ -2,7 +2,7 @@
 
 The filter finds at least what the search requests. If it is exact, the server can count. Conditions
 that MongoDB interprets differently from :mod:`daskbroker.core.query` (the order of keys in whole
-mappings, None under a dotted path, most regular expressions) are left out and decided afterwards.
+mappings, most regular expressions) are left out and decided afterwards.
 """
 
 from __future__ import annotations
@@ -109,31 +109,29 @@ def _field(path: str, value: Any) -> Filter:
     usable = {
         operator: operand
         for operator, operand in operators.items()
-        if operator != "$options" and _same_in_mongo(path, operator, operand, operators)
+        if operator != "$options" and _same_in_mongo(operator, operand, operators)
     }
     return Filter({path: usable} if usable else {}, len(usable) == len(operators))
 
 
-def _same_in_mongo(path: str, operator: str, operand: Any, beside: Mapping[str, Any]) -> bool:
+def _same_in_mongo(operator: str, operand: Any, beside: Mapping[str, Any]) -> bool:
     """Return whether MongoDB decides an operator exactly as :mod:`daskbroker.core.query` does."""
     if operator in _COMPARISONS:
-        return _same_value(path, operand)
+        return _same_value(operand)
     if operator in ("$in", "$nin", "$all"):
-        return all(_same_value(path, item) for item in operand)
+        return all(_same_value(item) for item in operand)
     if operator == "$not":
-        return all(_same_in_mongo(path, name, one, operand) for name, one in operand.items())
+        return all(_same_in_mongo(name, one, operand) for name, one in operand.items())
     if operator == "$regex":
         return "$options" not in beside and bool(_PLAIN_PATTERN.fullmatch(operand))
     return operator == "$exists" or (operator == "$size" and operand < 2**31)
 
 
-def _same_value(path: str, value: object) -> bool:
-    if value is None:
-        return "." not in path
+def _same_value(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, list):
-        return all(_same_value(path, item) and item is not None for item in value)
+        return all(_same_value(item) and item is not None for item in value)
     if isinstance(value, (dict, bytes, uuid.UUID)):
         return False
     try:
