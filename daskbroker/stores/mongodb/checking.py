@@ -121,7 +121,8 @@ def _stops(database: Database, uids: Sequence[Any]) -> dict[str, list[dict[str, 
     with database.errors():
         query = {"run_start": {"$in": [uid for uid in uids if isinstance(uid, str)]}}
         for doc in database.collection("run_stop").find(query):
-            stops.setdefault(doc["run_start"], []).append(doc)
+            if isinstance(doc["run_start"], str):  # no list of which one item matches
+                stops.setdefault(doc["run_start"], []).append(doc)
     return stops
 
 

@@ -225,7 +225,7 @@ class EventWriter:
             # Found documents may vanish with a primary; only those that a majority has count.
             if found:
                 found = self._database.confirmed("event", query)
-            there = {doc["uid"]: doc for doc in found}
+            there = {doc["uid"]: doc for doc in found if isinstance(doc["uid"], str)}
         fresh = []
         for row, uid in zip(rows, uids, strict=True):
             meant = self._meant(row, there.get(uid))

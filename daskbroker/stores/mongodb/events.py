@@ -371,7 +371,9 @@ class MongoEventStore(JournalledEventStore):
         """Return the uids of runs with rows in the journal, including those of killed sealers."""
         with self._database.errors():
             events = self._database.collection("event")
-            uids = [doc["_id"] for doc in events.aggregate([{"$group": {"_id": "$descriptor"}}])]
+            named = events.aggregate([{"$group": {"_id": "$descriptor"}}])
+            # Other values are of no descriptor, and may mean something else in a query.
+            uids = [doc["_id"] for doc in named if isinstance(doc["_id"], str)]
             descriptors = self._database.collection("event_descriptor")
             found = descriptors.find({"uid": {"$in": uids}}, {"run_start": 1}).sort("time", 1)
             runs = (doc.get("run_start") for doc in found)

@@ -16,10 +16,23 @@ from .bson_documents import from_bson
 from .database import Database
 from .journal import event_projection
 
-__all__ = ["read_page"]
+__all__ = ["page_key", "read_page"]
 
 ALWAYS = {"descriptor": 1, "seq_num": 1, "time": 1, "uid": 1}
 BOOKKEEPING = ("size", "first_index", "last_index")
+
+
+def page_key(kind: str, run: str, page: Mapping[str, Any], *rows: int) -> tuple[Any, ...]:
+    """Return the key of a page of a run, ``"event_page"`` or ``"datum_page"``.
+
+    Raises
+    ------
+    StoreDamaged
+        If its ``_id`` is no ObjectId, as those of suitcase-mongo are.
+    """
+    if not ObjectId.is_valid(page["_id"]):
+        raise StoreDamaged(f"{kind}, _id {page['_id']!r:.60}: its _id is no ObjectId")
+    return (kind, run, page["_id"], *rows)
 
 
 def read_page(database: Database, key: Any, columns: Sequence[str] | None) -> pa.Table:
@@ -30,7 +43,7 @@ def read_page(database: Database, key: Any, columns: Sequence[str] | None) -> pa
     database
         Databases of the store.
     key
-        ``("event_page", run, _id, rows)`` or ``("datum_page", run, _id)``.
+        Key of :func:`page_key`.
     columns
         Physical names of the columns. Those that the page lacks are left out. All columns if None.
 

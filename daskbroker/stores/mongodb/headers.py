@@ -265,7 +265,8 @@ class MongoHeaderStore(HeaderStore):
                 if self._database.has_packed():
                     query = {"$or": [query, {"_daskbroker.packed": {"$exists": True}}]}
                 found = stops.find(query, {"run_start": 1}).limit(MOST_STOPS + 1)
-                runs = [doc.get("run_start") for doc in found]
+                # Other values are of no run, and may mean something else in a query.
+                runs = [uid for doc in found if isinstance(uid := doc.get("run_start"), str)]
             # More uids would make a query larger than the search that they narrow.
             if len(runs) <= MOST_STOPS:
                 both = [{"uid": {"$in": runs}}, *([narrowed.query] if narrowed.query else [])]

@@ -32,7 +32,7 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT
 from ...core.stored_documents import check_column, encode_stored_rows
 from ..stored_text import storable
-from .bson_documents import CODEC, SIDE_FIELD, from_bson, is_simple
+from .bson_documents import CODEC, PLAIN_CODEC, SIDE_FIELD, from_bson, is_simple
 from .chunk_store import GONE, KEPT, Manifest, read_uids
 from .database import Database
 
@@ -75,15 +75,15 @@ def unsealed(database: Database, owner: str, chunks: Sequence[Manifest]) -> dict
         return query
     latest = max(chunk["time_max"] for chunk in kept)
     covered = {**query, "time": {"$lte": latest}}
-    later = {**query, "time": {"$gt": latest}}
+    later = {**query, "time": {"$not": {"$lte": latest}}}  # also what is no time
     with database.errors():
         events = database.collection("event")
         if events.count_documents(covered) == sum(chunk["rows"] for chunk in kept):
             return later
         uids = {storable(uid) for chunk in kept for uid in read_uids(database, chunk)}
-        rows = events.find(covered, {"uid": 1, "_id": 0})
-        late = [row.get("uid") for row in rows if row_uid(row) not in uids]
-    return {"$or": [later, {**query, "uid": {"$in": late}}]}
+        rows = events.with_options(codec_options=PLAIN_CODEC).find(covered, {"uid": 1})
+        late = [row["_id"] for row in rows if row_uid(row) not in uids]
+    return {"$or": [later, {**query, "_id": {"$in": late}}]}
 
 
 def without_sealed(

@@ -25,6 +25,7 @@ from ..stored_text import storable
 from .bson_documents import checked_from_bson
 from .checking import path_in
 from .database import Database
+from .foreign_pages import page_key
 from .journal_ranges import range_facts
 from .reader import MongoReader
 from .references import with_uid
@@ -142,11 +143,14 @@ class SuitcaseEmbeddedEventStore(EventStore):
             for page in self._page_facts(descriptor):
                 try:
                     facts = range_facts(page["t"], page["s"], page["b"])
+                    key = page_key("event_page", descriptor["run_start"], page, facts.rows)
+                except StoreDamaged as error:
+                    builder.note_bad(index, str(error))
+                    continue
                 except (LookupError, TypeError, ValueError, OverflowError) as error:
                     builder.note_bad(index, f"event page, _id {page['_id']!r}: {error!r}")
                     continue
                 schema = builder.add_schema(_kinds(descriptor, page["k"]))
-                key = ("event_page", descriptor["run_start"], page["_id"], facts.rows)
                 builder.add_chunk(index, key, first, schema, facts)
                 first += facts.rows
         return builder.plan()
@@ -228,7 +232,8 @@ class SuitcaseEmbeddedEventStore(EventStore):
                 if page["rows"] < 0:
                     raise StoreDamaged(f"datum page, _id {page['_id']!r}: lacks 'datum_id'")
                 facts = Statistics(page["rows"], page["size"])
-                builder.add_chunk(owner, ("datum_page", run, page["_id"]), first, schema, facts)
+                key = page_key("datum_page", run, page)
+                builder.add_chunk(owner, key, first, schema, facts)
                 first += page["rows"]
 
     # -- upkeep ------------------------------------------------------------------------------

@@ -205,15 +205,7 @@ class TableReader:
     def _column(
         self, column: TableColumn, chunks: Sequence[_Chunk], together: pa.Table | None
     ) -> Any:
-        """Return the cells of a column in all chunks, in the order of the chunks.
-
-        Parameters
-        ----------
-        column, chunks
-            The column, and the chunks.
-        together
-            All chunks as one table; see :func:`_as_one_table`.
-        """
+        """Return the cells of a column in all chunks, in their order; see `_as_one_table`."""
         # A constant of the descriptor, which no chunk holds.
         if not column.physical:
             position = self.constant_names.index(column.name)

@@ -22,6 +22,7 @@ import daskbroker
 from daskbroker import BadRunWarning
 from daskbroker.cli import main
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged, StoreError
+from daskbroker.core.search import Search
 from daskbroker.stores.mongodb import bad_headers, journal_ranges, planning, reference_planning
 from daskbroker.testing import make_run
 from daskbroker.testing.base import check_run, insert_all
@@ -290,6 +291,25 @@ def test_a_stop_of_a_list_of_runs_is_nobodys(three, db, raw):
     ]  # fmt: skip
     assert db[run.good].stop["uid"] == f"{run.good}-s"
     assert db[run.bad].stop is None
+    checked = {found.uid: found for found in db.header_source.store.check(Search())}
+    assert checked[run.bad].stop is None
+
+
+ODD_NAMES = ({"$x": 1}, ["y"], Regex("."), 5, MinKey())
+"""Values in place of uids, which break a query that takes them over, or change what it finds."""
+
+
+def test_odd_uids_of_others_break_no_query(three, db, raw):
+    run = three()
+    stops = [{"run_start": name, "exit_status": "odd"} for name in ODD_NAMES]
+    raw.run_stop.insert_many([{**stop, "uid": f"{run.bad}-{n}"} for n, stop in enumerate(stops)])
+    assert list(db(exit_status="odd")) == []
+    raw.event.insert_many([{"descriptor": name, "uid": ObjectId()} for name in ODD_NAMES])
+    db.seal()
+    checked = {found.uid: found.damages for found in db.header_source.store.check(Search())}
+    assert [checked[uid] for uid in (run.good, run.bad, run.late)] == [[], [], []]
+    raw.event.delete_many({"uid": {"$type": "objectId"}})
+    raw.run_stop.delete_many({"exit_status": "odd"})
 
 
 STARTS = {

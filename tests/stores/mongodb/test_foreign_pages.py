@@ -105,6 +105,17 @@ def test_an_odd_page_of_events(raw, mongo_database, runs, change):
         check(db, runs)
 
 
+@pytest.mark.parametrize("number", [{"a": 1}, b"x", "text"], ids=str)
+@pytest.mark.parametrize("kind", ["event", "datum"])
+def test_a_page_of_another_id(raw, mongo_database, runs, kind, number):
+    descriptor = next(doc["uid"] for name, doc in list(runs.values())[1] if name == "descriptor")
+    page = raw[kind].find_one({"descriptor": descriptor} if kind == "event" else {})
+    raw[kind].delete_one({"_id": page["_id"]})
+    raw[kind].insert_one({**page, "_id": number})
+    with daskbroker.connect(mongo_database) as db:
+        check(db, runs)
+
+
 @pytest.mark.parametrize("change", DATUMS.values(), ids=DATUMS)
 def test_an_odd_page_of_datums(raw, mongo_database, runs, change):
     assert raw.datum.update_one({}, change).modified_count

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from bson.objectid import ObjectId
 
 import daskbroker
 from daskbroker.core.errors import (
@@ -117,6 +118,17 @@ def test_the_journal_is_kept_and_later_removed(mongo, run, raw):
     assert source.seal() == 0
     assert raw.event.count_documents(ROWS) == 0
     check(mongo, documents)
+
+
+@pytest.mark.parametrize("change", [{"uid": 5}, {"uid": ObjectId("5f" * 12)}, {"uid": {"$x": 1}},
+                                    {"time": "text"}, {"time": None}], ids=str)  # fmt: skip
+def test_an_odd_event_in_a_kept_journal_is_not_left_out(mongo, run, raw, change):
+    source = mongo.event_sources["mongo"].store
+    assert source.seal(keep_journal=True) == 1
+    row = {**events(run)[-1], "_id": ObjectId(), "uid": "odd", "time": 1.0, **change}
+    raw.event.insert_one(row)
+    with pytest.raises(StoreDamaged, match="the-run"):
+        mongo["the-run"].table().compute()
 
 
 def test_keeping_by_configuration(mongo_database, raw):
