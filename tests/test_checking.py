@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -18,8 +20,9 @@ import pymongo
 import pytest
 
 import daskbroker
+from daskbroker.assets.handlers.hdf5.frames import AreaDetectorHDF5
 from daskbroker.core.documents import pack, unpack
-from daskbroker.core.errors import StoreError
+from daskbroker.core.errors import StoreError, StoreUnavailable
 from daskbroker.stores.embedded import events
 from daskbroker.testing import external_run, make_run
 from daskbroker.testing.processes import Program
@@ -307,6 +310,41 @@ def test_detector_files_are_read_where_it_is_asked(place, frames, how):
         (found,) = daskbroker.check(db, files=True)
     assert (found.run, found.stream, found.key) == ("images", "primary", "img")
     assert found.path == str(path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError(number, os.strerror(number)) for number in (errno.EMFILE, errno.ENOMEM)),
+        OSError(f"Cannot map it: {os.strerror(errno.ENOMEM)} (of some library)"),
+        MemoryError(),
+    ],
+    ids=["files", "memory", "text", "allocation"],
+)
+def test_detector_files_that_this_process_cannot_read(place, frames, monkeypatch, error):
+    """What the process lacks is no damage of the file."""
+
+    def fail(*args, **options):
+        raise error
+
+    with daskbroker.connect(place) as db:
+        insert_all(db, image_run(frames))
+        monkeypatch.setattr(AreaDetectorHDF5, "read", fail)
+        with pytest.raises(StoreUnavailable, match="it is not damaged: this process") as caught:
+            list(daskbroker.check(db, files=True))
+    assert str(frames) in str(caught.value)
+
+
+def test_a_detector_file_that_claims_more_than_there_is_memory(place, frames, monkeypatch):
+    def fail(*args, **options):
+        np.empty(2**60, "u1")
+
+    with daskbroker.connect(place) as db:
+        insert_all(db, image_run(frames))
+        monkeypatch.setattr(AreaDetectorHDF5, "read", fail)
+        (found,) = daskbroker.check(db, files=True)
+    assert found.path == str(frames)
+    assert "there is not enough memory" in found.problem
 
 
 def test_detector_files_that_are_sound(place, frames):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
@@ -22,6 +23,7 @@ from daskbroker.core.printable import counted
 from daskbroker.testing import RunBuilder, difference, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, datum_run, stream_run
+from daskbroker.views.table import arrow_cells
 from daskbroker.views.table.arrow_cells import claimed_type
 from daskbroker.work.ingest import ingest
 
@@ -418,6 +420,21 @@ def test_a_run_that_was_open_or_cut_off_is_written_again(db, tmp_path):
     first.write_bytes(first.read_bytes()[:-9])
     assert db().export(tmp_path, "parquet", partition="run") == [first]
     assert len(db().export(tmp_path, "parquet", partition="run", fill=True)) == 2
+
+
+def test_memory_that_is_too_small_for_a_column_makes_no_text_of_it(db, tmp_path, monkeypatch):
+    """Arrow's error is a MemoryError, and an ArrowException as for cells of another type."""
+
+    def fail(*args):
+        raise pa.ArrowMemoryError("malloc failed")
+
+    header = run_in(db, make_run(keys={"v": [[1], [], [1, 2]]}))
+    monkeypatch.setattr(arrow_cells, "pa", SimpleNamespace(**{**vars(pa), "array": fail}))
+    with pytest.raises(MemoryError, match="malloc failed"):
+        arrow_cells._type_of_list([1])
+    with pytest.raises(MemoryError, match="malloc failed"):
+        header.export(tmp_path / "scan.parquet")
+    assert list(tmp_path.rglob("scan*")) == []
 
 
 def test_duckdb_reads_the_folder_as_one_table(grown):

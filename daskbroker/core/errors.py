@@ -205,8 +205,8 @@ MAKE_ROOM = {
 """What to do about each error of the file system that means that there is no room."""
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 FILE_AS_FOLDER = (errno.EEXIST, errno.ENOTDIR)
-OF_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors of opening or reading a file that say nothing about the file."""
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+"""Errors of opening a file that say nothing about the file."""
 
 
 def no_room(where: str, number: int = errno.ENOSPC) -> StoreFull:
@@ -255,17 +255,33 @@ def file_error(error: OSError, where: str) -> StoreError:
     return StoreError(f"{where}: {error}")
 
 
-def is_of_process(error: OSError) -> bool:
-    """Return whether an error means too little memory or too many open files, not a bad file."""
-    # Arrow gives no number for a file that cannot be mapped.
-    return error.errno in OF_PROCESS or str(error).endswith(os.strerror(errno.ENOMEM))
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory could not be allocated."""
+    # Arrow gives no number for a file that cannot be mapped; other libraries quote the text.
+    return (
+        isinstance(error, MemoryError)
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or (isinstance(error, OSError) and os.strerror(errno.ENOMEM) in str(error))
+    )
 
 
-def process_error(error: OSError, path: str | os.PathLike[str]) -> StoreUnavailable:
-    """Return the error for a file that cannot be opened, if :func:`is_of_process`."""
+def is_of_process(error: BaseException | None) -> bool:
+    """Return whether an error means too little memory or too many open files, not a bad file.
+
+    The errors that it was raised from are looked at, too.
+    """
+    while error is not None:
+        if lacks_memory(error) or getattr(error, "errno", None) in TOO_MANY_FILES:
+            return True
+        error = error.__cause__
+    return False
+
+
+def process_error(error: BaseException, path: str | os.PathLike[str]) -> StoreUnavailable:
+    """Return the error for a file that cannot be opened or read, if :func:`is_of_process`."""
     return StoreUnavailable(
-        f"{path} cannot be opened{seen_from()}: {error}; it is not damaged: this process "
-        "has too little memory, or too many open files (ulimit -n)"
+        f"{path} cannot be read{seen_from()}: {error or type(error).__name__}; it is not "
+        "damaged: this process has too little memory, or too many open files (ulimit -n)"
     )
 
 

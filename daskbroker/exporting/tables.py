@@ -63,6 +63,8 @@ def _is_complete(target: Path, options: ExportOptions) -> bool:
     try:
         metadata = pq.read_schema(target).metadata or {}
         ended = json.loads(metadata.get(b"stop", b"null")) is not None
+    except MemoryError:  # Arrow's is one of its exceptions, too
+        raise
     except (pa.ArrowException, ValueError, OSError):  # truncated, or not Parquet: write it again
         return False
     return ended and metadata.get(FILLED) == json.dumps(options.fill).encode()
@@ -204,6 +206,8 @@ def _cells(cells: pd.Series, arrow_type: pa.DataType | None) -> pa.Array:
         return pa.array(texts, pa.string())
     try:
         return arrow_cells(cells, arrow_type)
+    except MemoryError:  # Arrow's is one of its exceptions, too
+        raise
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise _OtherCells from error
 

@@ -21,7 +21,7 @@ from ..core.chunk_statistics import Statistics, statistics
 from ..core.chunks import ChunkPlan, column_kinds
 from ..core.damage import Damage
 from ..core.documents import Document, equal
-from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError
+from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError, is_of_process
 from ..core.layouts import EVENT, LAYOUTS, REFERENCES, Layout
 from ..core.plan_builder import with_frames
 from ..core.run_plan import frame_spans, stream_of
@@ -220,9 +220,11 @@ def _noted(checked: CheckedPlan, **where: str) -> Iterator[None]:
         yield
     except StoreDamaged as error:
         checked.damages.append(Damage(str(error), **where))
-    except (StoreError, MemoryError):
+    except StoreError:
         raise
     except Exception as error:  # documents written by others may be anything
+        if is_of_process(error):
+            raise
         checked.damages.append(Damage(error_text(error), **where))
 
 
@@ -270,9 +272,11 @@ def _check_plan(
             yield table.nbytes
         except StoreDamaged as error:
             yield Damage(f"{label}: {error}", path=path)
-        except (StoreError, MemoryError):
+        except StoreError:
             raise
         except Exception as error:
+            if is_of_process(error):
+                raise
             yield Damage(f"{label}: {error_text(error)}", path=path)
 
 

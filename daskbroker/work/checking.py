@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
@@ -21,7 +23,14 @@ from ..broker import DataBroker
 from ..core.arguments import CALLABLE, FLAG, accepts
 from ..core.damage import Damage
 from ..core.documents import Document
-from ..core.errors import FillError, StoreDamaged, StoreError, StoreUnavailable
+from ..core.errors import (
+    FillError,
+    StoreDamaged,
+    StoreError,
+    StoreUnavailable,
+    is_of_process,
+    process_error,
+)
 from ..core.external import external_keys, is_stream_key
 from ..core.layouts import (
     DATUM,
@@ -329,10 +338,27 @@ class _References:
             if (target.key, path) not in self._unreadable:
                 filling.cells(target, contents, run_fraction)
         except (FillError, OSError, MemoryError) as error:
+            if is_of_process(error) and not _claims_too_much(error):
+                raise process_error(error, path or target.where) from error
             # One bad file is reported once, not for each event in it.
             if (target.key, path) not in self._unreadable:
                 yield Damage(error_text(error), stream=target.stream, key=target.key, path=path)
             self._unreadable.add((target.key, path))
+
+
+def _claims_too_much(error: BaseException | None) -> bool:
+    """Return whether an error is of an array that is larger than the memory of this machine.
+
+    No process can read that; the size is wrong in the documents or in the file.
+    """
+    while error is not None:
+        # As numpy's error tells it.
+        shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
+        if isinstance(error, MemoryError) and shape is not None and dtype is not None:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            return math.prod(shape) * dtype.itemsize > memory
+        error = error.__cause__
+    return False
 
 
 def _parts(

@@ -114,6 +114,15 @@ def test_a_flipped_bit_costs_one_record(sender, tmp_path, place):
     assert left_with(sender, flip, tmp_path) == [1, 3]
 
 
+def test_damage_that_spans_records_ends_nothing(sender, tmp_path):
+    def flip(body, length):
+        body[4] ^= 1
+        body[length + 30] ^= 1
+        return body
+
+    assert left_with(sender, flip, tmp_path) == [3]
+
+
 def test_a_wrong_length_ends_the_file(sender, tmp_path):
     def flip(body, length):
         body[length] ^= 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...core.documents import to_json
-from ...core.errors import FillError, FrameMissing
+from ...core.errors import FillError, FrameMissing, lacks_memory
 from ...core.peeks import Cell
 from ..files.resolving import ResolvedResource
 from ..handlers.classic import ClassicHandler
@@ -233,6 +232,6 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError):
         return f"no such file: {error}"
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+    if lacks_memory(error):
         return f"there is not enough memory for the requested cells: {error or 'MemoryError'}"
     return f"{type(error).__name__}: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...core.errors import FillError, FrameMissing
+from ...core.errors import FillError, FrameMissing, is_of_process
 from ...core.file_identity import identity
 from ..regions import Axis, Roi, axes_of, shape_of
 from ..shapes import Shape
@@ -40,7 +39,7 @@ def naming_file(path: str) -> Iterator[None]:
     except (FrameMissing, CellsDiffer, FileNotFoundError, MemoryError):
         raise  # they name it, or are told apart by the caller
     except Exception as error:
-        if path in str(error) or getattr(error, "errno", None) == errno.ENOMEM:
+        if path in str(error) or is_of_process(error):
             raise
         kind = "" if isinstance(error, FillError) else f"{type(error).__name__}: "
         raise FillError(f"file {path!r}: {kind}{error}") from error

@@ -120,12 +120,13 @@ class DocumentKeys:
         low = sequence.number * POSITIONS + first
         where = "sequence.id = ? AND journal.id >= ? AND journal.id < ?"
         held = self._waiting.get(sequence.run_number)
-        noted = self._note(connection, sequence, where, sequence.number, low, low + rows)
-        # Other waiting pages were noted too. They are read again later, as this transaction may
-        # still fail.
-        if self._waiting.get(sequence.run_number) is not held:
-            self.forget(sequence)
-        return noted
+        try:
+            return self._note(connection, sequence, where, sequence.number, low, low + rows)
+        finally:
+            # Other waiting pages were noted too. They are read again later, as this transaction
+            # may still fail, or has failed already.
+            if self._waiting.get(sequence.run_number) is not held:
+                self.forget(sequence)
 
     def release(self, sequence: RowSequence, numbers: Sequence[int]) -> None:
         """Drop the numbers of pages that wait no longer. The run's other pages are not read again,

@@ -185,13 +185,14 @@ class Database:
     # -- what stays --------------------------------------------------------------------------
 
     @contextmanager
-    def limit(self) -> Iterator[None]:
+    def limit(self, *, insert: bool = False) -> Iterator[None]:
         """Return a context in which all commands together take no longer than an insert may.
 
-        If contexts are nested, the limit of the outer one holds, too.
+        If contexts are nested, the limit of the outer one holds, too. With ``insert``, errors say
+        what has become of the document.
         """
         try:
-            with inserting(), pymongo.timeout(self._insert_seconds):
+            with inserting(insert), pymongo.timeout(self._insert_seconds):
                 yield
         except (KeyboardInterrupt, SystemError):  # pymongo's C code turns the former to the latter
             self._leave_clients()

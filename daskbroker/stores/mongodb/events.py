@@ -103,7 +103,7 @@ class MongoEventStore(JournalledEventStore):
 
     def insert_limit(self) -> AbstractContextManager[None]:
         """See :meth:`EventStore.insert_limit`."""
-        return self._database.limit()
+        return self._database.limit(insert=True)
 
     @in_own_context
     def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:

@@ -67,7 +67,7 @@ class MongoHeaderStore(HeaderStore):
 
     def insert_limit(self) -> AbstractContextManager[None]:
         """See :meth:`HeaderStore.insert_limit`."""
-        return self._database.limit()
+        return self._database.limit(insert=True)
 
     @in_own_context
     def insert_with(self, name: str, doc: Mapping[str, Any], stores: Sequence[EventStore]) -> None:
@@ -77,7 +77,7 @@ class MongoHeaderStore(HeaderStore):
     @in_own_context
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
-        with self._database.limit():
+        with self._database.limit(insert=True):
             self._database.prepare_writing()
             self._insert_prepared(name, doc)
 

@@ -38,9 +38,12 @@ _is_inserting = ContextVar("daskbroker-mongodb-inserting", default=False)
 
 
 @contextmanager
-def inserting() -> Iterator[None]:
-    """Return a context of an insert, whose errors say what has become of the document."""
-    token = _is_inserting.set(True)
+def inserting(is_insert: bool = True) -> Iterator[None]:
+    """Return a context of an insert, whose errors say what has become of the document.
+
+    With False it changes nothing.
+    """
+    token = _is_inserting.set(is_insert or _is_inserting.get())
     try:
         yield
     finally:
@@ -71,7 +74,7 @@ def store_error(label: str, what: str, error: PyMongoError) -> Exception:
             "what was stored before is safe. A document that was being inserted may or may not be "
             "stored; inserting it again, when the server is back, is safe"
             if _is_inserting.get()
-            else "what is stored is safe. Read it again when the server is back"
+            else "what is stored is safe. Try again when the server is back"
         )
         return StoreUnavailable(
             f"{label} does not answer{about}, or not in time; {then} ({_short(error)})"

@@ -172,18 +172,17 @@ class SpoolFile:
         return len(start)
 
     def next_record(self, offset: int) -> tuple[int, bytes] | None:
-        """Return offset and body of the record at an offset, or of the one after a damaged one.
+        """Return offset and body of the record at an offset, or of the first after damaged ones.
 
-        The length of a damaged record is believed if it leads to a whole one. None if there is
+        The lengths of damaged records are believed if they lead to a whole one. None if there is
         no record, or none can be found.
         """
-        body = self._record(offset)
-        if body is None:
+        while (body := self._record(offset)) is None:
             head = os.pread(self._handle, HEAD.size, offset)
-            if len(head) == HEAD.size:
-                offset += HEAD.size + int(HEAD.unpack(head)[0])
-                body = self._record(offset)
-        return None if body is None else (offset, body)
+            if len(head) < HEAD.size:
+                return None
+            offset += HEAD.size + int(HEAD.unpack(head)[0])
+        return offset, body
 
     def _record(self, offset: int) -> bytes | None:
         """Return the body of the record at an offset, or None if there is no whole one."""

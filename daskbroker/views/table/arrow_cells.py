@@ -139,6 +139,8 @@ def _type_of_list(cell: list[Any]) -> pa.DataType | None:
     try:
         kind = pa.infer_type([cell])
         pa.array([cell], kind)
+    except MemoryError:  # Arrow's is one of its exceptions, too
+        raise
     except (pa.ArrowException, ValueError, OverflowError):
         return None
     return kind if list_depth(kind)[1] in LEAVES else None

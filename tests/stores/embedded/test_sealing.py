@@ -73,6 +73,28 @@ def test_pages_that_wait_are_not_read_again_for_each_sequence(db, monkeypatch, p
     assert_documents_equal([*documents, stop], db[-1].documents())
 
 
+def test_a_failure_while_uids_are_noted_lets_no_repetition_in(db, source, monkeypatch):
+    """What was noted in a transaction that fails is not noted, and is read again."""
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": 0.5})
+    run.event_page(descriptor, [{"x": float(row)} for row in range(3)])
+    *documents, stop = run.stop()
+    insert(db, documents)
+    claims = source._journal.claims
+
+    def fail(connection, sequence, *where):
+        claims._waiting[sequence.run_number] = set()  # as if all waiting pages had been read
+        raise OSError(errno.EIO, "of this test")
+
+    monkeypatch.setattr(claims, "_note", fail)
+    with pytest.raises(StoreError, match="of this test"):
+        source.seal(run.uid)
+    monkeypatch.undo()
+    insert(db, documents[-1:])  # known
+    insert(db, [stop])
+    assert_documents_equal([*documents, stop], db[-1].documents())
+
+
 def test_a_stop_seals_all_streams_and_references(db, rows_of):
     documents = external_run(4)
     insert(db, documents[:-1])

@@ -93,8 +93,9 @@ def test_a_server_that_is_away_is_one_clear_error(tmp_path):
                 lambda: db[-1],
                 lambda: len(db),
                 lambda: list(db(plan_name="x")),
+                db.seal,
             ):
-                with pytest.raises(StoreUnavailable, match=r"does not answer.* Read it again when"):
+                with pytest.raises(StoreUnavailable, match=r"does not answer.* Try again when"):
                     use()
             for pair in (documents[2], documents[-1]):
                 with pytest.raises(StoreUnavailable, match=r"does not answer.* inserting it again"):

@@ -76,7 +76,7 @@ def test_long_errors_are_cut_in_the_middle_and_repetitions_left_out():
 
 def test_only_an_insert_speaks_of_its_document():
     gone = AutoReconnect("gone")
-    assert "Read it again when the server is back (gone)" in str(store_error(STORE, "", gone))
+    assert "Try again when the server is back (gone)" in str(store_error(STORE, "", gone))
     with inserting():
         assert "inserting it again, when the server" in str(store_error(STORE, "", gone))
     assert "inserted" not in str(store_error(STORE, "", gone))
