@@ -387,13 +387,19 @@ def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
 def datetime_to_posix(times: np.ndarray) -> np.ndarray:
     """Return the POSIX seconds of ``datetime64`` values of any unit, in UTC; NaT becomes NaN.
 
-    Each is the float nearest to the displayed time, so a time of whole microseconds equals the one
-    that :func:`posix_to_datetime` was given.
+    Durations become seconds, likewise. Each is the float nearest to the displayed time, so a time
+    of whole microseconds equals the one that :func:`posix_to_datetime` was given.
     """
     # Months, days and other units have no fixed number in a second, or are not in the table.
     if np.datetime_data(times.dtype) not in COUNTS_PER_SECOND:
-        times = times.astype("datetime64[us]")
-    seconds = times.astype(np.int64) / COUNTS_PER_SECOND[np.datetime_data(times.dtype)]
+        times = times.astype(f"{times.dtype.kind}8[us]")
+    counts, per_second = times.astype(np.int64), COUNTS_PER_SECOND[np.datetime_data(times.dtype)]
+    # No float holds the nanoseconds since 1970; it holds the microseconds.
+    if per_second == 1e9:
+        micro, rest = np.divmod(counts, 1000)
+        seconds = micro / 1e6 + rest / 1e9
+    else:
+        seconds = counts / per_second
     return np.where(np.isnat(times), np.nan, seconds)
 
 

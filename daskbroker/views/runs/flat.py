@@ -14,6 +14,7 @@ from ...core.documents import equal
 from ...core.errors import BadDocument
 from ...core.name_lists import listed
 from ...core.numbered_names import free_name
+from ...core.schema import datetime_to_posix
 
 __all__ = ["FlatTable"]
 
@@ -21,8 +22,6 @@ EPOCH_CLAIM = {"dtype": "number", "units": "seconds since 1970-01-01T00:00:00Z"}
 SECONDS_CLAIM = {"dtype": "number", "units": "s"}
 TEXT_CLAIM = {"dtype": "string"}
 RESERVED = ("run", "uid", "descriptor", "seq_num")
-COUNTS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-"""Counts per second of each pandas time unit."""
 ODD = frozenset({pd.Timestamp, pd.Timedelta, pd.Interval, pd.Period})
 """Types of cells in a column of objects that JSON has no form for."""
 
@@ -271,9 +270,7 @@ def _instants(column: pd.Series) -> pd.Series:
 
 def _seconds(column: pd.Series) -> pd.Series:
     """Convert naive instants or durations to seconds as float64; NaT becomes NaN."""
-    counts = column.to_numpy()
-    in_a_second = COUNTS_PER_SECOND[np.datetime_data(counts.dtype)[0]]
-    return pd.Series(np.where(np.isnat(counts), np.nan, counts.astype(np.int64) / in_a_second))
+    return pd.Series(datetime_to_posix(column.to_numpy()))
 
 
 def _texts_of(column: pd.Series) -> pd.Series:
