@@ -24,7 +24,7 @@ from daskbroker.cli import main
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged, StoreError
 from daskbroker.core.search import Search
 from daskbroker.stores.mongodb import bad_headers, journal_ranges, planning, reference_planning
-from daskbroker.testing import make_run
+from daskbroker.testing import external_run, make_run
 from daskbroker.testing.base import check_run, insert_all
 
 TOKEN = uuid.UUID("12345678-1234-5678-1234-567812345678")
@@ -431,9 +431,6 @@ RESOURCES = {
 def test_odd_references_cost_their_run(mongo_database, kind, change, ranges, monkeypatch):
     if ranges:
         monkeypatch.setattr(reference_planning, "INLINE_DATUMS", 2)
-    from daskbroker.testing import external_run
-    from daskbroker.testing.base import insert_all
-
     runs = [external_run(3), external_run(3), external_run(3)]
     with daskbroker.connect(mongo_database) as db:
         for docs in runs:
@@ -462,6 +459,24 @@ def test_odd_references_cost_their_run(mongo_database, kind, change, ranges, mon
                 copied = daskbroker.copy(db(), other)
             assert len(copied.copied) >= 2
             assert set(copied.failed) <= {bad}
+
+
+@pytest.mark.parametrize("number", [{"a": 1}, b"x", "text"], ids=str)
+def test_a_datum_of_another_id_costs_its_run(mongo_database, number, monkeypatch):
+    monkeypatch.setattr(reference_planning, "INLINE_DATUMS", 2)
+    runs = [external_run(3), external_run(3)]
+    with daskbroker.connect(mongo_database) as db:
+        for docs in runs:
+            insert_all(db, docs)
+        first = next(doc for name, doc in runs[1] if name == "datum")
+        with pymongo.MongoClient(mongo_database) as client:
+            datums = client.get_default_database().datum
+            stored = datums.find_one_and_delete({"datum_id": first["datum_id"]})
+            datums.insert_one({**stored, "_id": number})
+        good, bad = (db[docs[0][1]["uid"]] for docs in runs)
+        assert len(list(good.documents(fill=False))) == len(runs[0])
+        with pytest.raises(StoreDamaged, match=rf"{bad.uid}.*its _id is no ObjectId"):
+            list(bad.documents(fill=False))
 
 
 # -- the command line ------------------------------------------------------------------------
