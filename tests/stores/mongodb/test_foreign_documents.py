@@ -376,13 +376,19 @@ def test_what_was_put_right_is_there_again(three, db, raw):
     assert len(run.runs) == len(list(run.runs)) == 3
 
 
-@pytest.mark.parametrize("hours", [0, 12], ids=["in time", "clock behind"])
+@pytest.mark.parametrize("hours", [0, 12, -99], ids=["in time", "behind", "another ahead"])
 @pytest.mark.parametrize("name", ["run_start", "run_stop"])
 def test_a_bad_one_that_comes_after_the_first_look_is_left_out(three, raw, name, hours):
     run = three()
     raw.run_stop.delete_one({"run_start": run.bad})
     assert len(run.runs) == 3
-    written = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=hours)
+    now = datetime.datetime.now(datetime.UTC)
+    written = now - datetime.timedelta(hours=hours)
+    if hours < 0:  # so much is the clock of another client ahead that has inserted before
+        other = {"_id": ObjectId.from_datetime(written), "uid": f"{run.bad}-other", "time": 1.0}
+        raw[name].insert_one({**other, "run_start": f"{run.bad}-other"})
+        assert len(run.runs) == 3
+        written = now
     number = ObjectId.from_datetime(written).binary[:4] + ObjectId().binary[4:]
     batch = raw.run_start.find_one({"uid": run.bad})["batch"]
     document = {
@@ -394,6 +400,7 @@ def test_a_bad_one_that_comes_after_the_first_look_is_left_out(three, raw, name,
     assert len(run.runs) == sound
     with pytest.warns(BadRunWarning):
         assert len(list(run.runs)) == sound
+    raw[name].delete_one({"uid": f"{run.bad}-other"})
 
 
 def test_many_bad_ones_are_named_within_bounds(mongo_database):
