@@ -299,17 +299,24 @@ ODD_NAMES = ({"$x": 1}, ["y"], Regex("."), 5, MinKey())
 """Values in place of uids, which break a query that takes them over, or change what it finds."""
 
 
-def test_odd_uids_of_others_break_no_query(three, db, raw):
-    run = three()
-    stops = [{"run_start": name, "exit_status": "odd"} for name in ODD_NAMES]
-    raw.run_stop.insert_many([{**stop, "uid": f"{run.bad}-{n}"} for n, stop in enumerate(stops)])
-    assert list(db(exit_status="odd")) == []
-    raw.event.insert_many([{"descriptor": name, "uid": ObjectId()} for name in ODD_NAMES])
-    db.seal()
-    checked = {found.uid: found.damages for found in db.header_source.store.check(Search())}
-    assert [checked[uid] for uid in (run.good, run.bad, run.late)] == [[], [], []]
-    raw.event.delete_many({"uid": {"$type": "objectId"}})
-    raw.run_stop.delete_many({"exit_status": "odd"})
+def test_odd_uids_of_others_break_no_query(mongo_database):
+    with (
+        pymongo.MongoClient(mongo_database) as client,
+        daskbroker.connect(mongo_database) as db,
+    ):
+        runs = [make_run(3), make_run(3, stop=False)]
+        for docs in runs:
+            insert_all(db, docs)
+        raw = client.get_default_database()
+        stops = [{"run_start": name, "uid": str(n)} for n, name in enumerate(ODD_NAMES)]
+        raw.run_stop.insert_many([{**stop, "exit_status": "odd"} for stop in stops])
+        raw.event.insert_many([{"descriptor": name, "uid": ObjectId()} for name in ODD_NAMES])
+        assert list(db(exit_status="odd")) == []
+        assert db.seal() == 1
+        checked = {found.uid: found for found in db.header_source.store.check(Search())}
+        for docs in runs:
+            check_run(db[docs[0][1]["uid"]], docs)
+            assert checked[docs[0][1]["uid"]].damages == []
 
 
 STARTS = {
