@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson.codec_options import CodecOptions
@@ -132,7 +132,9 @@ class BadHeaders:
             found = [doc.get(field) for doc in collection.find(query, {field: 1})]
         latest = None if newest is None else newest["_id"]
         if isinstance(latest, ObjectId):
-            self._latest[name] = ObjectId.from_datetime(latest.generation_time - OVERLAP)
+            # A writer whose clock is far ahead would hide what others write from then on.
+            written = min(latest.generation_time, datetime.now(UTC))
+            self._latest[name] = ObjectId.from_datetime(written - OVERLAP)
         return found
 
     def _raw(self, name: str) -> Any:

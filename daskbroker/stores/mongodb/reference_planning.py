@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from bson.objectid import ObjectId
+
 from ...core.batches import batched
 from ...core.chunk_statistics import Statistics
 from ...core.chunks import ChunkPlan, ChunkReader
@@ -218,6 +220,11 @@ class ReferencePlanner:
         for doc in self._find(DATUM, queries, {"_id": 1, DATUM.owner: 1}):
             number = str(doc["_id"])
             for run in self._many.intersection(self._runs_of(doc)):
+                # Ranges are read by ObjectIds, so this datum would not be among them.
+                if not ObjectId.is_valid(number):
+                    fault = f"datum, _id {number!r:.60}: its _id is no ObjectId"
+                    self._faults.setdefault((run, DATUM.kind), fault)
+                    continue
                 so_far = ranges.setdefault(run, [])
                 if not so_far or so_far[-1][2] == RANGE_DATUMS:
                     so_far.append((number, number, 1))

@@ -24,7 +24,7 @@ from daskbroker.cli import main
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged, StoreError
 from daskbroker.core.search import Search
 from daskbroker.stores.mongodb import bad_headers, journal_ranges, planning, reference_planning
-from daskbroker.testing import make_run
+from daskbroker.testing import external_run, make_run
 from daskbroker.testing.base import check_run, insert_all
 
 TOKEN = uuid.UUID("12345678-1234-5678-1234-567812345678")
@@ -299,17 +299,24 @@ ODD_NAMES = ({"$x": 1}, ["y"], Regex("."), 5, MinKey())
 """Values in place of uids, which break a query that takes them over, or change what it finds."""
 
 
-def test_odd_uids_of_others_break_no_query(three, db, raw):
-    run = three()
-    stops = [{"run_start": name, "exit_status": "odd"} for name in ODD_NAMES]
-    raw.run_stop.insert_many([{**stop, "uid": f"{run.bad}-{n}"} for n, stop in enumerate(stops)])
-    assert list(db(exit_status="odd")) == []
-    raw.event.insert_many([{"descriptor": name, "uid": ObjectId()} for name in ODD_NAMES])
-    db.seal()
-    checked = {found.uid: found.damages for found in db.header_source.store.check(Search())}
-    assert [checked[uid] for uid in (run.good, run.bad, run.late)] == [[], [], []]
-    raw.event.delete_many({"uid": {"$type": "objectId"}})
-    raw.run_stop.delete_many({"exit_status": "odd"})
+def test_odd_uids_of_others_break_no_query(mongo_database):
+    with (
+        pymongo.MongoClient(mongo_database) as client,
+        daskbroker.connect(mongo_database) as db,
+    ):
+        runs = [make_run(3), make_run(3, stop=False)]
+        for docs in runs:
+            insert_all(db, docs)
+        raw = client.get_default_database()
+        stops = [{"run_start": name, "uid": str(n)} for n, name in enumerate(ODD_NAMES)]
+        raw.run_stop.insert_many([{**stop, "exit_status": "odd"} for stop in stops])
+        raw.event.insert_many([{"descriptor": name, "uid": ObjectId()} for name in ODD_NAMES])
+        assert list(db(exit_status="odd")) == []
+        assert db.seal() == 1
+        checked = {found.uid: found for found in db.header_source.store.check(Search())}
+        for docs in runs:
+            check_run(db[docs[0][1]["uid"]], docs)
+            assert checked[docs[0][1]["uid"]].damages == []
 
 
 STARTS = {
@@ -376,13 +383,19 @@ def test_what_was_put_right_is_there_again(three, db, raw):
     assert len(run.runs) == len(list(run.runs)) == 3
 
 
-@pytest.mark.parametrize("hours", [0, 12], ids=["in time", "clock behind"])
+@pytest.mark.parametrize("hours", [0, 12, -99], ids=["in time", "behind", "another ahead"])
 @pytest.mark.parametrize("name", ["run_start", "run_stop"])
 def test_a_bad_one_that_comes_after_the_first_look_is_left_out(three, raw, name, hours):
     run = three()
     raw.run_stop.delete_one({"run_start": run.bad})
     assert len(run.runs) == 3
-    written = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=hours)
+    now = datetime.datetime.now(datetime.UTC)
+    written = now - datetime.timedelta(hours=hours)
+    if hours < 0:  # so much is the clock of another client ahead that has inserted before
+        other = {"_id": ObjectId.from_datetime(written), "uid": f"{run.bad}-other", "time": 1.0}
+        raw[name].insert_one({**other, "run_start": f"{run.bad}-other"})
+        assert len(run.runs) == 3
+        written = now
     number = ObjectId.from_datetime(written).binary[:4] + ObjectId().binary[4:]
     batch = raw.run_start.find_one({"uid": run.bad})["batch"]
     document = {
@@ -394,6 +407,7 @@ def test_a_bad_one_that_comes_after_the_first_look_is_left_out(three, raw, name,
     assert len(run.runs) == sound
     with pytest.warns(BadRunWarning):
         assert len(list(run.runs)) == sound
+    raw[name].delete_one({"uid": f"{run.bad}-other"})
 
 
 def test_many_bad_ones_are_named_within_bounds(mongo_database):
@@ -431,9 +445,6 @@ RESOURCES = {
 def test_odd_references_cost_their_run(mongo_database, kind, change, ranges, monkeypatch):
     if ranges:
         monkeypatch.setattr(reference_planning, "INLINE_DATUMS", 2)
-    from daskbroker.testing import external_run
-    from daskbroker.testing.base import insert_all
-
     runs = [external_run(3), external_run(3), external_run(3)]
     with daskbroker.connect(mongo_database) as db:
         for docs in runs:
@@ -462,6 +473,24 @@ def test_odd_references_cost_their_run(mongo_database, kind, change, ranges, mon
                 copied = daskbroker.copy(db(), other)
             assert len(copied.copied) >= 2
             assert set(copied.failed) <= {bad}
+
+
+@pytest.mark.parametrize("number", [{"a": 1}, b"x", "text"], ids=str)
+def test_a_datum_of_another_id_costs_its_run(mongo_database, number, monkeypatch):
+    monkeypatch.setattr(reference_planning, "INLINE_DATUMS", 2)
+    runs = [external_run(3), external_run(3)]
+    with daskbroker.connect(mongo_database) as db:
+        for docs in runs:
+            insert_all(db, docs)
+        first = next(doc for name, doc in runs[1] if name == "datum")
+        with pymongo.MongoClient(mongo_database) as client:
+            datums = client.get_default_database().datum
+            stored = datums.find_one_and_delete({"datum_id": first["datum_id"]})
+            datums.insert_one({**stored, "_id": number})
+        good, bad = (db[docs[0][1]["uid"]] for docs in runs)
+        assert len(list(good.documents(fill=False))) == len(runs[0])
+        with pytest.raises(StoreDamaged, match=rf"{bad.uid}.*its _id is no ObjectId"):
+            list(bad.documents(fill=False))
 
 
 # -- the command line ------------------------------------------------------------------------
