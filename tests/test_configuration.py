@@ -229,7 +229,7 @@ def test_placeholders_are_filled_in_and_nothing_is_run(monkeypatch, tmp_path):
         ({"urn": "x"}, "metadatastore"),
         ({"uri": 5}, "'uri'"),
         ({"uri": "redis://h/0"}, "redis"),
-        ({"uri": "http://host:8000"}, "runs in a Tiled server are copied by `daskbroker copy tiled"),
+        ({"uri": "http://host:8000"}, "in a Tiled server are copied by `daskbroker copy tiled"),
         ({"uri": "mongodb://h"}, "database"),
         ({"uri": "mongodb://h/d", "layout": "upright"}, "upright"),
         ({"uri": "store", "assets": "mongodb://h/d"}, "assets"),
