@@ -15,13 +15,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from pymongo.errors import AutoReconnect
 
 from .database import Database
 
-__all__ = ["MARK_SECONDS", "SEALED_MARK", "chunk_of_mark", "mark_sealed", "remove_old_marks"]
+__all__ = [
+    "MARK_SECONDS",
+    "SEALED_MARK",
+    "chunk_of_mark",
+    "mark_sealed",
+    "remove_old_marks",
+    "server_time",
+]
 
 SEALED_MARK = "daskbroker:sealed"
 """Value of ``descriptor`` in marks, in place of the uid of a descriptor."""
@@ -69,7 +77,7 @@ def remove_old_marks(database: Database) -> None:
         return
     with database.errors(), database.limit():
         events = database.collection("event", sure=False)
-        now = events.database.client.admin.command("hello")["localTime"].timestamp()
+        now = server_time(database).timestamp()
         old = {"descriptor": SEALED_MARK, "time": {"$lt": now - MARK_SECONDS}}
         most = list(events.find(old, {"time": 1}).sort("time").skip(MOST_REMOVED).limit(1))
         # More are left for the next time. Marks of one command have the same time and are fewer
@@ -79,3 +87,10 @@ def remove_old_marks(database: Database) -> None:
         events.delete_many(old)
     if not most:
         database.marks_removed = time.monotonic()
+
+
+def server_time(database: Database) -> datetime:
+    """Return the time of the server's clock."""
+    admin = database.collection("event").database.client.admin
+    found: datetime = admin.command("hello")["localTime"]
+    return found

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -50,14 +50,14 @@ from .chunk_store import (
 )
 from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
 from .journal import UIDS_AT_ONCE, event_from_bson, row_batches, unsealed
-from .sealed_rows import mark_sealed
+from .sealed_rows import mark_sealed, server_time
 
 __all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"]
 
 SEALED_BYTES = 8 * 2**20
 """Bytes of BSON after which a chunk is full; it may exceed this by a batch of the server."""
 ORPHAN_SECONDS = 3600.0
-"""Minimum age in seconds of columns that are swept, as their sealer may still be at work."""
+"""Minimum seconds from when columns are found without a chunk until they are removed."""
 
 _log = logging.getLogger("daskbroker")
 
@@ -242,38 +242,39 @@ def _remove_rows(database: Database, manifest: Manifest) -> None:
 
 
 def sweep(database: Database) -> int:
-    """Remove old columns that no chunk names, left by killed processes; return how many.
+    """Remove columns that no chunk names, left by killed processes; return how many.
 
-    If a manifest is damaged, or a chunk has no columns, they may be of it. Then none is removed.
+    Columns are stored before the manifest that names them, so they may be of a chunk that is about
+    to be published: those that are found are marked, and removed by a sweep that comes long after.
+    All times are the server's, as the clocks of clients may differ by hours. If a manifest is
+    damaged, or a chunk has no columns, they may be of it. Then none is removed.
     """
-    # Columns are stored before the manifest that names them, so new ones may be of a chunk that
-    # is about to be published.
-    latest = int(time.time() - ORPHAN_SECONDS)
     removed = 0
     with database.errors():
         columns = database.collection(COLUMN_COLLECTION)
         known = {doc["_id"] for doc in database.collection(CHUNK_COLLECTION).find({}, {"_id": 1})}
         groups = columns.aggregate([{"$group": {"_id": "$chunk"}}])
         stored = {doc["_id"] for doc in groups if isinstance(doc["_id"], str)}
-        old = [one for one in stored - known if _is_older(one, latest)]
-        if not old:
+        # Other ids are of no chunk of ours.
+        unnamed = [one for one in stored - known if ObjectId.is_valid(one)]
+        if not unnamed:
             return 0
         if not known <= stored or not _are_sound(database):
             _log.warning(
                 "%s: columns of %d chunks that do not exist are kept, as other chunks are damaged; "
                 "`daskbroker check` lists these",
                 database.label,
-                len(old),
+                len(unnamed),
             )
             return 0
-        for some in batched(old, UIDS_AT_ONCE):
-            removed += columns.delete_many({"chunk": {"$in": some}}).deleted_count
+        latest = server_time(database) - timedelta(seconds=ORPHAN_SECONDS)
+        for some in batched(unnamed, UIDS_AT_ONCE):
+            found = {"chunk": {"$in": some}}
+            removed += columns.delete_many({**found, "unnamed": {"$lt": latest}}).deleted_count
+            columns.update_many(
+                {**found, "unnamed": {"$exists": False}}, {"$currentDate": {"unnamed": True}}
+            )
     return removed
-
-
-def _is_older(chunk: str, latest: int) -> bool:
-    """Return whether an id is of a chunk from before a time; False if no chunk can have it."""
-    return ObjectId.is_valid(chunk) and ObjectId(chunk).generation_time.timestamp() < latest
 
 
 def _are_sound(database: Database) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import copy
+import struct
+import time
 
 import numpy as np
 import pytest
+from bson.objectid import ObjectId
 
 import daskbroker
 from daskbroker.core.errors import (
@@ -252,6 +255,25 @@ def test_columns_that_no_chunk_names_are_swept(mongo, run, raw, monkeypatch):
     monkeypatch.setattr(sealing, "ORPHAN_SECONDS", -10.0)
     mongo.seal()
     assert raw.event_chunk_column.count_documents({}) == 0
+
+
+def test_a_sealer_whose_clock_is_behind_keeps_its_columns(mongo, run, monkeypatch):
+    """Another process sweeps after the columns were stored, and before the manifest names them."""
+    publish, swept = sealing.publish, []
+
+    def after_a_sweep(database, manifests):
+        swept.append(sealing.sweep(database))
+        return publish(database, manifests)
+
+    def of_last_year():
+        return ObjectId(struct.pack(">I", int(time.time()) - 365 * 86400) + ObjectId().binary[4:])
+
+    monkeypatch.setattr(chunk_store, "ObjectId", of_last_year)
+    monkeypatch.setattr(sealing, "publish", after_a_sweep)
+    mongo.seal()
+    assert swept
+    assert not any(swept)
+    check(mongo, run)
 
 
 def test_a_store_opened_to_read_is_not_written(mongo, run, mongo_database, raw):
