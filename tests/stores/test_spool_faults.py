@@ -260,6 +260,8 @@ def test_a_sender_whose_thread_has_died_gets_another(sender, store, monkeypatch)
     [
         ("open", errno.EIO, StoreError),
         ("open", errno.ENOSPC, StoreFull),
+        ("open", errno.EMFILE, StoreError),
+        ("open", errno.ENOMEM, StoreError),
         ("open", errno.EACCES, ConfigError),
         ("rename", errno.EIO, StoreError),
         ("fstat", errno.EIO, StoreError),

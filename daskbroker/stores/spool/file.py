@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ...core.errors import ConfigError, StoreError, file_error, naming
+from ...core.errors import ConfigError, StoreError, file_error, is_of_process, naming
 from ...core.forking import in_children
 from ...core.formats import check_format
 
@@ -40,8 +40,9 @@ SIGNATURE = b"daskspool"
 
 No record begins so: as a length, these bytes are larger than any record."""
 
-TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
-"""Errors of opening that can occur in any folder; others mean that the folder is unsuitable."""
+TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+"""Errors of opening that can occur in any folder, as those of the process; others mean that the
+folder is unsuitable."""
 
 HEAD = struct.Struct("<II")
 """Length and CRC-32 of the body that follows."""
@@ -239,7 +240,7 @@ class SpoolFile:
 
 
 def _not_opened(path: Path, error: OSError) -> ConfigError | StoreError:
-    if error.errno in TROUBLE:
+    if error.errno in TROUBLE or is_of_process(error):
         return file_error(error, f"the spool {path}")
     return ConfigError(
         f"{path.parent} cannot be the folder of a spool (the setting daskbroker.mongo-spool, or "
