@@ -2,7 +2,8 @@
 
 The filter finds at least what the search requests. If it is exact, the server can count. Conditions
 that MongoDB interprets differently from :mod:`daskbroker.core.query` (the order of keys in whole
-mappings, most regular expressions) are left out and decided afterwards.
+mappings, most regular expressions) are left out and decided afterwards. So are conditions on text
+that another program may have stored as a date or as another type that documents show as text.
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ __all__ = ["Filter", "query_filter", "start_filter"]
 
 _PATH = re.compile(r"[^$.\0\d][^.\0]*(\.[^$.\0\d][^.\0]*)*")
 _PLAIN_PATTERN = re.compile(r"(?!.*\(\?)[A-Za-z0-9_ ^$.*+?()|/:,=-]*", re.ASCII)
-_COMPARISONS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")
+_SHOWN_AS_TEXT = re.compile(
+    r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00|-?\d+ ms after 1970|[0-9a-f]{24}|/.*/[imsx]*|MinKey|MaxKey",
+    re.DOTALL,
+)
+"""What documents show for BSON's dates, ObjectIds, patterns and bounds."""
+_TYPES_AS_TEXT = (
+    "date", "timestamp", "objectId", "regex", "javascript", "javascriptWithScope", "minKey",
+    "maxKey",
+)  # fmt: skip
+_ORDERED = ("$gt", "$gte", "$lt", "$lte")
+_COMPARISONS = ("$eq", "$ne", *_ORDERED)
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,16 @@ def _field(path: str, value: Any) -> Filter:
         for operator, operand in operators.items()
         if operator != "$options" and _same_in_mongo(operator, operand, operators)
     }
+    if any(_is_of_text(operator, operand) for operator, operand in usable.items()):
+        return Filter({"$or": [{path: usable}, {path: {"$type": list(_TYPES_AS_TEXT)}}]}, False)
     return Filter({path: usable} if usable else {}, len(usable) == len(operators))
+
+
+def _is_of_text(operator: str, operand: Any) -> bool:
+    """Return whether an operator finds ranges of text, which may be of another type in BSON."""
+    if operator == "$not":
+        return any(_is_of_text(name, one) for name, one in operand.items())
+    return operator == "$regex" or (operator in _ORDERED and isinstance(operand, str))
 
 
 def _same_in_mongo(operator: str, operand: Any, beside: Mapping[str, Any]) -> bool:
@@ -130,6 +150,8 @@ def _same_in_mongo(operator: str, operand: Any, beside: Mapping[str, Any]) -> bo
 def _same_value(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
+    if isinstance(value, str) and _SHOWN_AS_TEXT.fullmatch(value):
+        return False
     if isinstance(value, list):
         return all(_same_value(item) and item is not None for item in value)
     if isinstance(value, (dict, bytes, uuid.UUID)):

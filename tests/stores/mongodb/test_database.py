@@ -29,7 +29,7 @@ from daskbroker.stores.mongodb.bson_documents import (
     to_bson,
 )
 from daskbroker.stores.mongodb.database import Database
-from daskbroker.stores.mongodb.filters import query_filter
+from daskbroker.stores.mongodb.filters import _TYPES_AS_TEXT, query_filter
 from daskbroker.stores.mongodb.reader import MongoReader
 from daskbroker.testing import assert_documents_equal, external_run, make_run
 
@@ -189,12 +189,20 @@ def test_such_runs_are_found_by_what_only_the_packed_form_tells(mongo):
     assert_documents_equal(docs, mongo["beyond"].documents())
 
 
+def or_shown(condition):
+    """The filter that also finds what documents show as text."""
+    return {"$or": [{"a": condition}, {"a": {"$type": list(_TYPES_AS_TEXT)}}]}
+
+
 @pytest.mark.parametrize(
     ("query", "told", "exact"),
     [
         ({"a": 1}, {"a": {"$eq": 1}}, True),
         ({"a.b": {"$gte": 1, "$lt": 2}}, {"a.b": {"$gte": 1, "$lt": 2}}, True),
-        ({"a": {"$regex": "^Ag"}}, {"a": {"$regex": "^Ag"}}, True),
+        ({"a": {"$regex": "^Ag"}}, or_shown({"$regex": "^Ag"}), False),
+        ({"a": {"$gte": "2026"}}, or_shown({"$gte": "2026"}), False),
+        ({"a": "2026"}, {"a": {"$eq": "2026"}}, True),
+        ({"a": "2026-01-01T00:00:00+00:00"}, {}, False),
         ({"a": {"$regex": r"\w+"}, "b": 1}, {"b": {"$eq": 1}}, False),
         ({"a": {"b": 1}}, {}, False),
         ({"a": {"$ne": {"b": 1}}}, {}, False),
@@ -204,7 +212,7 @@ def test_such_runs_are_found_by_what_only_the_packed_form_tells(mongo):
         ({"a": 2**70}, {}, False),
         ({"a": float("nan")}, {}, False),
         ({"a..b": 1}, {}, False),
-        ({"a.b": None}, {}, False),
+        ({"a.b": None}, {"a.b": {"$eq": None}}, True),
     ],
     ids=repr,
 )

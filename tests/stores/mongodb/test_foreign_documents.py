@@ -182,6 +182,21 @@ def test_values_that_json_lacks_are_read(three, db, name):
         assert other[run.bad].table()["w"].compute()[3] == expected
 
 
+@pytest.mark.parametrize("name", ["date", "timestamp", "regex", "ObjectId", "MinKey", "nested"])
+def test_values_that_are_shown_as_text_are_found_by_it(three, name):
+    """By what a copy in another store is found by, too."""
+    stored, shown = VALUES[name]
+    path = "note.a" if name == "nested" else "note"
+    text = shown["a"][0] if name == "nested" else shown
+    run = three(start={"note": stored})
+    for query in (text, {"$in": ["x", text]}, {"$gte": text[:2]}, {"$regex": "^" + text[:2]}):
+        assert [header.uid for header in run.runs(**{path: query})] == [run.bad]
+        assert len(run.runs(**{path: query})) == 1
+    for query in ({"$ne": text}, {"$nin": [text]}, {"$not": {"$gte": text[:2]}}):
+        assert [header.uid for header in run.runs(**{path: query})] == [run.late, run.good]
+        assert len(run.runs(**{path: query})) == 2
+
+
 def test_lists_nested_deeper_than_arrow_goes(three, db):
     value = 1.0
     for _ in range(80):
