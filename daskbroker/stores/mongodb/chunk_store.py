@@ -5,7 +5,8 @@ of the descriptor, as ``owner``), the position of its first row in the sequence,
 kinds of the columns, checksums of all that and of the kinds, and the state of its rows in the
 journal: ``waiting`` to be removed, ``kept`` there for other readers, or ``gone``. Collection
 ``event_chunk_column`` has the columns as Arrow bytes, so that only the columns that are requested
-are fetched. The columns of a small chunk are one binary, named "".
+are fetched, and the server's time at which each was stored. The columns of a small chunk are one
+binary, named "".
 
 Columns are stored before the manifest, whose insertion publishes the chunk at once. Sequence and
 position are a unique key, so only one of two concurrent sealers succeeds.
