@@ -131,7 +131,7 @@ def _is_of_text(operator: str, operand: Any) -> bool:
     """Return whether an operator finds ranges of text, which may be of another type in BSON."""
     if operator == "$not":
         return any(_is_of_text(name, one) for name, one in operand.items())
-    return operator == "$regex" or (operator in _ORDERED and isinstance(operand, str))
+    return operator in _ORDERED and isinstance(operand, str)
 
 
 def _same_in_mongo(operator: str, operand: Any, beside: Mapping[str, Any]) -> bool:

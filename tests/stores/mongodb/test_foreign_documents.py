@@ -189,7 +189,7 @@ def test_values_that_are_shown_as_text_are_found_by_it(three, name):
     path = "note.a" if name == "nested" else "note"
     text = shown["a"][0] if name == "nested" else shown
     run = three(start={"note": stored})
-    for query in (text, {"$in": ["x", text]}, {"$gte": text[:2]}, {"$regex": "^" + text[:2]}):
+    for query in (text, {"$in": ["x", text]}, {"$gte": text[:2]}):
         assert [header.uid for header in run.runs(**{path: query})] == [run.bad]
         assert len(run.runs(**{path: query})) == 1
     for query in ({"$ne": text}, {"$nin": [text]}, {"$not": {"$gte": text[:2]}}):
