@@ -77,7 +77,7 @@ def test_a_failure_while_uids_are_noted_lets_no_repetition_in(db, source, monkey
     """What was noted in a transaction that fails is not noted, and is read again."""
     run = RunBuilder()
     descriptor = run.descriptor({"x": 0.5})
-    run.event_page(descriptor, [{"x": float(row)} for row in range(3)])
+    run.event_page(descriptor, [{"x": float(row)} for row in range(60)])
     *documents, stop = run.stop()
     insert(db, documents)
     claims = source._journal.claims
