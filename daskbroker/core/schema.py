@@ -339,7 +339,7 @@ def _nullable(array: pa.Array, dtype: str) -> Any:
 def _objects(array: pa.Array, arrow_field: pa.Field, kind: ColumnKind) -> np.ndarray:
     out = np.empty(len(array), dtype=object)
     if kind.name == "array" and kind.dtype != "<U":
-        rows: Iterable[Any] = block(array, kind)
+        rows: Iterable[Any] = block(array, kind).copy()  # Arrow's memory cannot be written to
     elif kind.name == "list" and kind.dtype != "<U":
         rows = _ragged_rows(array)
     elif kind.name == "rows":
@@ -356,10 +356,12 @@ def _objects(array: pa.Array, arrow_field: pa.Field, kind: ColumnKind) -> np.nda
 
 
 def _ragged_rows(array: pa.Array) -> list[np.ndarray]:
+    if not len(array):
+        return []
     flat = array.values.to_numpy(zero_copy_only=False)
     offsets = array.offsets.to_numpy(zero_copy_only=False)
     begin = offsets[0]
-    return np.split(flat[begin : offsets[-1]], offsets[1:-1] - begin) if len(array) else []
+    return np.split(flat[begin : offsets[-1]].copy(), offsets[1:-1] - begin)
 
 
 COUNTS_PER_SECOND = {("s", 1): 1.0, ("ms", 1): 1e3, ("us", 1): 1e6, ("ns", 1): 1e9}

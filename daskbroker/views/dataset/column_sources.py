@@ -94,10 +94,12 @@ class ColumnSource(ABC):
         return take_roi(block.arranged(self.cells(block, tables)), inner)
 
     def _joined(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the cells of all pieces as one array; those of a single piece are not copied."""
+        """Return the cells of all pieces as one array, which can be written to."""
         if not parts:
             return np.empty((0, *self.cell_shape), self.dtype)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(parts) == 1 and parts[0].flags.writeable:
+            return parts[0]
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True)

@@ -489,11 +489,11 @@ def _as_one_table(chunks: Sequence[_Chunk]) -> pa.Table | None:
 def _joined(arrays: Sequence[Any]) -> Any:
     """Concatenate arrays of one dtype, of NumPy or of pandas."""
     first = arrays[0]
-    # A partition often is one chunk; it is not copied.
+    if isinstance(first, np.ndarray):
+        # The frame is the caller's to change, and Arrow's memory is not.
+        return first if len(arrays) == 1 and first.flags.writeable else np.concatenate(arrays)
     if len(arrays) == 1:
         return first
-    if isinstance(first, np.ndarray):
-        return np.concatenate(arrays)
     if isinstance(first, pd.Index):
         return first.append(list(arrays[1:]))
     return type(first)._concat_same_type(arrays)
