@@ -14,6 +14,7 @@ from ...core.documents import Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout, chunk_metadata
 from ...core.plan_builder import PlanBuilder
+from ...core.printable import shown
 from .journal import encoded
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import read_schema
@@ -84,13 +85,24 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
         waiting.setdefault(number, []).append(tuple(row))
     schemas = _Schemas(connection, chunks, by_number)
     bad: dict[int, StoreDamaged] = {}
+    last = end = 0
     for chunk in chunks:  # no list for each sequence: there may be thousands
-        sequence = by_number[chunk[1]]
+        number, first, rows = chunk[1], chunk[6], chunk[7]
+        if number != last:
+            last, end = number, 0
         try:
-            if not bad or sequence.number not in bad:
-                _add_sealed(sequence, chunk, schemas)
+            if not bad or number not in bad:
+                # These rows have no checksum; one that is lost or changed leaves a gap.
+                if first != end:
+                    raise StoreDamaged(
+                        f"chunks are missing or changed: one begins at {shown(first)}, not {end:,}"
+                    )
+                _add_sealed(by_number[number], chunk, schemas)
+                end += rows
         except StoreDamaged as error:
-            bad[sequence.number] = error
+            bad[number] = error
+        except TypeError as error:
+            bad[number] = StoreDamaged(f"the list of its chunks: {error}")
     for number, rows in waiting.items():
         try:
             if number not in bad:

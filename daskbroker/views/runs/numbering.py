@@ -30,7 +30,7 @@ class Numbering:
     of_one_run: bool
     _highest: int = field(default=-1, init=False)
     _counts: bool = field(default=False, init=False)
-    _before: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, init=False)
+    _before: list[tuple[range | np.ndarray, np.ndarray]] = field(default_factory=list, init=False)
     _seen: set[object] | None = field(default=None, init=False)
 
     def __call__(self, numbers: list[int], seconds: Sequence[float]) -> list[int]:
@@ -55,10 +55,13 @@ class Numbering:
         rises = numbers[0] > self._highest and all(a < b for a, b in pairwise(numbers))
         # The usual table: nothing has to be looked up.
         if rises and self._seen is None:
-            self._before.append((np.array(numbers, np.int64), np.array(seconds, np.float64)))
+            dense = range(numbers[0], numbers[-1] + 1)
+            kept = dense if len(dense) == len(numbers) else np.array(numbers, np.int64)
+            times = np.array(seconds if self.of_one_run else (), np.float64)
+            self._before.append((kept, times))
             return False
         if self._seen is None:
-            before = ((some.tolist(), times.tolist()) for some, times in self._before)
+            before = ((np.asarray(some).tolist(), times.tolist()) for some, times in self._before)
             self._seen = {row for rows in before for row in self._rows(*rows)}
             self._before.clear()
         known = len(self._seen)

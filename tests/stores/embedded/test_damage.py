@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 
+import dask
 import pyarrow as pa
 import pytest
 
@@ -130,6 +131,8 @@ def test_the_command_line_says_it_in_one_line(copy, tmp_path, kind, run_command)
     [
         "UPDATE chunk SET {column} = '' WHERE sequence = {sequence}",
         "UPDATE chunk SET first = x'00' WHERE sequence = {sequence}",
+        "UPDATE chunk SET first = 1 WHERE sequence = {sequence}",
+        "UPDATE chunk SET rows = 'x' WHERE sequence = {sequence}",
         "UPDATE descriptor SET uid = 'other' WHERE run = 2",
         "UPDATE descriptor SET run = 1 WHERE run = 2",
         "UPDATE sequence SET kind = 'odd' WHERE run = 2",
@@ -173,6 +176,35 @@ def test_a_row_with_other_values_costs_its_run(tmp_path, statement):
         assert sorted(frame["run"]) == [uid for uid in sound for _ in range(3)]
         for uid in sound:
             check_run(db[uid], runs[uid])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM chunk WHERE first = 2",
+        "UPDATE chunk SET sequence = 77 WHERE first = 2",
+        "UPDATE chunk SET first = 3 WHERE first = 2",
+    ],
+)
+def test_a_lost_chunk_costs_its_run(tmp_path, statement):
+    folder = tmp_path / "store"
+    with dask.config.set({"daskbroker.seal-rows": 2}), daskbroker.connect(folder) as db:
+        insert_all(db, make_run(6, uid="one"))
+        insert_all(db, make_run(1, uid="two"))
+    with closing(sqlite3.connect(folder / "daskbroker.sqlite")) as connection:
+        connection.execute(statement)
+        connection.commit()
+    with daskbroker.connect(folder) as db:
+        for read in (
+            lambda h: h.table().compute(),
+            lambda h: list(h.documents()),
+            lambda h: h.dataset(),
+        ):
+            with pytest.raises(StoreDamaged, match=r"run 'one'.*one begins at"):
+                read(db["one"])
+        with pytest.warns(BadRunWarning, match=r"run 'one'"):
+            assert set(db().table().compute()["run"]) == {"two"}
+        assert len(list(daskbroker.check(db))) >= 1
 
 
 def test_a_journal_that_memory_is_too_small_for_is_no_damage(copy, monkeypatch):
