@@ -109,7 +109,7 @@ def test_unpacked_catalog(pack):
     try:
         catalog = databroker.catalog["packed"]
     except ConfigError as error:
-        if "insert them by 'daskbroker ingest FOLDER" in str(error):
+        if "by `daskbroker ingest FOLDER" in str(error):
             raise Recordings from error
         raise
     assert len(catalog) == 4
