@@ -1,4 +1,4 @@
-"""What is computed is the caller's: it can be changed, and nothing else changes with it."""
+"""What is computed is the caller's: it can be changed, and what is read later is as stored."""
 
 from __future__ import annotations
 
@@ -59,3 +59,16 @@ def test_datasets(header, chunks):
     again = header.dataset(**chunks).load()
     for key, cells in CELLS.items():
         assert [np.asarray(cell).tolist() for cell in again[key].values] == cells
+
+
+def test_structured_constants_are_shared_and_read_only(db):
+    rows = np.array([(1, 2.5)], dtype=[("a", "i8"), ("b", "f8")])
+    configuration = {"dev": {"data": {"st": rows}, "timestamps": {"st": 1.0}, "data_keys": {}}}
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": 0.5}, configuration=configuration, object_keys={"dev": ["x"]})
+    for _ in range(2):
+        run.event(descriptor, {"x": 0.5})
+    insert_all(db, run.stop())
+    cell = db[-1].table(fields=["config:dev:st"]).compute()["config:dev:st"].iloc[0]
+    with pytest.raises(ValueError, match="read-only"):
+        cell["a"] = 99

@@ -205,6 +205,7 @@ MAKE_ROOM = {
 """What to do about each error of the file system that means that there is no room."""
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 FILE_AS_FOLDER = (errno.EEXIST, errno.ENOTDIR)
+"""Errors of making a folder where a file is."""
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 """Errors of opening a file that say nothing about the file."""
 
@@ -248,9 +249,9 @@ def file_error(error: OSError, where: str) -> StoreError:
     if error.errno == errno.EIO:
         return StoreError(f"{where} cannot be read or written; check the disk: {error}")
     if error.errno in FILE_AS_FOLDER:
+        at = f", at or above {error.filename!r}" if error.filename else ""
         return StoreError(
-            f"{where}: there is a file in place of a folder, at or above {error.filename!r}; "
-            "give the path of another folder"
+            f"{where}: there is a file in place of a folder{at}; give the path of another folder"
         )
     return StoreError(f"{where}: {error}")
 

@@ -41,6 +41,8 @@ MAX_CONDITIONS = 1000
 HASHED = ("number", "text")
 """Classes of values that are looked up in a set of texts and integers."""
 
+LONGEST_INDEX = 18
+"""Maximum digits of an index; Python refuses to read thousands of them."""
 ABSENT = object()
 """Found under a path that does not lead to a value."""
 
@@ -278,9 +280,10 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 def index_of(step: str, values: Sequence[Any]) -> int | None:
     """Return the index that a step of a dotted path means in a list; None if it means none."""
     # isdigit alone is also true of signs such as "²", which int refuses; "01" is no index.
-    if step.isascii() and step.isdigit() and str(int(step)) == step and int(step) < len(values):
-        return int(step)
-    return None
+    if len(step) > LONGEST_INDEX or not (step.isascii() and step.isdigit()):
+        return None
+    index = int(step)
+    return index if str(index) == step and index < len(values) else None
 
 
 def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:

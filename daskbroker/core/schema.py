@@ -137,18 +137,20 @@ def constant_of(
     """Return the value of a field that one descriptor's events share, or None if absent.
 
     It is a projection, or the uid of the run or descriptor. Configuration that was a structured
-    array, or is declared as one, is one.
+    array, or is declared as one, is one, and read-only, as all rows share it.
     """
     if field.role in ("run", "descriptor"):
         return descriptor["run_start" if field.role == "run" else "uid"]
     value = project(field, *runs[descriptor["run_start"]], descriptor)
     # A structured array of the start stays one; to others it is a list of rows.
     if type(value) is ArrayList and value.dtype.names:
-        return value.array()
+        value = value.array()
     # The configuration's own data_keys may declare fields for rows.
-    if field.role == "config" and type(value) is FrozenList:
+    elif field.role == "config" and type(value) is FrozenList:
         fields = fields_of([configuration_claim(field, descriptor)])
-        return value if fields is None else structured_cell(plain(value), fields)
+        value = value if fields is None else structured_cell(plain(value), fields)
+    if isinstance(value, (np.ndarray, np.void)):
+        value.setflags(write=False)
     return value
 
 
@@ -389,8 +391,9 @@ def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
 def datetime_to_posix(times: np.ndarray) -> np.ndarray:
     """Return the POSIX seconds of ``datetime64`` values of any unit, in UTC; NaT becomes NaN.
 
-    Durations become seconds, likewise. Each is the float nearest to the displayed time, so a time
-    of whole microseconds equals the one that :func:`posix_to_datetime` was given.
+    Durations become seconds, likewise. Each is the nearest float, so a time of whole microseconds
+    equals the one that :func:`posix_to_datetime` was given. One of more than 104 days that has
+    nanoseconds may be the float beside it.
     """
     # Months, days and other units have no fixed number in a second, or are not in the table.
     if np.datetime_data(times.dtype) not in COUNTS_PER_SECOND:
@@ -399,7 +402,8 @@ def datetime_to_posix(times: np.ndarray) -> np.ndarray:
     # No float holds the nanoseconds since 1970; it holds the microseconds.
     if per_second == 1e9:
         micro, rest = np.divmod(counts, 1000)
-        seconds = micro / 1e6 + rest / 1e9
+        exact = np.abs(counts) < 2**53
+        seconds = np.where(exact, counts / per_second, micro / 1e6 + rest / per_second)
     else:
         seconds = counts / per_second
     return np.where(np.isnat(times), np.nan, seconds)

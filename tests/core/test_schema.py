@@ -196,6 +196,11 @@ def test_a_time_of_whole_microseconds_comes_back_exactly():
         assert datetime_to_posix(found).tolist() == whole.tolist()
 
 
+def test_a_duration_of_nanoseconds_is_the_nearest_float():
+    counts = np.random.default_rng(1).integers(-(2**53), 2**53, 1000)
+    assert datetime_to_posix(counts.view("m8[ns]")).tolist() == (counts / 1e9).tolist()
+
+
 @pytest.mark.parametrize(
     "dtype", ["int64", "uint64", "bool", "float64", "Int64", "str", "object", TIME_DTYPE]
 )

@@ -55,5 +55,5 @@ def _tuple(cell: Any, *, within: bool = True) -> Any:
     if isinstance(cell, dict):
         return {key: _tuple(value) for key, value in cell.items()}
     # NaN equals nothing, and xarray looks for it in cells, but not within them.
-    missing = within and isinstance(cell, (float, np.generic)) and cell != cell
+    missing = within and isinstance(cell, (float, complex, np.generic)) and cell != cell
     return None if missing else cell

@@ -244,6 +244,10 @@ class Index(dd.Index):  # type: ignore[misc]
     def _column(self) -> Series:
         return _ours(self.to_series())  # type: ignore[no-any-return]
 
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        columns = [one.to_series() if isinstance(one, dd.Index) else one for one in inputs]
+        return _ours(getattr(function, method)(*columns, **kwargs))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (Index, (self.expr,))
 

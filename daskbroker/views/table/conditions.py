@@ -46,10 +46,10 @@ def as_condition(key: Any) -> Any:
 
 
 def filtering(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a ``__getitem__`` that takes any condition."""
+    """Return a ``__getitem__`` that takes any condition, or a function that returns one."""
 
     @functools.wraps(method)
     def filtered(self: Any, key: Any) -> Any:
-        return method(self, as_condition(key))
+        return method(self, as_condition(key(self) if callable(key) else key))
 
     return filtered

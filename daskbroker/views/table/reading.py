@@ -212,7 +212,7 @@ class TableReader:
             values = of_values([chunk.part.constants[position] for chunk in chunks], column.dtype)
             return values.take(np.repeat(np.arange(len(chunks)), [len(c.seq_num) for c in chunks]))
         if together is not None and column.dtype in (*NULLS, TIME_DTYPE):
-            return to_pandas(together, column.physical, column.dtype)
+            return _joined([to_pandas(together, column.physical, column.dtype)])
         if column.dtype == TIME_DTYPE:
             return posix_to_datetime(np.concatenate([chunk.times for chunk in chunks]))
         return _joined([chunk.array(column) for chunk in chunks])
@@ -480,10 +480,11 @@ def _as_one_table(chunks: Sequence[_Chunk]) -> pa.Table | None:
     """
     if len(chunks) == 1 or not all(chunk.is_whole for chunk in chunks):
         return None
-    try:
-        return pa.concat_tables([chunk.table for chunk in chunks])
-    except pa.ArrowInvalid:
+    # Damaged notes of a run's column must be told as its own. The notes of the table name the run.
+    first, *rest = (chunk.table.replace_schema_metadata() for chunk in chunks)
+    if not all(table.schema.equals(first.schema, check_metadata=True) for table in rest):
         return None
+    return pa.concat_tables([first, *rest])
 
 
 def _joined(arrays: Sequence[Any]) -> Any:

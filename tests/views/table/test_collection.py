@@ -86,6 +86,7 @@ def test_one_partition_of_what_is_made_of_a_table(table, change):
         lambda t: t.index % 2 == 0,
         lambda t: (2**t.index - t.index > 60) & ~t.index.isna(),
         lambda t: t.index.astype("float64") + t.index < 50.5,
+        lambda t: np.sin(t.index) > 0,
     ],
 )
 def test_conditions_of_the_index_choose_rows(small_chunks, condition):

@@ -56,3 +56,10 @@ def test_rows_are_chosen(tables, condition, choose):
     assert choose(table, condition(table)).isna().sum().compute().sum() == np.sum(
         wanted.isna().sum()
     )
+
+
+def test_a_function_chooses_rows(tables):
+    table, whole = tables
+    pd.testing.assert_frame_equal(
+        table[lambda rows: rows["n"] > 1].compute(), whole[whole["n"] > 1]
+    )
