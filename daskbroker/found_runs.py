@@ -234,7 +234,8 @@ class FoundRuns:
     def nothing(self) -> str:
         """Text that says that there are no runs, and what was searched."""
         if asked := ", ".join(self._search.shown):
-            return f"no run was found by {asked:.200}"
+            what = "this slice is empty, of what was" if self._is_slice else "no run was"
+            return f"{what} found by {asked:.200}"
         if self._is_slice and len(self._db):
             return "these results are an empty slice"
         return f"the store {self._db.uri or ''}".rstrip() + " has no runs"

@@ -170,7 +170,8 @@ class SearchHints:
         names = list(known)
         if document == "start":
             # Among equally similar names, those that are searched for most come first.
-            names = [*filter(known.__contains__, OFTEN), *known, *WORDS]
+            words = [word for word in WORDS if word not in ("start", "stop")]
+            names = [*filter(known.__contains__, OFTEN), *known, *words]
         near = nearest(names, path)
         if near is None:
             by_depth = sorted(known, key=lambda key: key.count("."))

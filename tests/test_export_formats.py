@@ -284,7 +284,7 @@ def test_the_command_line_writes_each_format(header, tmp_path):
     for format, names in NAMES.items():
         done = export(tmp_path / format, "--format", format, "--arrays", "drop")
         assert done.exit_code == 0, done.output
-        assert f"{counted(len(names), 'file')} of 1 run" in done.output
+        assert f"{counted(len(names), 'file')} of 1 run in " in done.output
         for name in names:
             assert (tmp_path / format / name).exists()
     done = export(tmp_path / "one", "--format", "netcdf", "--stream", "dark", "--fill")
@@ -471,8 +471,8 @@ def test_the_command_line_grows_a_folder(header, tmp_path):
     command = ["export", "--db", header.db.uri, str(tmp_path / "out")]
     command += ["--format", "parquet", "--partition", "run"]
     first, again = (CliRunner().invoke(app, command) for _ in range(2))
-    assert "2 files of 1 run" in first.output
-    assert "0 files of 1 run" in again.output
+    assert "2 files of 1 run in " in first.output
+    assert "0 files of 1 run in " in again.output
 
 
 def test_a_mongodb_store_gives_the_same(db, mongo_database, tmp_path):

@@ -105,7 +105,7 @@ def test_db_before_or_after_the_command(run, store, tmp_path):
         assert "run-0-ab" in run(*command, DASKBROKER_URI=str(tmp_path / "other")).stdout
     assert "run-0-ab" in run("ls", DASKBROKER_URI=str(store)).stdout
     assert "run-0-ab" in run("--db", tmp_path / "other", "ls", "--db", store).stdout
-    assert "1 run" in run("--db", store, "info").stdout
+    assert ": 1 run\n" in run("--db", store, "info").stdout.replace(", 1 of them open", "")
     assert "run-0-abcdef" in run("--db", store, "show", "-1").stdout.splitlines()[0]
 
 

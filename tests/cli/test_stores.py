@@ -83,7 +83,7 @@ def test_seal(run, store):
 
     before = waiting()
     done = run("seal", store, "scan_id=0")
-    assert "0 chunks made of 1 run" in done.stdout
+    assert "0 chunks made of 1 run in " in done.stdout
     assert waiting() == before
     done = run("seal", "--db", store)
     assert "1 chunk made of 3 runs" in done.stdout, done.stderr
@@ -166,7 +166,7 @@ def journalled(uri):
 
 def test_seal_makes_an_old_database_columnar(run, old_database, store, tmp_path):
     done = run("seal", old_database, "scan_id=0")
-    assert "1 chunk made of 1 run" in done.stdout, done.stderr
+    assert "1 chunk made of 1 run in " in done.stdout, done.stderr
     assert journalled(old_database) == 4
     assert "1 chunk made of 2 runs" in run("seal", "--db", old_database).stdout
     assert journalled(old_database) == 0

@@ -141,6 +141,7 @@ def test_errors_of_an_empty_store_or_search_say_what_was_searched(some, tmp_path
         (lambda: some(scan_id=77)[0], IndexError, f"{asked}; there is no run number 0"),
         (lambda: some(scan_id=77).plot(), BadQuery, "there are no runs to draw"),
         (lambda: some()[90:].table(), StreamNotFound, "these results are an empty slice"),
+        (lambda: some(scan_id={"$gt": 0})[90:][0], IndexError, "this slice is empty, of what was"),
         (lambda: some()[:1].table("x"), StreamNotFound, f"run '{some()[0].uid}' has no stream 'x'"),
         (lambda: some()[:1][3], IndexError, "there is only 1 run; there is no run number 3"),
     ):

@@ -57,6 +57,7 @@ __all__ = [
     "is_simple",
     "sparse_bson",
     "to_bson",
+    "was_object_id",
 ]
 
 SIDE_FIELD = "_daskbroker"
@@ -115,6 +116,11 @@ def foreign_values(value: Any) -> Iterator[tuple[str, str]]:
             yield str(key), str(item)
         elif isinstance(item, (dict, list)):
             yield from ((f"{key}.{path}", text) for path, text in foreign_values(item))
+
+
+def was_object_id(value: Any) -> bool:
+    """Return whether a decoded value is stored as an ObjectId, and not as the text of one."""
+    return type(value) is ForeignText and ObjectId.is_valid(value)
 
 
 def _foreign(text: Callable[[Any], str]) -> Callable[[Any], ForeignText]:
@@ -351,7 +357,9 @@ def decoded_alike(stored: Iterable[RawBSONDocument]) -> Iterator[dict[str, Any]]
         doc = dict(raw)
         whole = SIDE_FIELD in doc  # what is beside the plain form changes parts of it
         for key, value in doc.items():
-            if type(value) is RawBSONDocument:
+            if type(value) is RawBSONDocument and "$ref" in value:
+                whole = True  # the text of a reference
+            elif type(value) is RawBSONDocument:
                 if value.raw not in known:
                     known[value.raw] = freeze(bson.decode(value.raw, CODEC))
                 doc[key] = known[value.raw]

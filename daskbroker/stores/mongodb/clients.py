@@ -20,7 +20,7 @@ from .acknowledgement import client_options
 
 __all__ = ["Clients", "check_names_database"]
 
-SESSION_LEVELS = (None, "local", "majority", "snapshot")
+SESSION_LEVELS = (None, "local", "majority")
 """Read concerns that MongoDB has for causally consistent sessions."""
 
 

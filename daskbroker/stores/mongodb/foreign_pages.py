@@ -12,7 +12,7 @@ from ...core.chunks import with_columns
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, Layout
 from ...core.stored_documents import encode_stored_page
-from .bson_documents import from_bson
+from .bson_documents import from_bson, was_object_id
 from .database import Database
 from .journal import event_projection
 
@@ -30,7 +30,7 @@ def page_key(kind: str, run: str, page: Mapping[str, Any], *rows: int) -> tuple[
     StoreDamaged
         If its ``_id`` is no ObjectId, as those of suitcase-mongo are.
     """
-    if not ObjectId.is_valid(page["_id"]):
+    if not was_object_id(page["_id"]):
         raise StoreDamaged(f"{kind}, _id {page['_id']!r:.60}: its _id is no ObjectId")
     return (kind, run, page["_id"], *rows)
 

@@ -264,11 +264,11 @@ class MongoHeaderStore(HeaderStore):
                 # Packed stops may match, too; their runs are matched afterwards.
                 if self._database.has_packed():
                     query = {"$or": [query, {"_daskbroker.packed": {"$exists": True}}]}
-                found = stops.find(query, {"run_start": 1}).limit(MOST_STOPS + 1)
+                found = list(stops.find(query, {"run_start": 1}).limit(MOST_STOPS + 1))
+            # More uids would make a query larger than the search that they narrow.
+            if len(found) <= MOST_STOPS:
                 # Other values are of no run, and may mean something else in a query.
                 runs = [uid for doc in found if isinstance(uid := doc.get("run_start"), str)]
-            # More uids would make a query larger than the search that they narrow.
-            if len(runs) <= MOST_STOPS:
                 both = [{"uid": {"$in": runs}}, *([narrowed.query] if narrowed.query else [])]
                 return Filter({"$and": both}, exact=False)
         return narrowed

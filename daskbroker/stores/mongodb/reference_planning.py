@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from bson.objectid import ObjectId
-
 from ...core.batches import batched
 from ...core.chunk_statistics import Statistics
 from ...core.chunks import ChunkPlan, ChunkReader
@@ -21,6 +19,7 @@ from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import run_owners
 from ...core.stored_documents import encode_stored_rows
 from ..stored_text import storable
+from .bson_documents import was_object_id
 from .database import CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .references import of_runs, orphan_datums, orphan_resources, run_of_resource, with_uid
@@ -221,7 +220,7 @@ class ReferencePlanner:
             number = str(doc["_id"])
             for run in self._many.intersection(self._runs_of(doc)):
                 # Ranges are read by ObjectIds, so this datum would not be among them.
-                if not ObjectId.is_valid(number):
+                if not was_object_id(doc["_id"]):
                     fault = f"datum, _id {number!r:.60}: its _id is no ObjectId"
                     self._faults.setdefault((run, DATUM.kind), fault)
                     continue

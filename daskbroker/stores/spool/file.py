@@ -180,9 +180,10 @@ class SpoolFile:
         """
         while (body := self._record(offset)) is None:
             head = os.pread(self._handle, HEAD.size, offset)
-            if len(head) < HEAD.size:
+            length = int(HEAD.unpack(head)[0]) if len(head) == HEAD.size else 0
+            if not length:
                 return None
-            offset += HEAD.size + int(HEAD.unpack(head)[0])
+            offset += HEAD.size + length
         return offset, body
 
     def _record(self, offset: int) -> bytes | None:

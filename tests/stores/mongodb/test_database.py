@@ -11,6 +11,7 @@ import numpy as np
 import pymongo
 import pytest
 from bson.binary import Binary
+from bson.dbref import DBRef
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
@@ -149,6 +150,7 @@ def test_equal_parts_of_documents_are_decoded_once():
         {**plain, "part": part, "time": Int64(5), "b": Binary(b"1", 5)},
         {**plain, "part": {"x": [1]}, "list": [part]},
         {**plain, "part": part, "_daskbroker": {"rows": []}},
+        {**plain, "part": part, "ref": DBRef("x", ObjectId())},
     ]
     encoded = [bson.encode(doc) for doc in docs]
     raw = [RawBSONDocument(one, RAW_CODEC) for one in encoded]

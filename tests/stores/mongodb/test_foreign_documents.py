@@ -23,7 +23,13 @@ from daskbroker import BadRunWarning
 from daskbroker.cli import main
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged, StoreError
 from daskbroker.core.search import Search
-from daskbroker.stores.mongodb import bad_headers, journal_ranges, planning, reference_planning
+from daskbroker.stores.mongodb import (
+    bad_headers,
+    headers,
+    journal_ranges,
+    planning,
+    reference_planning,
+)
 from daskbroker.testing import external_run, make_run
 from daskbroker.testing.base import check_run, insert_all
 
@@ -314,7 +320,7 @@ ODD_NAMES = ({"$x": 1}, ["y"], Regex("."), 5, MinKey())
 """Values in place of uids, which break a query that takes them over, or change what it finds."""
 
 
-def test_odd_uids_of_others_break_no_query(mongo_database):
+def test_odd_uids_of_others_break_no_query(mongo_database, monkeypatch):
     with (
         pymongo.MongoClient(mongo_database) as client,
         daskbroker.connect(mongo_database) as db,
@@ -327,6 +333,9 @@ def test_odd_uids_of_others_break_no_query(mongo_database):
         raw.run_stop.insert_many([{**stop, "exit_status": "odd"} for stop in stops])
         raw.event.insert_many([{"descriptor": name, "uid": ObjectId()} for name in ODD_NAMES])
         assert list(db(exit_status="odd")) == []
+        monkeypatch.setattr(headers, "MOST_STOPS", len(ODD_NAMES))
+        sound = db(exit_status={"$in": ["odd", "success"]})
+        assert [header.uid for header in sound] == [runs[0][0][1]["uid"]]
         assert db.seal() == 1
         checked = {found.uid: found for found in db.header_source.store.check(Search())}
         for docs in runs:
@@ -490,7 +499,7 @@ def test_odd_references_cost_their_run(mongo_database, kind, change, ranges, mon
             assert set(copied.failed) <= {bad}
 
 
-@pytest.mark.parametrize("number", [{"a": 1}, b"x", "text"], ids=str)
+@pytest.mark.parametrize("number", [{"a": 1}, b"x", "text", "5f" * 12], ids=str)
 def test_a_datum_of_another_id_costs_its_run(mongo_database, number, monkeypatch):
     monkeypatch.setattr(reference_planning, "INLINE_DATUMS", 2)
     runs = [external_run(3), external_run(3)]

@@ -60,7 +60,7 @@ def test_writes_wait_for_a_majority_unless_the_uri_says_otherwise(options, expec
             assert database.collection(collection).write_concern.document == expected
 
 
-@pytest.mark.parametrize("level", ["linearizable", "available"])
+@pytest.mark.parametrize("level", ["linearizable", "available", "snapshot"])
 def test_read_concerns_that_sessions_lack_are_refused_at_once(level):
     with pytest.raises(ConfigError, match=f"no readConcernLevel={level} in sessions"):
         daskbroker.connect(f"mongodb://127.0.0.1:9/db?readConcernLevel={level}")
