@@ -35,6 +35,7 @@ __all__ = [
     "column_cells",
     "constant_of",
     "empty_frame",
+    "joined_arrays",
     "object_cells",
     "table_columns",
     "to_pandas",
@@ -280,6 +281,13 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
         return _nullable(as_one_chunk(column), dtype)
     values = column.to_numpy()  # nulls of floats become NaN
     return values.astype(dtype, copy=False)
+
+
+def joined_arrays(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return arrays as one that can be written to; Arrow's memory cannot."""
+    if len(arrays) == 1 and arrays[0].flags.writeable:
+        return arrays[0]
+    return np.concatenate(arrays)
 
 
 def column_cells(table: pa.Table, column: TableColumn, rows: slice | np.ndarray) -> Any:

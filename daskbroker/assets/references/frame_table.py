@@ -22,8 +22,6 @@ __all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
 
 MAX_CACHED = 64
 """Maximum number of tables that stay in memory."""
-
-
 _NUMBERS = {
     "seq": "seq_nums:start", "seq_stop": "seq_nums:stop",
     "index": "indices:start", "index_stop": "indices:stop",
@@ -185,11 +183,7 @@ def _stream_datums(
     Those of all descriptors are included.
     """
     uids = pa.array(resources, "str")
-    parts: dict[str, list[np.ndarray]] = {
-        "descriptor": [],
-        "number": [],
-        **{n: [] for n in _NUMBERS},
-    }
+    parts: dict[str, list[np.ndarray]] = {n: [] for n in ("descriptor", "number", *_NUMBERS)}
     for key in keys:
         table = reference_table(store, reader, key)
         numbers = pc.index_in(as_one_chunk(table.column(STREAM_DATUM.owner)), value_set=uids)

@@ -84,6 +84,22 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
     for number, *row in connection.execute(WAITING_SQL.format(among=condition), numbers):
         waiting.setdefault(number, []).append(tuple(row))
     schemas = _Schemas(connection, chunks, by_number)
+    bad = _add_all_sealed(by_number, chunks, schemas)
+    for number, rows in waiting.items():
+        try:
+            if number not in bad:
+                _add_tail(by_number[number], rows)
+        except StoreDamaged as error:
+            bad[number] = error
+    for number, damage in bad.items():  # only these runs are bad
+        sequence = by_number[number]
+        sequence.builder.note_bad(sequence.owner_number, f"{sequence.layout.kind}s: {damage}")
+
+
+def _add_all_sealed(
+    sequences: Mapping[int, PlannedSequence], chunks: Sequence[tuple[Any, ...]], schemas: _Schemas
+) -> dict[int, StoreDamaged]:
+    """Add the chunks of all sequences, in order; return what is damaged, by sequence."""
     bad: dict[int, StoreDamaged] = {}
     last = end = 0
     for chunk in chunks:  # no list for each sequence: there may be thousands
@@ -97,21 +113,13 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
                     raise StoreDamaged(
                         f"chunks are missing or changed: one begins at {shown(first)}, not {end:,}"
                     )
-                _add_sealed(by_number[number], chunk, schemas)
+                _add_sealed(sequences[number], chunk, schemas)
                 end += rows
         except StoreDamaged as error:
             bad[number] = error
         except TypeError as error:
             bad[number] = StoreDamaged(f"the list of its chunks: {error}")
-    for number, rows in waiting.items():
-        try:
-            if number not in bad:
-                _add_tail(by_number[number], rows)
-        except StoreDamaged as error:
-            bad[number] = error
-    for number, damage in bad.items():  # only these runs are bad
-        sequence = by_number[number]
-        sequence.builder.note_bad(sequence.owner_number, f"{sequence.layout.kind}s: {damage}")
+    return bad
 
 
 class _Schemas:

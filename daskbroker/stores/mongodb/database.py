@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pymongo
@@ -192,7 +192,7 @@ class Database:
         what has become of the document.
         """
         try:
-            with inserting(insert), pymongo.timeout(self._insert_seconds):
+            with inserting() if insert else nullcontext(), pymongo.timeout(self._insert_seconds):
                 yield
         except (KeyboardInterrupt, SystemError):  # pymongo's C code turns the former to the latter
             self._leave_clients()

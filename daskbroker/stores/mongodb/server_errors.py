@@ -38,12 +38,9 @@ _is_inserting = ContextVar("daskbroker-mongodb-inserting", default=False)
 
 
 @contextmanager
-def inserting(is_insert: bool = True) -> Iterator[None]:
-    """Return a context of an insert, whose errors say what has become of the document.
-
-    With False it changes nothing.
-    """
-    token = _is_inserting.set(is_insert or _is_inserting.get())
+def inserting() -> Iterator[None]:
+    """Return a context of an insert, whose errors say what has become of the document."""
+    token = _is_inserting.set(True)
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...assets.regions import Region, shape_of, take_roi, within
 from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan, damage_of
-from ...core.schema import TIME_DTYPE, constant, to_pandas
+from ...core.schema import TIME_DTYPE, constant, joined_arrays, to_pandas
 from .dataset_rows import DatasetRows, RowsOfChunk, by_chunk
 from .row_block import ChunkRows, RowBlock, planned_block
 
@@ -97,9 +97,7 @@ class ColumnSource(ABC):
         """Return the cells of all pieces as one array, which can be written to."""
         if not parts:
             return np.empty((0, *self.cell_shape), self.dtype)
-        if len(parts) == 1 and parts[0].flags.writeable:
-            return parts[0]
-        return np.concatenate(parts)
+        return joined_arrays(parts)
 
 
 @dataclass(frozen=True)

@@ -317,6 +317,7 @@ _OPERATORS = tuple(f"__{name}__" for name in (
     "mod", "rmod", "pow", "rpow", "abs", "neg", "pos", "invert", "and", "rand", "or", "ror", "xor",
     "rxor", "lt", "le", "gt", "ge", "eq", "ne",
 ))  # fmt: skip
+_NOT_PUBLIC = (*_OPERATORS, "__getitem__", "_partitions")
 # What methods make of a table, or a column, must be of the classes of this module, so that
 # `set_index` and `loc` still work as here. Indexers and groups are Dask's own.
 for _class, _pandas in ((DataFrame, pd.DataFrame), (Series, pd.Series)):
@@ -331,8 +332,7 @@ for _class, _pandas in ((DataFrame, pd.DataFrame), (Series, pd.Series)):
             _method = by_tasks(_method)
         if _name == "__getitem__":
             _method = filtering(_method)
-        others = (*_OPERATORS, "__getitem__", "_partitions")
-        if (_is_public or _name in others) and _name not in vars(_class):
+        if (_is_public or _name in _NOT_PUBLIC) and _name not in vars(_class):
             setattr(_class, _name, _keeping(_method))
 _BY_ROW = ("astype", "between", "isin", "isna", "isnull", "notnull", "round")
 for _name in (*_OPERATORS, *_BY_ROW):

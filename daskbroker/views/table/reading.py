@@ -23,6 +23,7 @@ from ...core.schema import (
     TableColumn,
     column_cells,
     empty_frame,
+    joined_arrays,
     of_values,
     posix_to_datetime,
     to_pandas,
@@ -472,7 +473,7 @@ def _order(pieces: Sequence[_GroupRows]) -> np.ndarray | None:
 
 
 def _as_one_table(chunks: Sequence[_Chunk]) -> pa.Table | None:
-    """Return many chunks as one table; None if they have other columns, or rows that go.
+    """Return many chunks as one table; None if they have other columns or notes, or rows that go.
 
     Converting the numbers of each small chunk would take most of the time. What else Arrow's types
     do not tell of cells is in the metadata of each chunk's columns, so only numbers may be read of
@@ -491,8 +492,7 @@ def _joined(arrays: Sequence[Any]) -> Any:
     """Concatenate arrays of one dtype, of NumPy or of pandas."""
     first = arrays[0]
     if isinstance(first, np.ndarray):
-        # The frame is the caller's to change, and Arrow's memory is not.
-        return first if len(arrays) == 1 and first.flags.writeable else np.concatenate(arrays)
+        return joined_arrays(arrays)
     if len(arrays) == 1:
         return first
     if isinstance(first, pd.Index):
