@@ -16,13 +16,13 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ...core.documents import is_unicode, unpack_document
 from ...core.errors import StoreDamaged
 from ...core.full_text import document_words
-from ...core.query import Condition, Query
+from ...core.query import Condition
 from ...core.search import Search
 
 __all__ = ["Narrowed", "index_later", "narrow"]
@@ -44,14 +44,19 @@ MARK = ""
 LEFT_OUT, WAITING = 0, 1
 """Values of the path :data:`MARK`: something of the document is left out, or it waits."""
 
-_MARKED_LEAF = "SELECT header FROM leaf WHERE part = ? AND path = ''"
-_MARKED_WORD = "SELECT header FROM word WHERE word = ''"
-_ADD_LEAF = "INSERT OR IGNORE INTO leaf VALUES (?, ?, ?, ?)"
-_ADD_WORD = "INSERT OR IGNORE INTO word VALUES (?, ?)"
+_WAITING = {
+    part: f"SELECT header FROM leaf WHERE part = '{part}' AND path = '' AND value = {WAITING}"
+    for part in ("start", "stop")
+}
+_MARKED = {
+    **{part: f"SELECT header FROM leaf WHERE part = '{part}' AND path = ''" for part in _WAITING},
+    "word": " UNION ALL ".join(["SELECT header FROM word WHERE word = ''", *_WAITING.values()]),
+}
+"""Queries for the runs to look at in searches by start, by stop and by words."""
 
 
 def index_later(connection: sqlite3.Connection, name: str, number: int) -> None:
-    """Mark a stored start or stop document as one to be indexed, or index all that wait.
+    """Mark a stored start or stop document as one to be indexed; index all that wait if many do.
 
     Parameters
     ----------
@@ -62,36 +67,29 @@ def index_later(connection: sqlite3.Connection, name: str, number: int) -> None:
     number
         Key of the header in the store.
     """
-    connection.execute(_ADD_LEAF, (name, MARK, WAITING, number))
-    # Words have marks of their own, as a search for words may have no condition on a path.
-    connection.execute(_ADD_WORD, (MARK, number))
-    count = f"SELECT count(*) FROM ({_MARKED_LEAF} AND value = ?)"
-    if connection.execute(count, (name, WAITING)).fetchone()[0] >= MOST_WAITING:
-        _index_waiting(connection)
+    _add_leaves(connection, [(name, MARK, WAITING, number)])
+    count = f"SELECT count(*) FROM ({_WAITING[name]})"
+    if connection.execute(count).fetchone()[0] >= MOST_WAITING:
+        _index_waiting(connection, name)
 
 
-def _index_waiting(connection: sqlite3.Connection) -> None:
-    """Index the start and stop documents of all runs of which one waits."""
-    waiting = f"{_MARKED_LEAF} AND value = {WAITING}"
-    rows = connection.execute(
-        f"SELECT id, start, stop FROM header WHERE id IN ({waiting} UNION {waiting})",
-        ("start", "stop"),
-    ).fetchall()
-    connection.execute(f"DELETE FROM leaf WHERE path = '' AND value = {WAITING} AND part = 'start'")
-    connection.execute(f"DELETE FROM leaf WHERE path = '' AND value = {WAITING} AND part = 'stop'")
-    connection.executemany(
-        "DELETE FROM word WHERE word = '' AND header = ?", [(number,) for number, *_ in rows]
-    )
+def _index_waiting(connection: sqlite3.Connection, name: str) -> None:
+    """Index all start documents, or all stop documents, that wait."""
+    waiting = _WAITING[name]
+    rows = connection.execute(f"SELECT id, {name} FROM header WHERE id IN ({waiting})").fetchall()
+    connection.execute(waiting.replace("SELECT header", "DELETE", 1))
     leaves: list[tuple[str, str, Any, int]] = []
     words: list[tuple[str, int]] = []
-    for number, *bodies in rows:
-        for name, body in zip(("start", "stop"), bodies, strict=True):
-            if body is not None:
-                some_leaves, some_words = _indexed(body)
-                leaves += [(name, path, value, number) for path, value in some_leaves]
-                words += [(word, number) for word in some_words]
-    connection.executemany(_ADD_LEAF, leaves)
-    connection.executemany(_ADD_WORD, words)
+    for number, body in rows:
+        some_leaves, some_words = _indexed(body)
+        leaves += [(name, path, value, number) for path, value in some_leaves]
+        words += [(word, number) for word in some_words]
+    _add_leaves(connection, leaves)
+    connection.executemany("INSERT OR IGNORE INTO word VALUES (?, ?)", words)
+
+
+def _add_leaves(connection: sqlite3.Connection, leaves: list[tuple[str, str, Any, int]]) -> None:
+    connection.executemany("INSERT OR IGNORE INTO leaf VALUES (?, ?, ?, ?)", leaves)
 
 
 def _indexed(body: bytes) -> tuple[set[tuple[str, Any]], set[str]]:
@@ -171,76 +169,75 @@ def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
     """Return the narrowest clause that the index can give for a search."""
     clauses: list[str] = []
     parameters: list[Any] = []
-    exact = True
     for sign, end in ((">=", search.since), ("<=", search.until)):
         # The time has a column of its own.
         if end is not None:
             clauses.append(f"time {sign} ?")
             parameters.append(end)
-    for part, queries in (("start", search.queries), ("stop", search.stop)):
-        exact = _add_queries(part, queries, clauses, parameters) and exact
     # Without conditions that the index can use, the run must have a stop all the same.
     if search.stop:
         clauses.append("stop IS NOT NULL")
     if search.is_open:
         clauses.append("stop IS NULL")
-    for text in search.texts:
-        # A substring may be anywhere in a word, for which there is no index.
-        if text.words is None:
-            exact = False
-            continue
-        for word in text.words:
-            clauses.append("id IN (SELECT header FROM word WHERE word IN (?, ''))")
-            parameters.append(word)
-    narrowed = Narrowed(" AND ".join(clauses) or "1", parameters, exact)
-    return _without_marked(connection, search, narrowed) if exact else narrowed
+    lookups, exact = _lookups(search)
+    looked_at = _look_at_marked(connection, lookups, search) if exact else None
+    for lookup in lookups:
+        others = _MARKED[lookup.part]
+        # Runs that are marked later must not be found, as nobody has looked at them.
+        if looked_at is not None:
+            others = "SELECT value FROM json_each(?)"
+        clauses.append(f"id IN ({lookup.query} UNION ALL {others})")
+        parameters += lookup.parameters if looked_at is None else [*lookup.parameters, looked_at]
+    exact = exact and (looked_at is not None or not lookups)
+    return Narrowed(" AND ".join(clauses) or "1", parameters, exact)
 
 
-def _add_queries(
-    name: str, queries: tuple[Query, ...], clauses: list[str], parameters: list[Any]
-) -> bool:
-    """Add clauses; return whether they find what matches, and marked runs, and nothing else."""
+@dataclass(frozen=True)
+class _Lookup:
+    """A query for the runs that the index has for one condition; ``part`` is a key of _MARKED."""
+
+    part: str
+    query: str
+    parameters: list[Any]
+
+
+def _lookups(search: Search) -> tuple[list[_Lookup], bool]:
+    """Return the conditions that the index can look up, and whether these are all."""
+    lookups: list[_Lookup] = []
     exact = True
-    for query in queries:
-        exact = exact and query.exact
-        for condition in query.conditions:
-            clause = _clause(condition)
-            # The clause is left out, so the runs have to be matched afterwards.
-            if clause is None:
-                exact = False
-                continue
-            text, values = clause
-            clauses.append(
-                f"id IN (SELECT header FROM leaf WHERE part = ? AND path = ? AND {text} "
-                f"UNION ALL {_MARKED_LEAF})"
-            )
-            parameters.extend([name, condition.path, *values, name])
-    return exact
+    for part, queries in (("start", search.queries), ("stop", search.stop)):
+        for query in queries:
+            exact = exact and query.exact
+            for condition in query.conditions:
+                clause = _clause(condition)
+                # The clause is left out, so the runs have to be matched afterwards.
+                if clause is None:
+                    exact = False
+                    continue
+                text, values = clause
+                select = f"SELECT header FROM leaf WHERE part = ? AND path = ? AND {text}"
+                lookups.append(_Lookup(part, select, [part, condition.path, *values]))
+    for words in (wanted.words for wanted in search.texts):
+        # A substring may be anywhere in a word, for which there is no index.
+        exact = exact and words is not None
+        select = "SELECT header FROM word WHERE word = ?"
+        lookups += [_Lookup("word", select, [word]) for word in words or ()]
+    return lookups, exact
 
 
-def _without_marked(connection: sqlite3.Connection, search: Search, narrowed: Narrowed) -> Narrowed:
-    """Leave marked runs that do not match out of a clause, if there are few."""
-    parts = [part for part, asked in (("start", search.queries), ("stop", search.stop)) if asked]
-    queries = [_MARKED_LEAF] * len(parts) + [_MARKED_WORD] * bool(search.texts)
-    if not queries:  # the index is not used
-        return narrowed
-    marked = " UNION ".join(queries)
+def _look_at_marked(
+    connection: sqlite3.Connection, lookups: list[_Lookup], search: Search
+) -> str | None:
+    """Return the keys of the marked runs that match, as JSON; None if too many are marked."""
+    if not lookups:
+        return None
+    marked = " UNION ALL ".join(_MARKED[part] for part in {lookup.part for lookup in lookups})
     rows = connection.execute(
-        f"SELECT id, start, stop FROM header WHERE id IN ({marked}) LIMIT ?",
-        [*parts, MOST_LOOKED_AT + 1],
+        f"SELECT id, start, stop FROM header WHERE id IN ({marked}) LIMIT {MOST_LOOKED_AT + 1}"
     ).fetchall()
-    if not rows:
-        return narrowed
     if len(rows) > MOST_LOOKED_AT:
-        return replace(narrowed, exact=False)
-    matching = [number for number, *bodies in rows if _may_match(search, *bodies)]
-    # Runs that are marked later are not found, as nobody has looked at them.
-    clause = f"(id IN (SELECT value FROM json_each(?)) OR id NOT IN ({marked}))"
-    return Narrowed(
-        f"{narrowed.where} AND {clause}",
-        [*narrowed.parameters, json.dumps(matching), *parts],
-        exact=True,
-    )
+        return None
+    return json.dumps([number for number, *bodies in rows if _may_match(search, *bodies)])
 
 
 def _may_match(search: Search, start: bytes, stop: bytes | None) -> bool:
@@ -259,6 +256,8 @@ _SIGNS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 def _clause(condition: Condition) -> tuple[str, list[Any]] | None:
     """Return SQL on column ``value`` for a condition, with parameters; None if not possible."""
     operand = condition.operand
+    if condition.path == MARK:  # its rows are marks
+        return None
     if condition.operator in ("$eq", "$in"):
         wanted = operand if condition.operator == "$in" else [operand]
         values = [_stored(value) for value in wanted]
