@@ -35,7 +35,7 @@ MOST_WORDS = 5000
 """Maximum number of words indexed of a document."""
 MOST_PARAMETERS = 500
 """Maximum number of values of a condition that are parameters of their own."""
-MOST_WAITING = 64
+MOST_WAITING = 32
 """Maximum number of start documents, and of stop documents, that wait to be indexed."""
 MOST_LOOKED_AT = 256
 """Maximum number of marked runs that are looked at before a search, so that the clause is exact."""
