@@ -25,7 +25,7 @@ from .backup import EmbeddedBackup
 from .checking import check_headers
 from .database import Database
 from .events import EmbeddedEventStore
-from .index import Narrowed, index_document, narrow
+from .index import Narrowed, index_later, narrow
 
 __all__ = ["EmbeddedHeaderStore"]
 
@@ -104,7 +104,7 @@ class EmbeddedHeaderStore(HeaderStore):
             "INSERT INTO header VALUES (NULL, ?, ?, ?, ?, NULL)",
             (uid, doc["time"], scan_id if small else None, pack(doc)),
         )
-        index_document(connection, "start", int(cursor.lastrowid or 0), doc)
+        index_later(connection, "start", int(cursor.lastrowid or 0))
         return True
 
     def _insert_stop(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ class EmbeddedHeaderStore(HeaderStore):
         if is_repeated("stop", doc, None if body is None else unpack(body)):
             return
         connection.execute("UPDATE header SET stop = ? WHERE id = ?", (pack(doc), number))
-        index_document(connection, "stop", number, doc)
+        index_later(connection, "stop", number)
 
     def find_uid(self, uid: str) -> HeaderPair | None:
         """See :meth:`HeaderStore.find_uid`."""
