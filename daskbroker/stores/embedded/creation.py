@@ -18,8 +18,8 @@ __all__ = ["PAGE_BYTES", "check_or_create"]
 PAGE_BYTES = 2048
 """Size in bytes of the database's pages in new stores.
 
-A commit logs whole pages, and each document is a commit. A short run of 13 documents logs 304 KB
-with SQLite's default of 4096, 179 KB with 2048, and 117 KB with 1024. Inserting pages of 1,000
+A commit logs whole pages, and each document is a commit. A short run of 13 documents logs 198 KB
+with SQLite's default of 4096, 104 KB with 2048, and 65 KB with 1024. Inserting pages of 1,000
 events takes 15 % longer with 1024, and equally long with the other two."""
 
 
