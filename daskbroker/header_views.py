@@ -20,7 +20,7 @@ from .core.run_plan import RunPlan
 from .stored_run import StoredRun
 from .views.missing import check_fill_names, for_keys
 from .views.row_order import Duplicates
-from .views.view_options import ViewOptions
+from .views.view_options import FillOptions, ViewOptions
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -112,18 +112,8 @@ class HeaderViews(StoredRun):
         """
         if format not in VIEWS:
             raise BadQuery(f"format must be one of {', '.join(VIEWS)}, not {format!r}")
-        options = ViewOptions(
-            fields,
-            fill,
-            timestamps,
-            duplicates,
-            timezone,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
-        )
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
+        options = ViewOptions(fields, fill, timestamps, duplicates, timezone, external=external)
         runs = self.as_now()._runs
         plan, files = self._planned(stream_name, references=options.runs_to_fill)
         if format == "dataset":
@@ -204,6 +194,7 @@ class HeaderViews(StoredRun):
             If an option is not valid, or if ``grid`` is True and the run is no grid scan; the
             message says what is missing.
         """
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
         options = ViewOptions(
             fields,
             fill,
@@ -211,13 +202,9 @@ class HeaderViews(StoredRun):
             duplicates,
             dtypes=dtypes,
             roi=roi,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
             grid=grid,
             index=index,
+            external=external,
         )
         from .views import dataset as dataset_view
 
@@ -243,7 +230,8 @@ class HeaderViews(StoredRun):
         from .views import dataset as dataset_view
         from .views.dataset.attributes import root_attrs
 
-        options = ViewOptions(fill=fill, peek=peek, missing=missing, fill_value=fill_value)
+        external = FillOptions(peek=peek, missing=missing, fill_value=fill_value)
+        options = ViewOptions(fill=fill, external=external)
         run = self.as_now()
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
@@ -255,7 +243,8 @@ class HeaderViews(StoredRun):
         nodes = {}
         for name in began:
             plan, files = found[name]
-            own = replace(options, fill_value=for_keys(fill_value, plan.descriptors))
+            values = for_keys(fill_value, plan.descriptors)
+            own = replace(options, external=replace(external, fill_value=values))
             nodes[group_name(name)] = dataset_view.dataset(
                 plan, name, run._runs, own, files, chunks=chunks
             )

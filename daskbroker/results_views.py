@@ -23,7 +23,7 @@ from .header import Header
 from .stores.contract import HeaderPair
 from .views.documents.prefetch import Prefetcher
 from .views.row_order import Duplicates
-from .views.view_options import Errors, ViewOptions
+from .views.view_options import Errors, FillOptions, ViewOptions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,18 +86,9 @@ class ResultsViews(FoundRuns):
         FieldNotFound
             If none of the runs has a field.
         """
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
         options = ViewOptions(
-            fields,
-            fill,
-            timestamps,
-            duplicates,
-            timezone,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            errors=errors,
-            missing=missing,
-            fill_value=fill_value,
+            fields, fill, timestamps, duplicates, timezone, errors=errors, external=external
         )
         from .views.table import lazy_table  # see `header_views` on late imports
 
@@ -164,6 +155,7 @@ class ResultsViews(FoundRuns):
             If ``combine`` is another value, or if ``combine="time"`` and the stream is in several
             event sources.
         """
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
         options = ViewOptions(
             fields,
             fill,
@@ -171,12 +163,8 @@ class ResultsViews(FoundRuns):
             duplicates,
             dtypes=dtypes,
             roi=roi,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
             errors=errors,
-            missing=missing,
-            fill_value=fill_value,
+            external=external,
         )
         if combine not in ("time", "tree"):
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
@@ -296,16 +284,8 @@ class ResultsViews(FoundRuns):
         FieldNotFound
             If none of the runs has a field; raised after the last run.
         """
-        options = ViewOptions(
-            fields,
-            fill,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
-            errors=errors,
-        )
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
+        options = ViewOptions(fields, fill, errors=errors, external=external)
         return from_store(self._documents(options, FieldsOfRuns(fields)))
 
     def _documents(
