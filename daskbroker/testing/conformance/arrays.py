@@ -11,7 +11,7 @@ import pytest
 
 from ...core.errors import BadDocument, BadQuery, StoreError
 from ...views.runs import table_to_stream
-from ..base import Conformance, Put, check_run, insert_all, inserted, table_of
+from ..base import Conformance, Put, check_run, insert_all, insert_run, inserted, table_of
 from ..runs import RunBuilder
 
 __all__ = ["ArrayConformance"]
@@ -381,8 +381,7 @@ class ArrayConformance(Conformance):
         """A list of a document is known to have been an array until somebody changes it."""
         values = [np.ones((2, 3), "u1"), np.zeros((2, 3), "u1")]
         again = fresh_run(put(run_of(values)).documents())
-        insert_all(broker, again)
-        header = broker[again[0][1]["uid"]]
+        header = insert_run(broker, again)
         assert header.dataset()["x"].dtype == np.uint8
         assert {cell.dtype for cell in table_of(header)["x"]} == {np.dtype("u1")}
         changed = [

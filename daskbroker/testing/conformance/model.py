@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ..base import Conformance, Put, check_run, events_of, insert_all, inserted, table_of
+from ..base import (
+    Conformance,
+    Put,
+    check_run,
+    events_of,
+    insert_all,
+    insert_run,
+    inserted,
+    table_of,
+)
 from ..runs import (
     RunBuilder,
     baseline_run,
@@ -190,8 +199,7 @@ class ModelConformance(Conformance):
     def test_stop_counts_events_of_a_stream_without_descriptor(self, broker: Any) -> None:
         """As recorded: ``num_events {"primary": 1}``, and neither descriptor nor event."""
         docs = RunBuilder().stop(num_events={"primary": 1})
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         check_run(header, docs)
         assert list(header.streams) == []
 
@@ -417,8 +425,7 @@ class ModelConformance(Conformance):
     def test_documents_are_immutable(self, broker: Any) -> None:
         """What is given out cannot change what is stored."""
         docs = make_run(2)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         with pytest.raises(TypeError, match="immutable"):
             header.start["plan_name"] = "other"
         for _, doc in header.documents(fill=False):
