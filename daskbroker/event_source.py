@@ -27,7 +27,7 @@ from .given_run import AnyRun, FindRun, looked_up, run_of, start_and_stop
 from .stores.contract import EventStore
 from .views.documents import streaming as documents_view
 from .views.row_order import Duplicates
-from .views.view_options import FillOptions, ViewOptions
+from .views.view_options import FillOptions, View, ViewOptions
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -232,7 +232,7 @@ class EventSource:
         start, stop = start_and_stop(header, self.find_run)
         plan = self._plan(header, stream_name, references=options.runs_to_fill)
         runs = {start["uid"]: (start, stop)}
-        return lazy_table.table(plan, stream_name, runs, options, self.reach)
+        return lazy_table.table(View(plan, stream_name, runs, options, self.reach))
 
     # -- what detector files say -------------------------------------------------------------
 

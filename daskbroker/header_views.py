@@ -20,7 +20,7 @@ from .core.run_plan import RunPlan
 from .stored_run import StoredRun
 from .views.missing import check_fill_names, for_keys
 from .views.row_order import Duplicates
-from .views.view_options import FillOptions, ViewOptions
+from .views.view_options import FillOptions, View, ViewOptions
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -114,15 +114,14 @@ class HeaderViews(StoredRun):
             raise BadQuery(f"format must be one of {', '.join(VIEWS)}, not {format!r}")
         external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
         options = ViewOptions(fields, fill, timestamps, duplicates, timezone, external=external)
-        runs = self.as_now()._runs
-        plan, files = self._planned(stream_name, references=options.runs_to_fill)
+        view = self._view(stream_name, options)
         if format == "dataset":
             from .views import dataset as dataset_view
 
-            return dataset_view.dataset(plan, stream_name, runs, options, files)
+            return dataset_view.dataset(view)
         from .views.table import lazy_table
 
-        return lazy_table.table(plan, stream_name, runs, options, files)
+        return lazy_table.table(view)
 
     @accepts()
     def dataset(
@@ -208,9 +207,12 @@ class HeaderViews(StoredRun):
         )
         from .views import dataset as dataset_view
 
+        return dataset_view.dataset(self._view(stream_name, options), chunks=chunks)
+
+    def _view(self, stream_name: str, options: ViewOptions) -> View:
         runs = self.as_now()._runs
         plan, files = self._planned(stream_name, references=options.runs_to_fill)
-        return dataset_view.dataset(plan, stream_name, runs, options, files, chunks=chunks)
+        return View(plan, stream_name, runs, options, files)
 
     @accepts()
     def tree(
@@ -245,9 +247,8 @@ class HeaderViews(StoredRun):
             plan, files = found[name]
             values = for_keys(fill_value, plan.descriptors)
             own = replace(options, external=replace(external, fill_value=values))
-            nodes[group_name(name)] = dataset_view.dataset(
-                plan, name, run._runs, own, files, chunks=chunks
-            )
+            view = View(plan, name, run._runs, own, files)
+            nodes[group_name(name)] = dataset_view.dataset(view, chunks=chunks)
         return dataset_view.tree(nodes, root_attrs(run.start, run.known_stop), self.uid)
 
     def table_and_datasets(self, stream_name: str) -> tuple[dd.DataFrame, xr.Dataset, xr.Dataset]:
@@ -267,14 +268,10 @@ class HeaderViews(StoredRun):
         from .views import dataset as dataset_view
         from .views.table import lazy_table
 
-        options = ViewOptions()
-        runs = self.as_now()._runs
-        plan, files = self._planned(stream_name, references=options.runs_to_fill)
-        cuts = ("auto", None)
-        blocks, whole = dataset_view.datasets(plan, stream_name, runs, options, files, cuts)
-        stamped = replace(options, timestamps=True)
-        table = lazy_table.table(plan, stream_name, runs, stamped, files)
-        return table, blocks, whole
+        view = self._view(stream_name, ViewOptions())
+        blocks, whole = dataset_view.datasets(view, ("auto", None))
+        stamped = replace(view, options=ViewOptions(timestamps=True))
+        return lazy_table.table(stamped), blocks, whole
 
     def dataset_frames(self, stream_name: str) -> DatasetFrames:
         """Return the Dataset of a stream, and the byte ranges of its external cells in their files.
@@ -283,6 +280,4 @@ class HeaderViews(StoredRun):
         """
         from .views.dataset.frame_locations import dataset_frames
 
-        options = ViewOptions()
-        plan, files = self._planned(stream_name, references=options.runs_to_fill)
-        return dataset_frames(plan, stream_name, self.as_now()._runs, options, files)
+        return dataset_frames(self._view(stream_name, ViewOptions()))

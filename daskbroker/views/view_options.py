@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,19 +17,23 @@ from ..core.errors import BadQuery
 from ..core.external import external_keys
 from ..core.fields import check_metadata, select
 from ..core.run_plan import RunPlan
+from .frames_again import with_rows_for_frames
 from .missing import check_asked, check_fill_names, with_rules
 from .row_order import Duplicates
 
 if TYPE_CHECKING:
     from ..assets.access import FileAccess, Handlers, Overrides
     from ..assets.filling.filling import Filling
-    from .table.lazy_table import Runs
+    from ..core.chunks import ChunkPlan
+    from ..core.schema import TableColumn
 
-__all__ = ["Errors", "FillOptions", "ViewOptions", "check_is_one_stream"]
+__all__ = ["Errors", "FillOptions", "Runs", "View", "ViewOptions", "check_is_one_stream"]
 
 Errors = Literal["raise", "skip"]
 """Whether a view of many runs fails at a damaged chunk, or leaves it out with a warning."""
 
+Runs = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]]
+"""``{run uid: (start, stop)}``; the stop is None if there is none."""
 
 _REGISTRY = instance("handlers by spec, in a mapping", HandlerRegistry, Mapping).or_none()
 
@@ -206,3 +210,52 @@ class ViewOptions:
             found, plan, files.memory, how.peek, keys=keys, dtypes=dtypes, stopped=stopped
         )
         return with_rules(found, plan, how.missing, how.fill_value, keys=keys, dtypes=dtypes)
+
+
+@dataclass(frozen=True)
+class View:
+    """One stream of one run or of many, as it is to be shown.
+
+    Attributes
+    ----------
+    plan
+        Chunks of the stream, run after run, with the references of the runs to fill.
+    stream
+        Name of the stream, for attrs and messages.
+    runs
+        Start and stop of each run, for attrs and projections.
+    options
+        What is shown, and how it is filled.
+    files
+        Access to detector files.
+    """
+
+    plan: RunPlan
+    stream: str
+    runs: Runs
+    options: ViewOptions
+    files: FileAccess
+
+    def check(self) -> None:
+        """Check that it is of one stream, and that what its options name exists.
+
+        Raises
+        ------
+        BadQuery
+            If it is of ``ALL`` streams.
+        FieldNotFound
+            If a chosen field does not exist, or ``fill_value`` names a key that is not external.
+        """
+        check_is_one_stream(self.stream)
+        self.options.check_names(self.plan.descriptors, self.runs)
+
+    def filling(self) -> Filling | None:
+        """Return how its events are filled; see :meth:`ViewOptions.filling`."""
+        return self.options.filling(self.plan, self.files, self.runs)
+
+    def events(self, filling: Filling | None, columns: Iterable[TableColumn]) -> ChunkPlan:
+        """Return the plan of its events, repeated for each of their frames if all are shown."""
+        if self.options.duplicates != "all" or filling is None:
+            return self.plan.events
+        keys = {column.field.key for column in columns if column.external}
+        return with_rows_for_frames(self.plan.events, filling, keys)
