@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
-from .core.arguments import accepts
-from .core.errors import BadQuery
+from .core.arguments import accepts, check_one_of
 from .core.group_names import group_name
 from .core.run_plan import RunPlan
 from .stored_run import StoredRun
@@ -110,8 +109,7 @@ class HeaderViews(StoredRun):
             If ``format`` is unknown, ``timezone`` is not UTC, or ``missing`` or ``fill_value`` is
             not valid.
         """
-        if format not in VIEWS:
-            raise BadQuery(f"format must be one of {', '.join(VIEWS)}, not {format!r}")
+        check_one_of("format", format, VIEWS)
         external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
         options = ViewOptions(fields, fill, timestamps, duplicates, timezone, external=external)
         view = self._view(stream_name, options)
