@@ -81,6 +81,18 @@ class Conformance:
 
         return put
 
+    @pytest.fixture
+    def put_checked(self, put: Put) -> Put:
+        """Return :func:`put` that also checks that the run returns what was inserted."""
+
+        def put_checked(documents: Iterable[tuple[str, Any]]) -> Any:
+            pairs = list(documents)
+            header = put(pairs)
+            check_run(header, inserted(header, pairs))
+            return header
+
+        return put_checked
+
 
 def inserted(header: Any, documents: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return those of the documents that the fixture ``put`` has inserted."""
