@@ -23,7 +23,7 @@ from daskbroker.core.run_plan import RunPlan
 from daskbroker.testing import make_run
 from daskbroker.views import dataset as dataset_view
 from daskbroker.views.table import lazy_table
-from daskbroker.views.view_options import ViewOptions
+from daskbroker.views.view_options import View, ViewOptions
 
 __all__ = ["Views", "build"]
 
@@ -107,9 +107,8 @@ class Views:
         header = self._broker[self._uid]
         runs = {self._uid: (header.start, header.stop)}
         with _each_alone():
-            return view(
-                RunPlan((self._uid,), plan, {}), "primary", runs, ViewOptions(), FileAccess()
-            )
+            planned = RunPlan((self._uid,), plan, {})
+            return view(View(planned, "primary", runs, ViewOptions(), FileAccess()))
 
 
 def _each_alone() -> Any:

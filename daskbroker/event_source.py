@@ -27,7 +27,7 @@ from .given_run import AnyRun, FindRun, looked_up, run_of, start_and_stop
 from .stores.contract import EventStore
 from .views.documents import streaming as documents_view
 from .views.row_order import Duplicates
-from .views.view_options import ViewOptions
+from .views.view_options import FillOptions, View, ViewOptions
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -198,15 +198,8 @@ class EventSource:
         StreamNotFound
             If the run does not have the named stream.
         """
-        options = ViewOptions(
-            fields,
-            fill,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
-        )
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
+        options = ViewOptions(fields, fill, external=external)
         start, stop = start_and_stop(header, self.find_run)
         plan = self._plan(header, stream_name, references=True)
         return from_store(
@@ -234,22 +227,12 @@ class EventSource:
         """Open one stream as a lazy table; see :meth:`daskbroker.Header.table`."""
         from .views.table import lazy_table  # see `header_views` on late imports
 
-        options = ViewOptions(
-            fields,
-            fill,
-            timestamps,
-            duplicates,
-            timezone,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
-        )
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
+        options = ViewOptions(fields, fill, timestamps, duplicates, timezone, external=external)
         start, stop = start_and_stop(header, self.find_run)
         plan = self._plan(header, stream_name, references=options.runs_to_fill)
         runs = {start["uid"]: (start, stop)}
-        return lazy_table.table(plan, stream_name, runs, options, self.reach)
+        return lazy_table.table(View(plan, stream_name, runs, options, self.reach))
 
     # -- what detector files say -------------------------------------------------------------
 

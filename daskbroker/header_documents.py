@@ -17,7 +17,7 @@ from .core.stored_streams import from_store
 from .stored_run import StoredRun
 from .views.documents import streaming as documents_view
 from .views.documents.prefetch import Prefetcher
-from .views.view_options import ViewOptions
+from .views.view_options import FillOptions, ViewOptions
 
 __all__ = ["HeaderDocuments"]
 
@@ -72,15 +72,8 @@ class HeaderDocuments(StoredRun):
         FillError
             If external data cannot be read.
         """
-        options = ViewOptions(
-            fields,
-            fill,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
-        )
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
+        options = ViewOptions(fields, fill, external=external)
         return from_store(self._documents(options))
 
     def _documents(self, options: ViewOptions) -> Iterator[tuple[str, Document]]:
@@ -132,15 +125,8 @@ class HeaderDocuments(StoredRun):
         StreamNotFound
             If the run has no such stream.
         """
-        options = ViewOptions(
-            fields,
-            fill,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
-        )
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
+        options = ViewOptions(fields, fill, external=external)
         run = self.as_now()
         if isinstance(stream_name, AllStreams):
             return from_store(run.documents_of(run.plans(), options))
@@ -213,13 +199,8 @@ class HeaderDocuments(StoredRun):
                 f"format must be {' or '.join(map(repr, FOLLOWED))}, and the latter needs a "
                 f"stream_name; not {format!r} with stream_name {stream_name!r}"
             )
-        options = ViewOptions(
-            fields,
-            fill,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-        )
+        external = FillOptions(handler_registry, handler_overrides, peek)
+        options = ViewOptions(fields, fill, external=external)
         references = True if format == "documents" else options.runs_to_fill
         sources = [
             (

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from .assets.access import FileAccess, Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
-from .core.arguments import accepts
-from .core.errors import BadQuery
+from .core.arguments import accepts, check_one_of
 from .core.group_names import group_name
 from .core.run_plan import RunPlan
 from .stored_run import StoredRun
 from .views.missing import check_fill_names, for_keys
 from .views.row_order import Duplicates
-from .views.view_options import ViewOptions
+from .views.view_options import FillOptions, View, ViewOptions
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -110,29 +109,17 @@ class HeaderViews(StoredRun):
             If ``format`` is unknown, ``timezone`` is not UTC, or ``missing`` or ``fill_value`` is
             not valid.
         """
-        if format not in VIEWS:
-            raise BadQuery(f"format must be one of {', '.join(VIEWS)}, not {format!r}")
-        options = ViewOptions(
-            fields,
-            fill,
-            timestamps,
-            duplicates,
-            timezone,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
-        )
-        runs = self.as_now()._runs
-        plan, files = self._planned(stream_name, references=options.runs_to_fill)
+        check_one_of("format", format, VIEWS)
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
+        options = ViewOptions(fields, fill, timestamps, duplicates, timezone, external=external)
+        view = self._view(stream_name, options)
         if format == "dataset":
             from .views import dataset as dataset_view
 
-            return dataset_view.dataset(plan, stream_name, runs, options, files)
+            return dataset_view.dataset(view)
         from .views.table import lazy_table
 
-        return lazy_table.table(plan, stream_name, runs, options, files)
+        return lazy_table.table(view)
 
     @accepts()
     def dataset(
@@ -204,6 +191,7 @@ class HeaderViews(StoredRun):
             If an option is not valid, or if ``grid`` is True and the run is no grid scan; the
             message says what is missing.
         """
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
         options = ViewOptions(
             fields,
             fill,
@@ -211,19 +199,18 @@ class HeaderViews(StoredRun):
             duplicates,
             dtypes=dtypes,
             roi=roi,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
             grid=grid,
             index=index,
+            external=external,
         )
         from .views import dataset as dataset_view
 
+        return dataset_view.dataset(self._view(stream_name, options), chunks=chunks)
+
+    def _view(self, stream_name: str, options: ViewOptions) -> View:
         runs = self.as_now()._runs
         plan, files = self._planned(stream_name, references=options.runs_to_fill)
-        return dataset_view.dataset(plan, stream_name, runs, options, files, chunks=chunks)
+        return View(plan, stream_name, runs, options, files)
 
     @accepts()
     def tree(
@@ -243,7 +230,8 @@ class HeaderViews(StoredRun):
         from .views import dataset as dataset_view
         from .views.dataset.attributes import root_attrs
 
-        options = ViewOptions(fill=fill, peek=peek, missing=missing, fill_value=fill_value)
+        external = FillOptions(peek=peek, missing=missing, fill_value=fill_value)
+        options = ViewOptions(fill=fill, external=external)
         run = self.as_now()
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
@@ -255,10 +243,10 @@ class HeaderViews(StoredRun):
         nodes = {}
         for name in began:
             plan, files = found[name]
-            own = replace(options, fill_value=for_keys(fill_value, plan.descriptors))
-            nodes[group_name(name)] = dataset_view.dataset(
-                plan, name, run._runs, own, files, chunks=chunks
-            )
+            values = for_keys(fill_value, plan.descriptors)
+            own = replace(options, external=replace(external, fill_value=values))
+            view = View(plan, name, run._runs, own, files)
+            nodes[group_name(name)] = dataset_view.dataset(view, chunks=chunks)
         return dataset_view.tree(nodes, root_attrs(run.start, run.known_stop), self.uid)
 
     def table_and_datasets(self, stream_name: str) -> tuple[dd.DataFrame, xr.Dataset, xr.Dataset]:
@@ -278,14 +266,10 @@ class HeaderViews(StoredRun):
         from .views import dataset as dataset_view
         from .views.table import lazy_table
 
-        options = ViewOptions()
-        runs = self.as_now()._runs
-        plan, files = self._planned(stream_name, references=options.runs_to_fill)
-        cuts = ("auto", None)
-        blocks, whole = dataset_view.datasets(plan, stream_name, runs, options, files, cuts)
-        stamped = replace(options, timestamps=True)
-        table = lazy_table.table(plan, stream_name, runs, stamped, files)
-        return table, blocks, whole
+        view = self._view(stream_name, ViewOptions())
+        blocks, whole = dataset_view.datasets(view, ("auto", None))
+        stamped = replace(view, options=ViewOptions(timestamps=True))
+        return lazy_table.table(stamped), blocks, whole
 
     def dataset_frames(self, stream_name: str) -> DatasetFrames:
         """Return the Dataset of a stream, and the byte ranges of its external cells in their files.
@@ -294,6 +278,4 @@ class HeaderViews(StoredRun):
         """
         from .views.dataset.frame_locations import dataset_frames
 
-        options = ViewOptions()
-        plan, files = self._planned(stream_name, references=options.runs_to_fill)
-        return dataset_frames(plan, stream_name, self.as_now()._runs, options, files)
+        return dataset_frames(self._view(stream_name, ViewOptions()))

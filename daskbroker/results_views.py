@@ -23,7 +23,7 @@ from .header import Header
 from .stores.contract import HeaderPair
 from .views.documents.prefetch import Prefetcher
 from .views.row_order import Duplicates
-from .views.view_options import Errors, ViewOptions
+from .views.view_options import Errors, FillOptions, View, ViewOptions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,25 +86,16 @@ class ResultsViews(FoundRuns):
         FieldNotFound
             If none of the runs has a field.
         """
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
         options = ViewOptions(
-            fields,
-            fill,
-            timestamps,
-            duplicates,
-            timezone,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            errors=errors,
-            missing=missing,
-            fill_value=fill_value,
+            fields, fill, timestamps, duplicates, timezone, errors=errors, external=external
         )
         from .views.table import lazy_table  # see `header_views` on late imports
 
         runs = self._runs_oldest_first()
         planned = self._planned(stream_name, list(runs), options)
         tables = [
-            lazy_table.table(plan, stream_name, runs, options, files, with_run=True)
+            lazy_table.table(View(plan, stream_name, runs, options, files), with_run=True)
             for plan, files in _in_order_of(runs, planned)
         ]
         return lazy_table.concat(tables)
@@ -164,6 +155,7 @@ class ResultsViews(FoundRuns):
             If ``combine`` is another value, or if ``combine="time"`` and the stream is in several
             event sources.
         """
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
         options = ViewOptions(
             fields,
             fill,
@@ -171,12 +163,8 @@ class ResultsViews(FoundRuns):
             duplicates,
             dtypes=dtypes,
             roi=roi,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
             errors=errors,
-            missing=missing,
-            fill_value=fill_value,
+            external=external,
         )
         if combine not in ("time", "tree"):
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
@@ -184,17 +172,16 @@ class ResultsViews(FoundRuns):
 
         runs = self._runs_oldest_first()
         planned = self._planned(stream_name, list(runs), options, rows_needed=True)
+        views = [View(plan, stream_name, runs, options, files) for plan, files in planned]
         if combine == "tree":
-            return dataset_view.tree_of_runs(planned, stream_name, runs, options, chunks)
-        (plan, files), *others = planned
+            return dataset_view.tree_of_runs(views, stream_name, chunks)
+        view, *others = views
         if others:
             raise BadQuery(
                 f"these runs have the stream {stream_name!r} in {len(others) + 1} event sources, "
                 "which cannot be one Dataset; use combine='tree'"
             )
-        return dataset_view.dataset(
-            plan, stream_name, runs, options, files, chunks=chunks, with_run=True
-        )
+        return dataset_view.dataset(view, chunks=chunks, with_run=True)
 
     def _runs_oldest_first(self) -> dict[str, HeaderPair]:
         """Return start and stop of the runs found now, by uid, the oldest first."""
@@ -296,16 +283,8 @@ class ResultsViews(FoundRuns):
         FieldNotFound
             If none of the runs has a field; raised after the last run.
         """
-        options = ViewOptions(
-            fields,
-            fill,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-            peek=peek,
-            missing=missing,
-            fill_value=fill_value,
-            errors=errors,
-        )
+        external = FillOptions(handler_registry, handler_overrides, peek, missing, fill_value)
+        options = ViewOptions(fields, fill, errors=errors, external=external)
         return from_store(self._documents(options, FieldsOfRuns(fields)))
 
     def _documents(

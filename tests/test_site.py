@@ -168,3 +168,11 @@ def test_links_to_other_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_index_of_decisions_lists_each_by_its_title():
+    folder = DOCS / "decisions"
+    index = re.findall(r"^- \[(.+)\]\((.+)\)$", (folder / "README.md").read_text("utf8"), re.M)
+    records = sorted(folder.glob("0*.md"))
+    titles = [path.read_text("utf8").partition("\n")[0].removeprefix("# ") for path in records]
+    assert index == [(title, path.name) for title, path in zip(titles, records, strict=True)]

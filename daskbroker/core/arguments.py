@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from .errors import BadArgument
+from .errors import BadArgument, BadQuery
 from .name_lists import listed, nearest
 from .printable import shown
 
@@ -39,6 +39,7 @@ __all__ = [
     "TIMEOUT",
     "Accepted",
     "accepts",
+    "check_one_of",
     "instance",
     "is_whole",
 ]
@@ -129,6 +130,18 @@ ROOTS = Accepted(
 MAPPING = Accepted("a mapping, such as a dict", lambda v: isinstance(v, Mapping))
 ITERABLE = Accepted("an iterable, such as a list", lambda v: isinstance(v, Iterable))
 CALLABLE = Accepted("a function", callable)
+
+
+def check_one_of(what: str, given: object, known: Collection[str]) -> None:
+    """Check that an option has one of the known values.
+
+    Raises
+    ------
+    BadQuery
+        If it has another one; the message lists them.
+    """
+    if given not in known:
+        raise BadQuery(f"{what} must be one of {', '.join(known)}, not {given!r}")
 
 
 def instance(what: str, *types: type) -> Accepted:

@@ -204,6 +204,13 @@ def _encode_arrays(
         if any(a.dtype.kind == "u" and is_beyond(a) for a in solid if isinstance(a, np.ndarray)):
             return None
         solid = [plain(v) for v in solid]
+    return _encode_lists(solid, valid, notes)
+
+
+def _encode_lists(
+    solid: Sequence[Any], valid: np.ndarray | None, notes: dict[str, str]
+) -> Column | None:
+    """Encode lists, which may be nested, of one type of scalars; None if JSON must hold them."""
     shape: list[int] = []
     level: Sequence[Any] = solid
     while level and LISTS.issuperset(map(type, level)):

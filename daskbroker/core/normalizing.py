@@ -101,15 +101,7 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
     if levels == 0:
         raise _NoSuchForm(f"nested deeper than {MAX_DOCUMENT_DEPTH} levels")
     if kind is not dict and isinstance(value, (list, tuple)):
-        # It remembers its array, so nothing is converted again.
-        if isinstance(value, ArrayList) and (arrays == _ALL or (arrays and value.dtype.names)):
-            return value.array()
-        types = set(map(type, value))
-        if types <= _PLAIN:  # whole columns of pages
-            if int in types:
-                _check_integers(value, types)
-            return list(value)
-        return [_normalize(item, arrays, levels - 1) for item in value]
+        return _normalize_list(value, arrays, levels)
     if kind is dict or isinstance(value, Mapping):  # a slow check, so the common type goes first
         out = {}
         for key, item in value.items():
@@ -131,6 +123,18 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         return _normalize_array(value, arrays, levels)
     return _normalize_rare(value, arrays, levels)
+
+
+def _normalize_list(value: Sequence[Any], arrays: int, levels: int) -> Any:
+    # It remembers its array, so nothing is converted again.
+    if isinstance(value, ArrayList) and (arrays == _ALL or (arrays and value.dtype.names)):
+        return value.array()
+    types = set(map(type, value))
+    if types <= _PLAIN:  # whole columns of pages
+        if int in types:
+            _check_integers(value, types)
+        return list(value)
+    return [_normalize(item, arrays, levels - 1) for item in value]
 
 
 def _normalize_rare(value: Any, arrays: int, levels: int) -> Any:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import advice
+from ..core.arguments import check_one_of
 from ..core.documents import ALL, StreamName
 from ..core.errors import BadQuery, DaskbrokerError, file_error, naming
 from ..core.file_names import file_name
 from ..core.name_lists import listed
+from ..views.table.plain_cells import ARRAYS
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -37,7 +39,6 @@ OTHERS = (
     ".txt", ".tsv", ".dat", ".npy", ".npz", ".tif", ".tiff", ".pickle", ".pkl",
 )  # fmt: skip
 """Suffixes of other kinds of files: a path that ends in one is not meant as a folder."""
-ARRAYS = ("raise", "drop")
 OF_STREAMS = ("parquet", "csv")
 """Formats that have a file for each stream."""
 REFERRING = ("references", "icechunk")
@@ -65,10 +66,10 @@ class ExportOptions:
     verify: bool = True
 
     def __post_init__(self) -> None:
-        self._check("the format", self.format, FORMATS)
-        self._check("arrays", self.arrays, ARRAYS)
+        check_one_of("the format", self.format, FORMATS)
+        check_one_of("arrays", self.arrays, ARRAYS)
         if self.partition is not None:
-            self._check("partition", self.partition, PARTITIONS)
+            check_one_of("partition", self.partition, PARTITIONS)
         if self.files is not None and self.format != "jsonl":
             raise BadQuery(
                 f"detector files can be exported with documents (jsonl), not with {self.format}"
@@ -97,10 +98,6 @@ class ExportOptions:
                 "the format csv cannot hold arrays, so it has references; leave out "
                 f"{advice.option('fill')}"
             )
-
-    def _check(self, what: str, given: str, known: Iterable[str]) -> None:
-        if given not in known:
-            raise BadQuery(f"{what} must be one of {', '.join(known)}, not {given!r}")
 
     @property
     def suffix(self) -> str:

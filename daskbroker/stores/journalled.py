@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..core.bad_runs import BadRun, warn_of_bad
@@ -13,14 +13,19 @@ from ..core.errors import BadDocument, StoreDamaged
 from ..core.forking import in_each_process
 from ..core.layouts import Layout, rows_of_page
 from ..core.page_parts import is_columnar
+from ..core.peeks import Peek
 from ..core.settings import setting
 from .contract import EventStore
+from .stored_text import storable
 
-__all__ = ["ORPHAN_SECONDS", "JournalledEventStore"]
+__all__ = ["ORPHAN_SECONDS", "JournalledEventStore", "PeekRow"]
 
 ORPHAN_SECONDS = 3600.0
 """Age in seconds at which columns that no chunk names are removed; a younger one's sealer may still
 be at work."""
+
+PeekRow = Sequence[str]
+"""A peek as stores keep it: run, descriptor, key, sort, and body."""
 
 T = TypeVar("T")
 
@@ -121,3 +126,32 @@ class JournalledEventStore(EventStore):
         columnar = is_columnar(layout, page, self.least_page_rows)
         if not (columnar and self._append_columns(layout, owner, page, run)):
             self.append(layout, owner, rows_of_page(layout, page), run)
+
+    # -- what detector files say -------------------------------------------------------------
+
+    @abstractmethod
+    def _select_peeks(self, by: str, values: Sequence[str]) -> Iterable[PeekRow]:
+        """Return the rows of some runs (``by="run"``), or one of each sort (``by="sort"``)."""
+
+    @abstractmethod
+    def _replace_peeks(self, rows: Sequence[PeekRow]) -> None:
+        """Store rows, replacing those of the same run, descriptor and key, if it may write."""
+
+    def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
+        """See :meth:`EventStore.list_peeks`."""
+        names = {storable(uid): uid for uid in runs}
+        return _peeks((names[run], *rest) for run, *rest in self._select_peeks("run", list(names)))
+
+    def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
+        """See :meth:`EventStore.find_peeks`."""
+        return _peeks(self._select_peeks("sort", sorts))
+
+    def put_peeks(self, peeks: Sequence[Peek]) -> None:
+        """See :meth:`EventStore.put_peeks`."""
+        self._replace_peeks(
+            [(*map(storable, (p.run, p.descriptor, p.key)), p.sort, p.body()) for p in peeks]
+        )
+
+
+def _peeks(rows: Iterable[PeekRow]) -> list[Peek]:
+    return [peek for row in rows if (peek := Peek.of_body(*row)) is not None]

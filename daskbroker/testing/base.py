@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dask
@@ -10,7 +10,7 @@ import pytest
 
 from .compare import assert_documents_equal, assert_references_first
 
-__all__ = ["STATES", "Conformance", "check_run", "insert_all", "table_of"]
+__all__ = ["STATES", "Conformance", "check_run", "insert_all", "insert_run", "table_of"]
 
 STATES = ("journal", "sealed", "mixed", "stopped")
 """Where a run's rows are when it is read: all in the journal, all sealed, some of both (each
@@ -23,6 +23,12 @@ def insert_all(db: Any, documents: Iterable[tuple[str, Any]]) -> None:
     """Insert documents one by one."""
     for name, doc in documents:
         db.insert(name, doc)
+
+
+def insert_run(db: Any, documents: Sequence[tuple[str, Any]]) -> Any:
+    """Insert the documents of a run, and return its Header."""
+    insert_all(db, documents)
+    return db[documents[0][1]["uid"]]
 
 
 def table_of(header: Any, stream: str = "primary", **kwargs: Any) -> Any:
@@ -74,6 +80,18 @@ class Conformance:
             return broker[pairs[0][1]["uid"]]
 
         return put
+
+    @pytest.fixture
+    def put_checked(self, put: Put) -> Put:
+        """Return :func:`put` that also checks that the run returns what was inserted."""
+
+        def put_checked(documents: Iterable[tuple[str, Any]]) -> Any:
+            pairs = list(documents)
+            header = put(pairs)
+            check_run(header, inserted(header, pairs))
+            return header
+
+        return put_checked
 
 
 def inserted(header: Any, documents: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:

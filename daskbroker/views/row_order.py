@@ -100,6 +100,7 @@ def group_rows(
     counts = ends - begins
     stored = np.add.reduceat(records["rows"], begins)
     sizes = np.add.reduceat(records["bytes"], begins) + stored * row_bytes
+    sizes = np.maximum(sizes, stored * LEAST_BYTES)
     lows = np.minimum.reduceat(records["seq_min"], begins)
     highs = np.maximum.reduceat(records["seq_max"], begins)
     simple = (counts == 1) & records["ordered"][begins]
@@ -107,22 +108,10 @@ def group_rows(
         shown, known = stored, np.ones(len(begins), bool)
     else:
         shown, known = records["distinct"][begins], counts == 1
-    facts = zip(
-        begins.tolist(),
-        ends.tolist(),
-        runs.tolist(),
-        simple.tolist(),
-        shown.tolist(),
-        known.tolist(),
-        stored.tolist(),
-        np.maximum(sizes, stored * LEAST_BYTES).tolist(),
-        lows.tolist(),
-        highs.tolist(),
-        # The time of a chunk is NaN if not known; reduceat then makes that of the group NaN, too.
-        np.minimum.reduceat(records["time_min"], begins).tolist(),
-        np.maximum.reduceat(records["time_max"], begins).tolist(),
-        strict=True,
-    )
+    # The time of a chunk is NaN if not known; reduceat then makes that of the group NaN, too.
+    firsts = np.minimum.reduceat(records["time_min"], begins)
+    lasts = np.maximum.reduceat(records["time_max"], begins)
+    facts = (begins, ends, runs, simple, shown, known, stored, sizes, lows, highs, firsts, lasts)
     return [
         RowGroup(
             indices=tuple(sorted(order[begin:end].tolist())),
@@ -137,7 +126,9 @@ def group_rows(
             stored=count,
             numbers=range(low, high + 1) if is_simple and high - low + 1 == count else None,
         )
-        for begin, end, run, is_simple, rows, is_known, count, size, low, high, first, last in facts
+        for begin, end, run, is_simple, rows, is_known, count, size, low, high, first, last in zip(
+            *(column.tolist() for column in facts), strict=True
+        )
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,19 +17,23 @@ from ..core.errors import BadQuery
 from ..core.external import external_keys
 from ..core.fields import check_metadata, select
 from ..core.run_plan import RunPlan
+from .frames_again import with_rows_for_frames
 from .missing import check_asked, check_fill_names, with_rules
 from .row_order import Duplicates
 
 if TYPE_CHECKING:
     from ..assets.access import FileAccess, Handlers, Overrides
     from ..assets.filling.filling import Filling
-    from .table.lazy_table import Runs
+    from ..core.chunks import ChunkPlan
+    from ..core.schema import TableColumn
 
-__all__ = ["Errors", "ViewOptions", "check_is_one_stream"]
+__all__ = ["Errors", "FillOptions", "Runs", "View", "ViewOptions", "check_is_one_stream"]
 
 Errors = Literal["raise", "skip"]
 """Whether a view of many runs fails at a damaged chunk, or leaves it out with a warning."""
 
+Runs = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]]
+"""``{run uid: (start, stop)}``; the stop is None if there is none."""
 
 _REGISTRY = instance("handlers by spec, in a mapping", HandlerRegistry, Mapping).or_none()
 
@@ -50,6 +54,31 @@ def check_is_one_stream(stream: object) -> None:
 
 
 @dataclass(frozen=True)
+class FillOptions:
+    """The options that say how external cells are filled, which every view has.
+
+    Raises
+    ------
+    BadArgument
+        If handlers are given in another form.
+    BadQuery
+        If `peek` is not known.
+    """
+
+    handler_registry: Handlers = None
+    handler_overrides: Overrides = None
+    peek: PeekMode = None
+    missing: MissingMode | None = None
+    fill_value: Any = None
+
+    def __post_init__(self) -> None:
+        _REGISTRY.check("handler_registry", self.handler_registry)
+        MAPPING.or_none().check("handler_overrides", self.handler_overrides)
+        if self.peek not in (None, True, False, "each"):
+            raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
+
+
+@dataclass(frozen=True)
 class ViewOptions:
     """Options of tables, datasets and document streams.
 
@@ -60,9 +89,8 @@ class ViewOptions:
     ------
     BadQuery
         If `timezone` is not UTC (a table can have another one only once it is computed), if
-        `errors` or `peek` is not known, if `missing` or `fill_value` is not valid, if `dtypes` or
-        `roi` is no mapping, if a dtype is none of NumPy's, or if `grid` and `index` are both
-        given.
+        `errors` is not known, if what replaces missing cells is not valid, if `dtypes` or `roi` is
+        no mapping, if a dtype is none of NumPy's, or if `grid` and `index` are both given.
     """
 
     fields: Any = None
@@ -72,14 +100,10 @@ class ViewOptions:
     timezone: str | None = None
     dtypes: Mapping[str, Any] | None = None
     roi: Mapping[str, Any] | None = None
-    handler_registry: Handlers = None
-    handler_overrides: Overrides = None
-    peek: PeekMode = None
     errors: Errors = "raise"
-    missing: MissingMode | None = None
-    fill_value: Any = None
     grid: bool = False
     index: str | None = None
+    external: FillOptions = FillOptions()
 
     def __post_init__(self) -> None:
         if isinstance(self.fields, Iterator):  # it is gone through more than once
@@ -88,14 +112,10 @@ class ViewOptions:
         FLAG.check("timestamps", self.timestamps)
         FLAG.check("grid", self.grid)
         NAME.or_none().check("index", self.index)
-        _REGISTRY.check("handler_registry", self.handler_registry)
-        MAPPING.or_none().check("handler_overrides", self.handler_overrides)
         if self.duplicates not in ("last", "all"):
             raise BadQuery(f"duplicates must be 'last' or 'all', not {self.duplicates!r}")
         utc_only(self.timezone)
-        check_asked(self.missing, self.fill_value, fill=self.fill)
-        if self.peek not in (None, True, False, "each"):
-            raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
+        check_asked(self.external.missing, self.external.fill_value, fill=self.fill)
         if self.errors not in ("raise", "skip"):
             raise BadQuery(f"errors must be 'raise' or 'skip', not {self.errors!r}")
         for name, example in (("dtypes", "'uint16'"), ("roi", "np.s_[10:20, :]")):
@@ -137,7 +157,7 @@ class ViewOptions:
             If a field is neither in the descriptors nor in the metadata of any of the runs, or if
             ``fill_value`` names a key that is not external.
         """
-        check_fill_names(self.fill_value, descriptors)
+        check_fill_names(self.external.fill_value, descriptors)
         if self.fields is not None:
             check_metadata(select(self.fields, descriptors), runs.values())
 
@@ -182,10 +202,60 @@ class ViewOptions:
         """
         if not self.fill or not any(map(external_keys, plan.descriptors)) or not plan.references:
             return None
-        found = files.filling(plan.references, self.handler_registry, self.handler_overrides)
+        how = self.external
+        found = files.filling(plan.references, how.handler_registry, how.handler_overrides)
         keys, dtypes = self.keys(plan.descriptors), self.dtypes or {}
         stopped = {uid for uid, (_, stop) in (runs or {}).items() if stop is not None}
         found = peeked(
-            found, plan, files.memory, self.peek, keys=keys, dtypes=dtypes, stopped=stopped
+            found, plan, files.memory, how.peek, keys=keys, dtypes=dtypes, stopped=stopped
         )
-        return with_rules(found, plan, self.missing, self.fill_value, keys=keys, dtypes=dtypes)
+        return with_rules(found, plan, how.missing, how.fill_value, keys=keys, dtypes=dtypes)
+
+
+@dataclass(frozen=True)
+class View:
+    """One stream of one run or of many, as it is to be shown.
+
+    Attributes
+    ----------
+    plan
+        Chunks of the stream, run after run, with the references of the runs to fill.
+    stream
+        Name of the stream, for attrs and messages.
+    runs
+        Start and stop of each run, for attrs and projections.
+    options
+        What is shown, and how it is filled.
+    files
+        Access to detector files.
+    """
+
+    plan: RunPlan
+    stream: str
+    runs: Runs
+    options: ViewOptions
+    files: FileAccess
+
+    def check(self) -> None:
+        """Check that it is of one stream, and that what its options name exists.
+
+        Raises
+        ------
+        BadQuery
+            If it is of ``ALL`` streams.
+        FieldNotFound
+            If a chosen field does not exist, or ``fill_value`` names a key that is not external.
+        """
+        check_is_one_stream(self.stream)
+        self.options.check_names(self.plan.descriptors, self.runs)
+
+    def filling(self) -> Filling | None:
+        """Return how its events are filled; see :meth:`ViewOptions.filling`."""
+        return self.options.filling(self.plan, self.files, self.runs)
+
+    def events(self, filling: Filling | None, columns: Iterable[TableColumn]) -> ChunkPlan:
+        """Return the plan of its events, repeated for each of their frames if all are shown."""
+        if self.options.duplicates != "all" or filling is None:
+            return self.plan.events
+        keys = {column.field.key for column in columns if column.external}
+        return with_rows_for_frames(self.plan.events, filling, keys)

@@ -103,20 +103,7 @@ class Database:
         """Bytes of small chunks that this process has put into SQLite since it opened the file."""
         self._closed = False
         self._frozen: tuple[int, ...] | None = None
-        with self.errors():
-            there = self.path.exists()
-        if not there:
-            if read_only or not create:
-                raise StoreNotFound(f"there is no daskbroker store at {root}{seen_from()}")
-            with self.errors():
-                make_folder(root)
-        with gate.passed(), self.errors():
-            connection = self._connect(write=not read_only, sure=False)
-            try:
-                check_or_create(connection, self.path, read_only=read_only)
-            finally:
-                self._connections.discard(connection)
-                connection.close()
+        self._find_or_make(create=create and not read_only)
         log = tuple(FILE_NAME + end for end in LOG_ENDS)
         with self.errors():
             self._opened_folder = OpenedFolder(link or str(root), (FILE_NAME, CHUNK_FOLDER), log)
@@ -124,6 +111,23 @@ class Database:
         self.store_id = self.meta("store_id")
         self.identity = place_identity(self.store_id, str(root), str(inode))
         """Identity of the store at this place; that of a copy or of a replacement differs."""
+
+    def _find_or_make(self, *, create: bool) -> None:
+        """Check the file and its format; make them if there are none, and they may be made."""
+        with self.errors():
+            there = self.path.exists()
+        if not there:
+            if not create:
+                raise StoreNotFound(f"there is no daskbroker store at {self.root}{seen_from()}")
+            with self.errors():
+                make_folder(self.root)
+        with gate.passed(), self.errors():
+            connection = self._connect(write=not self.read_only, sure=False)
+            try:
+                check_or_create(connection, self.path, read_only=self.read_only)
+            finally:
+                self._connections.discard(connection)
+                connection.close()
 
     def _begin(self) -> None:
         self._lock = threading.RLock()  # connections are closed before a fork

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.bad_runs import BadRun
@@ -14,18 +14,18 @@ from ...core.documents import ALL, Document, StreamName, pack, unpack, unpack_do
 from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page
 from ...core.page_parts import is_large
-from ...core.peeks import Peek
 from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
 from ..backing_up import BackupSource
 from ..contract import is_repeated
+from ..journalled import PeekRow
 from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import check_descriptors, check_journal, check_rest, list_runs
 from .database import FILE_NAME, Database
 from .format import FORMAT_VERSION
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
-from .peeks import find_peeks, list_peeks, put_peeks
+from .peeks import replace_peeks, select_peeks
 from .planning import PlannedSequence, add_sequences, among
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
@@ -341,18 +341,11 @@ class EmbeddedEventStore(SequenceStore):
 
     # -- what detector files say -------------------------------------------------------------
 
-    def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
-        """See :meth:`EventStore.list_peeks`."""
-        return list_peeks(self._database, runs)
+    def _select_peeks(self, by: str, values: Sequence[str]) -> Iterable[PeekRow]:
+        return select_peeks(self._database, by, values)
 
-    def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
-        """See :meth:`EventStore.find_peeks`."""
-        return find_peeks(self._database, sorts)
-
-    def put_peeks(self, peeks: Sequence[Peek]) -> None:
-        """See :meth:`EventStore.put_peeks`."""
-        if not self._database.read_only:
-            put_peeks(self._database, peeks)
+    def _replace_peeks(self, rows: Sequence[PeekRow]) -> None:
+        replace_peeks(self._database, rows)
 
     # -- upkeep ------------------------------------------------------------------------------
 

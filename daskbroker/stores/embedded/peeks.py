@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from ...core.peeks import Peek
-from ..stored_text import storable
+from ..journalled import PeekRow
 from .database import Database
 
-__all__ = ["find_peeks", "list_peeks", "put_peeks"]
+__all__ = ["replace_peeks", "select_peeks"]
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS peek (
@@ -25,50 +24,27 @@ CREATE INDEX IF NOT EXISTS peek_sort ON peek (sort)
 NAMES = "run, descriptor, key, sort, body"
 
 
-def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
-    """Return the peeks of some runs; none if the store lacks the table."""
-    names = {storable(uid): uid for uid in runs}
-    found = _select(database, "run IN (SELECT value FROM json_each(?))", [*names])
-    return _peeks((names[run], *rest) for run, *rest in found)
-
-
-def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
-    """Return one peek of each sort, as far as the store has one."""
-    found = _select(database, "sort IN (SELECT value FROM json_each(?)) GROUP BY sort", list(sorts))
-    return _peeks(found)
-
-
-def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
-    """Store peeks, replacing those of the same run, descriptor and data key."""
-    with database.write() as connection:
-        for statement in TABLE.split(";"):
-            connection.execute(statement)
-        connection.executemany(
-            f"INSERT OR REPLACE INTO peek ({NAMES}) VALUES (?, ?, ?, ?, ?)",
-            [
-                (
-                    storable(peek.run),
-                    storable(peek.descriptor),
-                    storable(peek.key),
-                    peek.sort,
-                    peek.body(),
-                )
-                for peek in peeks
-            ],
-        )
-
-
-def _select(database: Database, where: str, values: list[str]) -> list[tuple[str, ...]]:
+def select_peeks(database: Database, by: str, values: Sequence[str]) -> list[PeekRow]:
+    """Return the rows of some runs, or one of each sort; none if the store lacks the table."""
+    query = f"SELECT {NAMES} FROM peek WHERE {by} IN (SELECT value FROM json_each(?))"
+    if by == "sort":
+        query += " GROUP BY sort"
     with database.read() as connection:
         try:
-            query = f"SELECT {NAMES} FROM peek WHERE {where}"
-            return connection.execute(query, [json.dumps(values)]).fetchall()
+            return connection.execute(query, [json.dumps(list(values))]).fetchall()
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):
                 return []
             raise
 
 
-def _peeks(rows: Iterable[Sequence[str]]) -> list[Peek]:
-    made = (Peek.of_body(*row) for row in rows)
-    return [peek for peek in made if peek is not None]
+def replace_peeks(database: Database, rows: Sequence[PeekRow]) -> None:
+    """Store rows, replacing those of the same run, descriptor and data key."""
+    if database.read_only:
+        return
+    with database.write() as connection:
+        for statement in TABLE.split(";"):
+            connection.execute(statement)
+        connection.executemany(
+            f"INSERT OR REPLACE INTO peek ({NAMES}) VALUES (?, ?, ?, ?, ?)", rows
+        )

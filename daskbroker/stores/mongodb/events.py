@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain
@@ -23,12 +23,11 @@ from ...core.errors import StoreDamaged
 from ...core.external import datum_keys
 from ...core.interrupts import in_own_context
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
-from ...core.peeks import Peek
 from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import is_of_stream, stream_of
 from ...core.settings import setting
 from ..already_stored import stored_descriptor
-from ..journalled import JournalledEventStore
+from ..journalled import JournalledEventStore, PeekRow
 from ..spool.sender import flush_all
 from ..stored_text import storable
 from .bson_documents import RAW_CODEC, SIDE_FIELD, checked_from_bson, decoded_alike
@@ -37,7 +36,7 @@ from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, RUN_COLLECTION, Datab
 from .event_writer import EventWriter
 from .indexes import has_later_indexes, warn_of_missing
 from .journal_ranges import Range
-from .peeks import RUNS_AT_A_TIME, find_peeks, list_peeks, put_peeks
+from .peeks import RUNS_AT_A_TIME, replace_peeks, select_peeks
 from .planning import EventPlanner
 from .reader import MongoReader
 from .reference_planning import ReferencePlanner
@@ -331,18 +330,11 @@ class MongoEventStore(JournalledEventStore):
 
     # -- what detector files say -------------------------------------------------------------
 
-    def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
-        """See :meth:`EventStore.list_peeks`."""
-        return list_peeks(self._database, runs)
+    def _select_peeks(self, by: str, values: Sequence[str]) -> Iterable[PeekRow]:
+        return select_peeks(self._database, by, values)
 
-    def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
-        """See :meth:`EventStore.find_peeks`."""
-        return find_peeks(self._database, sorts)
-
-    def put_peeks(self, peeks: Sequence[Peek]) -> None:
-        """See :meth:`EventStore.put_peeks`."""
-        if not self._database.read_only:
-            put_peeks(self._database, peeks)
+    def _replace_peeks(self, rows: Sequence[PeekRow]) -> None:
+        replace_peeks(self._database, rows)
 
     # -- upkeep ------------------------------------------------------------------------------
 

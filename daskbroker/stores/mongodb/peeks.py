@@ -2,62 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pymongo import ReplaceOne
 
 from ...core.batches import batched
-from ...core.peeks import Peek
-from ..stored_text import storable
+from ..journalled import PeekRow
 from .database import PEEK_COLLECTION, Database
 
-__all__ = ["RUNS_AT_A_TIME", "find_peeks", "list_peeks", "put_peeks"]
+__all__ = ["RUNS_AT_A_TIME", "replace_peeks", "select_peeks"]
 
 RUNS_AT_A_TIME = 5000
 """Maximum number of runs in one query."""
+NAMES = ("run", "descriptor", "key", "sort", "body")
 
 
-def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
-    """Return the peeks of some runs."""
-    names = {storable(uid): uid for uid in runs}
+def select_peeks(database: Database, by: str, values: Sequence[str]) -> list[PeekRow]:
+    """Return the rows of some runs, or one of each sort."""
     with database.errors():
         collection = database.collection(PEEK_COLLECTION)
-        found = [
-            {**doc, "run": names[doc["run"]]}
-            for some in batched(names, RUNS_AT_A_TIME)
-            for doc in collection.find({"run": {"$in": some}})
-        ]
-    return _peeks(found)
+        if by == "sort":
+            sorts = (collection.find_one({"sort": sort}) for sort in values)
+            found = [doc for doc in sorts if doc is not None]
+        else:
+            found = [
+                doc
+                for some in batched(values, RUNS_AT_A_TIME)
+                for doc in collection.find({by: {"$in": some}})
+            ]
+    return [[str(doc.get(name)) for name in NAMES] for doc in found]
 
 
-def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
-    """Return one stored peek for each of the given sorts that has any."""
-    with database.errors():
-        collection = database.collection(PEEK_COLLECTION)
-        found = [collection.find_one({"sort": sort}) for sort in sorts]
-    return _peeks(doc for doc in found if doc is not None)
-
-
-def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
-    """Store peeks, replacing previous ones, without waiting until they would survive a failover."""
+def replace_peeks(database: Database, rows: Sequence[PeekRow]) -> None:
+    """Store rows, replacing previous ones, without waiting until they would survive a failover."""
+    if database.read_only:
+        return
     changes = []
-    for peek in peeks:
-        key = _key_of(peek)
-        document = {**key, "sort": peek.sort, "body": peek.body()}
+    for row in rows:
+        document = dict(zip(NAMES, row, strict=True))
+        key = {name: document[name] for name in ("run", "descriptor", "key")}
         changes.append(ReplaceOne(key, document, upsert=True))
     # In this order, as a read does this too: its errors are of no insert.
     with database.errors(), database.limit():
         database.create_indexes([PEEK_COLLECTION])
         database.collection(PEEK_COLLECTION, sure=False).bulk_write(changes, ordered=False)
-
-
-def _key_of(peek: Peek) -> dict[str, str]:
-    names = {"run": peek.run, "descriptor": peek.descriptor, "key": peek.key}
-    return {name: storable(value) for name, value in names.items()}
-
-
-def _peeks(documents: Iterable[Mapping[str, Any]]) -> list[Peek]:
-    names = ("run", "descriptor", "key", "sort", "body")
-    made = (Peek.of_body(*(str(doc.get(name)) for name in names)) for doc in documents)
-    return [peek for peek in made if peek is not None]

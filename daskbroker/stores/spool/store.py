@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ...core.bad_runs import BadRun
-from ...core.chunks import ChunkPlan, ChunkReader
+from ...core.chunks import ChunkPlan
 from ...core.damage import Damage
-from ...core.documents import ALL, Document, StreamName
+from ...core.documents import Document
 from ...core.interrupts import in_own_context
 from ...core.layouts import EVENT, Layout, encode_page, event_metadata
 from ...core.page_parts import is_columnar, page_parts
-from ...core.peeks import Peek
 from ...core.settings import setting
 from ..already_stored import stored_descriptor
-from ..backing_up import BackupSource
 from ..contract import EventStore
 from .sender import Entry, Sender, flush_all, joined_pages, rows_of_entries
 
@@ -25,6 +22,11 @@ __all__ = ["SpooledEventStore"]
 
 LEAST_ROWS = 1000
 """Minimum number of rows that are sent as a table, and of a page that waits as one."""
+
+
+def _of_store(name: str) -> Any:
+    """Return a property that is the attribute of this name of the wrapped store."""
+    return property(attrgetter(f"store.{name}"))
 
 
 class SpooledEventStore(EventStore):
@@ -99,6 +101,11 @@ class SpooledEventStore(EventStore):
         self._spool().flush()
         self.store.flush()
 
+    @in_own_context
+    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """See :meth:`EventStore.insert_prepared`."""
+        super().insert_prepared(name, doc, run=run)
+
     # -- what waits for them -----------------------------------------------------------------
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
@@ -123,6 +130,11 @@ class SpooledEventStore(EventStore):
         self.flush()
         return self.store.seal(run, keep_journal=keep_journal)
 
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_journal`."""
+        self._settle()
+        return self.store.check_journal(run, descriptors)
+
     def close(self) -> None:
         """See :meth:`EventStore.close`."""
         try:
@@ -133,129 +145,30 @@ class SpooledEventStore(EventStore):
 
     # -- what does not concern them ----------------------------------------------------------
 
-    @property
-    def format_version(self) -> int | None:
-        """See :attr:`EventStore.format_version`."""
-        return self.store.format_version
-
-    def stored_bytes(self) -> int | None:
-        """See :meth:`EventStore.stored_bytes`; the spool is not counted."""
-        return self.store.stored_bytes()
-
-    @property
-    def reader(self) -> ChunkReader:  # type: ignore[override]
-        """See :attr:`EventStore.reader`."""
-        return self.store.reader
-
-    @property
-    def opens_on_workers(self) -> bool:  # type: ignore[override]
-        """See :attr:`EventStore.opens_on_workers`."""
-        return self.store.opens_on_workers
-
-    @property
-    def is_in_place(self) -> bool:
-        """See :attr:`EventStore.is_in_place`."""
-        return self.store.is_in_place
-
-    @property
-    def store_id(self) -> str:
-        """See :attr:`EventStore.store_id`."""
-        return self.store.store_id
-
-    @property
-    def is_noted(self) -> bool:
-        """See :attr:`EventStore.is_noted`."""
-        return self.store.is_noted
-
-    def prepare_writing(self) -> None:
-        """See :meth:`EventStore.prepare_writing`."""
-        self.store.prepare_writing()
-
-    def insert_limit(self) -> AbstractContextManager[None]:
-        """See :meth:`EventStore.insert_limit`."""
-        return self.store.insert_limit()
-
-    @in_own_context
-    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
-        """See :meth:`EventStore.insert_prepared`."""
-        super().insert_prepared(name, doc, run=run)
-
-    def put_run(self, uid: str) -> None:
-        """See :meth:`EventStore.put_run`."""
-        self.store.put_run(uid)
-
-    def has_run(self, uid: str) -> bool:
-        """See :meth:`EventStore.has_run`."""
-        return self.store.has_run(uid)
-
-    def current_run(self) -> str | None:
-        """See :meth:`EventStore.current_run`."""
-        return self.store.current_run()
-
-    def put_descriptor(self, doc: Mapping[str, Any]) -> None:
-        """See :meth:`EventStore.put_descriptor`."""
-        self.store.put_descriptor(doc)
-
-    def find_descriptor(self, uid: str) -> Document | None:
-        """See :meth:`EventStore.find_descriptor`."""
-        return self.store.find_descriptor(uid)
-
-    def list_descriptors(
-        self, runs: Sequence[str], stream_name: StreamName = ALL
-    ) -> Sequence[Document | BadRun]:
-        """See :meth:`EventStore.list_descriptors`."""
-        return self.store.list_descriptors(runs, stream_name)
-
-    def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
-        """See :meth:`EventStore.put_asset`."""
-        self.store.put_asset(layout, doc, run)
-
-    def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """See :meth:`EventStore.find_asset_run`."""
-        return self.store.find_asset_run(layout, uid, run)
-
-    def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
-        """See :meth:`EventStore.list_peeks`."""
-        return self.store.list_peeks(runs)
-
-    def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
-        """See :meth:`EventStore.find_peeks`."""
-        return self.store.find_peeks(sorts)
-
-    def put_peeks(self, peeks: Sequence[Peek]) -> None:
-        """See :meth:`EventStore.put_peeks`."""
-        self.store.put_peeks(peeks)
-
-    def create_indexes(self) -> list[str]:
-        """See :meth:`EventStore.create_indexes`."""
-        return self.store.create_indexes()
-
-    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
-        """See :meth:`EventStore.check_descriptors`."""
-        return self.store.check_descriptors(run)
-
-    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_journal`."""
-        self._settle()
-        return self.store.check_journal(run, descriptors)
-
-    def check_rest(self) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_rest`."""
-        return self.store.check_rest()
-
-    def list_runs(self) -> Iterator[str]:
-        """See :meth:`EventStore.list_runs`."""
-        return self.store.list_runs()
-
-    def path_of(self, key: Any) -> str | None:
-        """See :meth:`EventStore.path_of`."""
-        return self.store.path_of(key)
-
-    def tells_kinds(self, key: Any) -> bool:
-        """See :meth:`EventStore.tells_kinds`."""
-        return self.store.tells_kinds(key)
-
-    @property
-    def backup_source(self) -> BackupSource | None:  # type: ignore[override]
-        """See :attr:`EventStore.backup_source`."""
-        return self.store.backup_source
+    format_version = _of_store("format_version")
+    stored_bytes = _of_store("stored_bytes")  # the spool is not counted
+    reader = _of_store("reader")
+    opens_on_workers = _of_store("opens_on_workers")
+    is_in_place = _of_store("is_in_place")
+    store_id = _of_store("store_id")
+    is_noted = _of_store("is_noted")
+    prepare_writing = _of_store("prepare_writing")
+    insert_limit = _of_store("insert_limit")
+    put_run = _of_store("put_run")
+    has_run = _of_store("has_run")
+    current_run = _of_store("current_run")
+    put_descriptor = _of_store("put_descriptor")
+    find_descriptor = _of_store("find_descriptor")
+    list_descriptors = _of_store("list_descriptors")
+    put_asset = _of_store("put_asset")
+    find_asset_run = _of_store("find_asset_run")
+    list_peeks = _of_store("list_peeks")
+    find_peeks = _of_store("find_peeks")
+    put_peeks = _of_store("put_peeks")
+    create_indexes = _of_store("create_indexes")
+    check_descriptors = _of_store("check_descriptors")
+    check_rest = _of_store("check_rest")
+    list_runs = _of_store("list_runs")
+    path_of = _of_store("path_of")
+    tells_kinds = _of_store("tells_kinds")
+    backup_source = _of_store("backup_source")

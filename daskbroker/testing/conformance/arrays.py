@@ -11,7 +11,7 @@ import pytest
 
 from ...core.errors import BadDocument, BadQuery, StoreError
 from ...views.runs import table_to_stream
-from ..base import Conformance, Put, check_run, insert_all, inserted, table_of
+from ..base import Conformance, Put, check_run, insert_all, insert_run, inserted, table_of
 from ..runs import RunBuilder
 
 __all__ = ["ArrayConformance"]
@@ -76,11 +76,10 @@ class ArrayConformance(Conformance):
 
     @pytest.mark.parametrize(("values", "expected", "dtype"), COLUMNS, ids=repr)
     def test_leaves_unify(
-        self, put: Put, values: list[Any], expected: list[Any], dtype: str
+        self, put_checked: Put, values: list[Any], expected: list[Any], dtype: str
     ) -> None:
         documents = run_of(values)
-        header = put(documents)
-        check_run(header, inserted(header, documents))
+        header = put_checked(documents)
         for options in ({}, {"chunks": {"time": 1}}, {"chunks": None}):
             found = header.dataset(**options)["x"]
             assert found.shape == np.shape(expected)
@@ -103,12 +102,11 @@ class ArrayConformance(Conformance):
         assert [_plain(cell) for cell in cells] == there or _same(list(map(_plain, cells)), there)
 
     @pytest.mark.parametrize("dtype", ["u1", "i2", ">u4", "i8", "u8", "f4", "f8", "?"])
-    def test_arrays_of_numpy_keep_their_dtype(self, put: Put, dtype: str) -> None:
+    def test_arrays_of_numpy_keep_their_dtype(self, put_checked: Put, dtype: str) -> None:
         """Documents have lists in place of arrays; tables have the dtype."""
         values = [np.ones((2, 3), dtype), np.zeros((2, 3), dtype)]
         documents = run_of(values)
-        header = put(documents)
-        check_run(header, inserted(header, documents))
+        header = put_checked(documents)
         events = [doc["data"]["x"] for name, doc in header.documents() if name == "event"]
         assert all(isinstance(cell, list) for cell in events)
         native = np.dtype(dtype).newbyteorder("=")
@@ -117,10 +115,9 @@ class ArrayConformance(Conformance):
             header.dataset()["x"].values, np.stack(values).astype(native), strict=True
         )
 
-    def test_ragged_cells_have_one_dtype(self, put: Put) -> None:
+    def test_ragged_cells_have_one_dtype(self, put_checked: Put) -> None:
         documents = run_of([[1, 2], [3], [0.5, 1, 2], [None, 1]])
-        header = put(documents)
-        check_run(header, inserted(header, documents))
+        header = put_checked(documents)
         for cells in (table_of(header)["x"].to_numpy(), header.dataset()["x"].values):
             assert cells.tolist()[3] == [None, 1]
             assert [(c.dtype.name, c.tolist()) for c in cells[:3]] == [
@@ -157,10 +154,9 @@ class ArrayConformance(Conformance):
 
     # -- rows of fields ----------------------------------------------------------------------
 
-    def test_structured_arrays(self, put: Put) -> None:
+    def test_structured_arrays(self, put_checked: Put) -> None:
         documents = run_of([ROWS, ROWS[::-1]], dtype_numpy=FIELDS)
-        header = put(documents)
-        check_run(header, inserted(header, documents))
+        header = put_checked(documents)
         first = next(doc for name, doc in header.documents() if name == "event")
         assert first["data"]["x"] == [[0.5, 1, "a"], [1.5, -2, "ccc"]]
         cells = table_of(header)["x"].tolist()
@@ -195,19 +191,17 @@ class ArrayConformance(Conformance):
         found = header.dataset()["x.x"].values
         assert [cell.tolist() for cell in found] == [[0.5, 1.5], [0.5], []]
 
-    def test_one_row_an_event(self, put: Put) -> None:
+    def test_one_row_an_event(self, put_checked: Put) -> None:
         documents = run_of([ROWS[0], ROWS[1]], dtype_numpy=FIELDS, shape=[])
-        header = put(documents)
-        check_run(header, inserted(header, documents))
+        header = put_checked(documents)
         assert [cell.item() for cell in table_of(header)["x"]] == ROWS.tolist()
         assert header.dataset()["x.x"].values.tolist() == [0.5, 1.5]
 
-    def test_rows_that_are_not_of_the_declared_fields(self, put: Put) -> None:
+    def test_rows_that_are_not_of_the_declared_fields(self, put_checked: Put) -> None:
         """No value is rounded or cut off."""
         rows = [[[0.1, 1, "a"]], [[0.5, 70000, "longer"]]]
         documents = run_of(rows, dtype_numpy=FIELDS)
-        header = put(documents)
-        check_run(header, inserted(header, documents))
+        header = put_checked(documents)
         assert [_plain(cell) for cell in table_of(header)["x"]] == rows
         with pytest.raises(StoreError, match=r"run '.*', stream 'primary': rows of 'x'.*<f4"):
             header.dataset()["x.x"].load()
@@ -224,15 +218,14 @@ class ArrayConformance(Conformance):
         assert dataset["s.x"].values.tolist() == [7.0]
         assert dataset["s.x_"].values.tolist() == [[0.5, 1.5]]
 
-    def test_rows_as_configuration(self, put: Put) -> None:
+    def test_rows_as_configuration(self, put_checked: Put) -> None:
         run = RunBuilder()
         key = {"source": "s", "dtype": "array", "shape": [2], "dtype_numpy": FIELDS}
         device = {"data": {"rows": ROWS}, "timestamps": {"rows": 1.0}, "data_keys": {"rows": key}}
         descriptor = run.descriptor({"x": 0.5}, configuration={"det": device})
         run.event(descriptor, {"x": 1.0})
         documents = run.stop()
-        header = put(documents)
-        check_run(header, inserted(header, documents))
+        header = put_checked(documents)
         found = header.descriptors["primary"][0]["configuration"]["det"]["data"]["rows"]
         assert found == [[0.5, 1, "a"], [1.5, -2, "ccc"]]
 
@@ -381,8 +374,7 @@ class ArrayConformance(Conformance):
         """A list of a document is known to have been an array until somebody changes it."""
         values = [np.ones((2, 3), "u1"), np.zeros((2, 3), "u1")]
         again = fresh_run(put(run_of(values)).documents())
-        insert_all(broker, again)
-        header = broker[again[0][1]["uid"]]
+        header = insert_run(broker, again)
         assert header.dataset()["x"].dtype == np.uint8
         assert {cell.dtype for cell in table_of(header)["x"]} == {np.dtype("u1")}
         changed = [

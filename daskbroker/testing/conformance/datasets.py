@@ -14,7 +14,7 @@ import daskbroker
 
 from ...views.dataset.attributes import DOCUMENTED
 from ...work.ingest import ingest
-from ..base import Conformance, Put, insert_all
+from ..base import Conformance, Put, insert_all, insert_run
 from ..detector_runs import datum_run
 from ..runs import RunBuilder
 
@@ -166,8 +166,7 @@ class DatasetConformance(Conformance):
     def test_datasets_come_back(self, broker: Any) -> None:
         for what, written in written_datasets().items():
             documents = list(daskbroker.dataset_to_stream(written))
-            insert_all(broker, documents)
-            header = broker[documents[0][1]["uid"]]
+            header = insert_run(broker, documents)
             for chunks in ("auto", None, {"time": 2}):
                 try:
                     assert_comes_back(header.dataset(chunks=chunks), written)
@@ -176,8 +175,7 @@ class DatasetConformance(Conformance):
 
     def test_frames_come_back_lazily(self, broker: Any, tmp_path: Path) -> None:
         documents, data = datum_run(tmp_path)
-        insert_all(broker, documents)
-        header = broker[documents[0][1]["uid"]]
+        header = insert_run(broker, documents)
         written = header.dataset(chunks={"time": 2}).assign_coords(
             img_dim_1=np.linspace(0, 1, data.shape[1]), threshold=0.5
         )

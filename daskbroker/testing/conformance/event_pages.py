@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ...core.errors import BadDocument
-from ..base import Conformance, Put, check_run, insert_all, inserted, table_of
+from ..base import Conformance, Put, check_run, insert_all, table_of
 from ..runs import RunBuilder, external_run, paged_run
 
 __all__ = ["PageConformance"]
@@ -18,16 +18,15 @@ class PageConformance(Conformance):
     """Pages, and the deprecated bulk documents."""
 
     @pytest.mark.parametrize("arrays", [False, True], ids=["lists", "arrays"])
-    def test_pages_come_out_as_events(self, put: Put, arrays: bool) -> None:
+    def test_pages_come_out_as_events(self, put_checked: Put, arrays: bool) -> None:
         docs = paged_run(arrays=arrays)
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         table = table_of(header)
         assert table.index.tolist() == list(range(1, 13))
         assert table["x"].tolist() == [n * 0.5 for n in range(12)]
         assert table["label"].tolist() == [f"a{n}" for n in range(12)]
 
-    def test_large_page(self, put: Put) -> None:
+    def test_large_page(self, put_checked: Put) -> None:
         """A page of many rows, mixed with single events and with small pages."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": 0.5, "v": [0.5, 1.5]})
@@ -38,20 +37,18 @@ class PageConformance(Conformance):
         run.event_page(descriptor, rows[:3])
         run.event(descriptor, {"x": -2.0, "v": [1.0, 2.0]})
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         table = table_of(header)
         assert table["x"].tolist() == [-1.0, *(n * 0.5 for n in range(3000)), 0.0, 0.5, 1.0, -2.0]
 
-    def test_empty_page(self, put: Put) -> None:
+    def test_empty_page(self, put_checked: Put) -> None:
         run = RunBuilder()
         descriptor = run.descriptor({"x": 0.5})
         page = run.event_page(descriptor, [{"x": 1.5}])
         empty = {"descriptor": descriptor, "uid": [], "seq_num": [], "time": []}
         run.add("event_page", {**empty, "data": {"x": []}, "timestamps": {"x": []}, "filled": {}})
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         assert table_of(header).index.tolist() == page["seq_num"]
 
     def test_datum_pages(self, put: Put) -> None:
@@ -65,7 +62,7 @@ class PageConformance(Conformance):
         header = put(docs)
         check_run(header, docs)
 
-    def test_bulk_documents(self, put: Put) -> None:
+    def test_bulk_documents(self, put_checked: Put) -> None:
         """They are deprecated, and accepted."""
         run = RunBuilder()
         spec = {"source": "x", "dtype": "array", "shape": [4], "external": "FILESTORE:"}
@@ -78,8 +75,7 @@ class PageConformance(Conformance):
         events = [run.row(first, {"img": uid}, filled={"img": False}) for uid in ids]
         run.add("bulk_events", {first: events, second: [run.row(second, {"x": 0.5})]})
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         assert table_of(header)["img"].tolist() == ids
 
     @pytest.mark.parametrize("part", ["data", "timestamps", "seq_num", "time", "filled"])

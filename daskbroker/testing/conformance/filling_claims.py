@@ -15,7 +15,7 @@ import pytest
 
 from ...assets.handlers.hdf5.frames import StreamHDF5
 from ...core.errors import FillError, FrameMissing
-from ..base import Conformance, Put, insert_all
+from ..base import Conformance, Put, insert_all, insert_run
 from ..claim_runs import (
     LEGACY,
     CountedSquares,
@@ -300,8 +300,7 @@ class FillClaimConformance(Conformance):
 
     def test_a_file_that_was_replaced(self, broker: Any, tmp_path: Path) -> None:
         docs, data = claim_run(tmp_path, [1, *SHAPE], **LEGACY)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         before = header.dataset()["img"]
         assert before.dtype == np.uint16
         (tmp_path / "a.h5").unlink()
@@ -324,8 +323,7 @@ class FillClaimConformance(Conformance):
     def test_another_handler(self, broker: Any) -> None:
         """Findings of one handler are not used for another."""
         docs = claim_run_of_squares()
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         for handler, shape in ((Squares, SHAPE), (Halves, (3, 8)), (Squares, SHAPE)):
             image = header.dataset(handler_overrides={"img": handler})["img"]
             assert image.shape == (4, *shape)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ...core.errors import ClaimWarning, FillError
-from ..base import Conformance, insert_all
+from ..base import Conformance, insert_run
 from ..claim_runs import LEGACY
 from ..detector_runs import SHAPE, filled_cells, image_claim
 from ..files import frames, write_hdf5, write_npys, write_tiffs
@@ -44,8 +44,7 @@ class FillSequenceConformance(Conformance):
         parts = [*frames(4, SHAPE)]
         parts[2] = frames(1, OTHERS[other])[0]
         docs = sequence_run(tmp_path, parts, spec, **LEGACY)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         image = header.dataset()["img"]
         lead = () if spec == "NPY_SEQ" else (1,)
         assert image.shape == (4, *lead, *SHAPE)
@@ -70,8 +69,7 @@ class FillSequenceConformance(Conformance):
         parts = [*frames(4, SHAPE)]
         parts[2] = frames(1, OTHERS["taller"])[0]
         docs = sequence_run(tmp_path, parts, spec)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         for region in (lambda image: image, lambda image: image[..., :2, :2]):
             for chunks in ({"time": 4}, None):
                 with pytest.raises(FillError, match="peek=True") as caught:
@@ -85,8 +83,7 @@ class FillSequenceConformance(Conformance):
         parts = [*frames(4, SHAPE)]
         parts[2] = parts[2].astype("<u4")
         docs = sequence_run(tmp_path, parts, spec)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         image = header.dataset()["img"]
         assert image.dtype == np.uint16
         np.testing.assert_array_equal(image.values.reshape(4, *SHAPE), np.stack(parts))
@@ -110,8 +107,7 @@ class FillSequenceConformance(Conformance):
             datum = run.datum(resource, **({"point_number": number} if good else keywords))
             run.event(descriptor, {"img": datum, "x": number}, filled={"img": False})
         docs = run.stop()
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ClaimWarning)
             dataset, table = header.dataset(), header.table()
@@ -126,8 +122,7 @@ class FillSequenceConformance(Conformance):
         parts = [*frames(4, SHAPE)]
         parts[3] = frames(1, OTHERS["taller"])[0]
         docs = sequence_run(tmp_path, parts, "AD_TIFF", per_event=2, **LEGACY)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         image, table = header.dataset()["img"], header.table()
         for fill in (image.compute, table.compute, lambda: filled_cells(header)):
             with pytest.raises(FillError, match="differ in shape") as caught:

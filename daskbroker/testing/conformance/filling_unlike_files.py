@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ...core.errors import FillError
-from ..base import Conformance, Put, insert_all
+from ..base import Conformance, Put, insert_run
 from ..claim_runs import LEGACY, claim_run, run_of_parts
 from ..detector_runs import SHAPE, image_claim, stacked
 from ..files import frames, write_npys
@@ -105,8 +105,7 @@ class FillUnlikeFilesConformance(Conformance):
             docs.remove([pair for pair in docs if pair[0] == "datum"][-1])
         else:
             (tmp_path / ("" if lost == "1.h5" else "t") / lost).unlink()
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         with warned("4 frames" if lost == "datum" else ""):
             image, table = header.dataset(missing="drop")["img"], header.table(missing="drop")
         assert image.dtype == np.uint16
@@ -118,8 +117,7 @@ class FillUnlikeFilesConformance(Conformance):
         """A cell that differs is an error, is never cast, and is known from then on."""
         parts = [frames(2, SHAPE, dtype, start=2 * n) for n, dtype in enumerate(("u1", "u4", "u1"))]
         docs = run_of_parts(tmp_path, parts, [1, *SHAPE], **LEGACY)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         image = header.dataset()["img"]
         assert image.dtype == np.uint8
         with pytest.raises(FillError, match="uint32") as caught:

@@ -15,7 +15,7 @@ import pytest
 from ...connect import connect
 from ...core.documents import Document
 from ...core.errors import FilledValuesWarning
-from ..base import Conformance, check_run, insert_all
+from ..base import Conformance, check_run, insert_all, insert_run
 from ..compare import assert_documents_equal
 from ..detector_runs import SHAPE, datum_run, stream_run
 from ..files import frames
@@ -63,8 +63,7 @@ class InsertedAgainConformance(Conformance):
         self, broker: Any, source: Any, tmp_path: Path, make: Callable[[Path], Documents]
     ) -> None:
         docs = make(tmp_path)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         insert_all(broker, header.documents())
         check_run(broker[header.uid], docs)
         again = broker[header.uid].documents()
@@ -74,8 +73,7 @@ class InsertedAgainConformance(Conformance):
 
     def test_one_stream(self, broker: Any, source: Any, tmp_path: Path) -> None:
         docs, _ = stream_run(tmp_path)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         insert_all(broker, header.stream("primary"))
         check_run(broker[header.uid], docs)
 
@@ -85,8 +83,7 @@ class InsertedAgainConformance(Conformance):
     ) -> None:
         """Events of a derived descriptor refer to what came in the stream."""
         docs = make(tmp_path)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         fields = ["img", "start:uid"]
         insert_all(broker, header.documents(fields=fields))
         expected = list(header.documents(fill=False, fields=fields))
@@ -97,8 +94,7 @@ class InsertedAgainConformance(Conformance):
         self, broker: Any, source: Any, tmp_path: Path, make: Callable[[Path], Documents]
     ) -> None:
         docs = make(tmp_path)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         insert_all(broker, pickle.loads(pickle.dumps(list(header.documents()))))
         check_run(broker[header.uid], docs)
 
@@ -108,8 +104,7 @@ class InsertedAgainConformance(Conformance):
     ) -> None:
         """Events and pages that an event source filled are stored with their references."""
         docs = make(tmp_path)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         es = header.es_given_stream("primary")
         insert_all(broker, es.fill_event_stream(header.documents(fill=False)))
         check_run(broker[header.uid], docs)
@@ -118,8 +113,7 @@ class InsertedAgainConformance(Conformance):
         self, broker: Any, source: Any, tmp_path: Path
     ) -> None:
         docs, _ = datum_run(tmp_path)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         insert_all(broker, [pair for pair in docs if pair[0] not in ("event", "stop")])
         insert_all(broker, _without_references(header.documents()))
         check_run(broker[header.uid], docs)
@@ -129,8 +123,7 @@ class InsertedAgainConformance(Conformance):
     ) -> None:
         """A reference comes before its event, after others were looked up."""
         docs, _ = datum_run(tmp_path)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         filled = {doc["uid"]: doc for name, doc in header.documents() if name == "event"}
         insert_all(broker, [(name, filled.get(doc.get("uid"), doc)) for name, doc in docs])
         check_run(broker[header.uid], docs)
@@ -140,8 +133,7 @@ class InsertedAgainConformance(Conformance):
         self, broker: Any, source: Any, tmp_path: Path, make: Callable[[Path], Documents]
     ) -> None:
         docs = make(tmp_path)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         pairs = list(_without_references(header.documents()))
         with pytest.warns(
             FilledValuesWarning, match="their references are not in this store"
@@ -158,8 +150,7 @@ class InsertedAgainConformance(Conformance):
         self, broker: Any, source: Any, tmp_path: Path, edit: Callable[[Any], Any]
     ) -> None:
         docs, _ = datum_run(tmp_path, 3)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         pairs = [(name, edit(doc) if name == "event" else doc) for name, doc in header.documents()]
         with pytest.warns(FilledValuesWarning, match="plain dict, or was changed") as warned:
             insert_all(broker, pairs)
@@ -172,8 +163,7 @@ class InsertedAgainConformance(Conformance):
     def test_one_key_of_two_is_edited(self, broker: Any, source: Any, tmp_path: Path) -> None:
         """The edited value is stored, and the pixels are stored as they were given."""
         docs, data = datum_run(tmp_path, 2)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         pairs = [
             (name, {**doc, "data": {**doc["data"], "x": -1.0}} if name == "event" else doc)
             for name, doc in header.documents()
@@ -189,8 +179,7 @@ class InsertedAgainConformance(Conformance):
     ) -> None:
         """Another copy of events that were stored with their values loses nothing."""
         docs, _ = datum_run(tmp_path, 2)
-        insert_all(source, docs)
-        header = source[docs[0][1]["uid"]]
+        header = insert_run(source, docs)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FilledValuesWarning)
             plain = [(name, doc.to_dict()) for name, doc in header.documents()]

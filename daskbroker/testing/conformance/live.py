@@ -18,7 +18,7 @@ from ...core.documents import ALL
 from ...core.errors import BadQuery, FieldNotFound, StreamNotFound
 from ...work.copying import copy
 from ...work.reprocess import reprocess
-from ..base import Conformance, check_run, insert_all
+from ..base import Conformance, check_run, insert_all, insert_run
 from ..compare import assert_documents_equal, assert_references_first
 from ..detector_runs import datum_run, stream_run
 from ..files import frames, write_npys
@@ -269,8 +269,7 @@ class LiveConformance(Conformance):
 
     def test_a_run_that_has_ended(self, broker: Any) -> None:
         docs = external_run(3)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         assert_documents_equal(header.documents(fill=False), header.follow())
         assert_documents_equal(header.documents(fill=False), header.portable().follow())
 
@@ -333,8 +332,7 @@ class LiveConformance(Conformance):
 
     def test_what_never_comes(self, broker: Any) -> None:
         docs = make_run(2)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         with pytest.raises(StreamNotFound, match="has ended and has no stream 'nowhere'"):
             list(header.follow("nowhere"))
         with pytest.raises(FieldNotFound, match="nothing"):
@@ -410,8 +408,7 @@ class LiveConformance(Conformance):
     def test_filled_again_in_another_store(self, broker: Any, tmp_path: Path) -> None:
         """A followed run is copied to another store, filled."""
         docs, _ = datum_run(tmp_path, 3)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         with connect(tmp_path / "copy") as other:
             insert_all(other, header.follow(fill=True))
             check_run(other[header.uid], docs)

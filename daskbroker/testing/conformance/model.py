@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ..base import Conformance, Put, check_run, events_of, insert_all, inserted, table_of
+from ..base import (
+    Conformance,
+    Put,
+    check_run,
+    events_of,
+    insert_all,
+    insert_run,
+    table_of,
+)
 from ..runs import (
     RunBuilder,
     baseline_run,
@@ -29,11 +37,10 @@ HOSTILE_KEYS = ("time", "Time", "seq_num", "uid", "a", "ts_a", "with space", "gr
 class ModelConformance(Conformance):
     """The documents of real runs, and their tables: repetition, lies, gaps, extreme values."""
 
-    def test_rewound_documents_keep_all_events(self, put: Put) -> None:
+    def test_rewound_documents_keep_all_events(self, put_checked: Put) -> None:
         """A rewind repeats a ``seq_num`` with another uid."""
         docs = rewound_run()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         assert len(events_of(header.documents(fill=False))) == 4
 
     def test_rewound_table_shows_the_latest(self, put: Put) -> None:
@@ -72,15 +79,14 @@ class ModelConformance(Conformance):
     @pytest.mark.parametrize(
         "numbers", [(1, 3, 3), (2, 2), (1, 1, 3), (3, 1, 2, 3), (1, 2, 3, 2, 3, 5, 5)], ids=str
     )
-    def test_rewound_numbers_with_gaps(self, put: Put, numbers: tuple[int, ...]) -> None:
+    def test_rewound_numbers_with_gaps(self, put_checked: Put, numbers: tuple[int, ...]) -> None:
         """As many numbers as the range has, but not those; the latest of each counts."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": 0})
         for index, number in enumerate(numbers):
             run.event(descriptor, {"x": index}, number)
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         latest = dict(sorted({number: x for x, number in enumerate(numbers)}.items()))
         for table in (header.table(), header.table()[["time"]], header.table(fields=["x"])):
             assert len(table) == len(latest)
@@ -94,7 +100,7 @@ class ModelConformance(Conformance):
         assert dataset["seq_num"].values.tolist() == list(latest)
         assert dataset["x"].values.tolist() == list(latest.values())
 
-    def test_late_event_keeps_its_own_descriptor_and_configuration(self, put: Put) -> None:
+    def test_late_event_keeps_its_own_descriptor_and_configuration(self, put_checked: Put) -> None:
         """It has the configuration of the descriptor that it names, not the latest."""
         run = RunBuilder()
         exposures = {}
@@ -113,8 +119,7 @@ class ModelConformance(Conformance):
         run.event(descriptors[1], {"x": 4.0}, 4)
         run.event(descriptors[0], {"x": 3.0}, 3)  # late, and of the older descriptor
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         fields = ["x", "descriptor", "config:det:det_exposure"]
         table = table_of(header, fields=fields)
         assert table.index.tolist() == [1, 2, 3, 4]
@@ -124,12 +129,11 @@ class ModelConformance(Conformance):
         wanted = [exposures[uid] for uid in table["descriptor"]]
         assert table["config:det:det_exposure"].tolist() == wanted
 
-    def test_hostile_key_names_are_kept(self, put: Put) -> None:
+    def test_hostile_key_names_are_kept(self, put_checked: Put) -> None:
         """No data key is lost, renamed or overwritten by another column."""
         keys = {key: [number + 0.5, number + 1.5] for number, key in enumerate(HOSTILE_KEYS)}
         docs = make_run(keys=keys)
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         shown = {"time": "data:time", "seq_num": "data:seq_num", "uid": "data:uid"}
         shown |= {"ts_a": "data:ts_a", "data:b": "data:data:b"}
         table = table_of(header, timestamps=True)
@@ -142,10 +146,9 @@ class ModelConformance(Conformance):
         events = events_of(docs)
         assert table["ts_a"].tolist() == [event["timestamps"]["a"] for event in events]
 
-    def test_baseline_of_500_keys(self, put: Put) -> None:
+    def test_baseline_of_500_keys(self, put_checked: Put) -> None:
         docs = baseline_run(500)
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         table = table_of(header, "baseline")
         assert table.shape == (2, 501)
         data = events_of(docs)[0]["data"]
@@ -190,8 +193,7 @@ class ModelConformance(Conformance):
     def test_stop_counts_events_of_a_stream_without_descriptor(self, broker: Any) -> None:
         """As recorded: ``num_events {"primary": 1}``, and neither descriptor nor event."""
         docs = RunBuilder().stop(num_events={"primary": 1})
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         check_run(header, docs)
         assert list(header.streams) == []
 
@@ -209,15 +211,14 @@ class ModelConformance(Conformance):
         ],
         ids=repr,
     )
-    def test_declared_dtype_lies(self, put: Put, claim: Any, values: list[Any]) -> None:
+    def test_declared_dtype_lies(self, put_checked: Put, claim: Any, values: list[Any]) -> None:
         """Documents are as they went in; all partitions of the table have one dtype."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": claim})
         for value in values:
             run.event(descriptor, {"x": value})
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         table = header.table("primary")
         for index in range(table.npartitions):
             partition = table.partitions[index].compute()
@@ -225,7 +226,7 @@ class ModelConformance(Conformance):
         shown = [None if _is_null(value) else value for value in table.compute()["x"]]
         assert [v.tolist() if isinstance(v, np.ndarray) else v for v in shown] == values
 
-    def test_filled_absent_empty_or_differing(self, put: Put) -> None:
+    def test_filled_absent_empty_or_differing(self, put_checked: Put) -> None:
         """Absent means that external keys are not filled."""
         run = RunBuilder()
         spec = {"source": "x", "dtype": "array", "shape": [4], "external": "FILESTORE:"}
@@ -240,20 +241,18 @@ class ModelConformance(Conformance):
         page["filled"] = {"img": [False, True]}
         docs = run.stop()
         assert "filled" not in events_of(docs)[0]
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        put_checked(docs)
 
-    def test_frames_without_events_count_as_rows(self, put: Put) -> None:
+    def test_frames_without_events_count_as_rows(self, put_checked: Put) -> None:
         """Their ``seq_nums`` are known, their times are not."""
         docs = stream_datum_run(frames=6, step=2)
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         assert len(header.table("primary", fill=False)) == 6
         table = table_of(header, fields=["time"])
         assert table.index.tolist() == [1, 2, 3, 4, 5, 6]
         assert table["time"].isna().all()
 
-    def test_frames_of_several_files_for_one_key(self, put: Put) -> None:
+    def test_frames_of_several_files_for_one_key(self, put_checked: Put) -> None:
         """As far as documents go; :mod:`.filling` reads the files."""
         run = RunBuilder()
         spec = {"source": "x", "dtype": "array", "shape": [5, 4, 4], "external": "STREAM:"}
@@ -263,15 +262,13 @@ class ModelConformance(Conformance):
             first = 2 * file + 1
             run.stream_datum(resource, descriptor, indices, (first, first + 2))
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         assert len(header.table("primary", fill=False)) == 6
 
-    def test_datum_after_its_event_and_resource_of_two_streams(self, put: Put) -> None:
+    def test_datum_after_its_event_and_resource_of_two_streams(self, put_checked: Put) -> None:
         """As far as documents go; :mod:`.filling` reads the files."""
         docs = external_run(late=True)
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         for stream in ("primary", "dark"):
             part = list(header.stream(stream, fill=False))
             assert sum(name == "resource" for name, _ in part) == 1
@@ -292,16 +289,15 @@ class ModelConformance(Conformance):
         ],
         ids=repr,
     )
-    def test_ragged_arrays_stay_as_they_are(self, put: Put, cells: list[Any]) -> None:
+    def test_ragged_arrays_stay_as_they_are(self, put_checked: Put, cells: list[Any]) -> None:
         """They are neither padded nor stacked."""
         docs = ragged_run(cells)
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         shown = table_of(header)["spectrum"]
         assert [v.tolist() if isinstance(v, np.ndarray) else v for v in shown] == cells
         assert header.dataset("primary", fill=False)["spectrum"].sizes["time"] == 3
 
-    def test_events_with_differing_keys(self, put: Put) -> None:
+    def test_events_with_differing_keys(self, put_checked: Put) -> None:
         """Values stay with their events."""
         rows: list[dict[str, Any]] = [{"a": 1.5}, {"b": 2}, {"a": 3.5, "b": 4}, {}]
         run = RunBuilder()
@@ -309,14 +305,13 @@ class ModelConformance(Conformance):
         for row in rows:
             run.event(descriptor, row)
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         table = table_of(header)
         for key in "ab":
             shown = [None if _is_null(value) else value for value in table[key]]
             assert shown == [row.get(key) for row in rows]
 
-    def test_legacy_resources(self, put: Put) -> None:
+    def test_legacy_resources(self, put_checked: Put) -> None:
         """Documents: everything that old recordings leave out or have on top."""
         run = RunBuilder()
         spec = {"source": "x", "dtype": "array", "shape": [4], "external": "FILESTORE:"}
@@ -329,8 +324,7 @@ class ModelConformance(Conformance):
             data["img2"] = run.datum(resource, n=2)
             run.event(descriptor, data, filled={"img": False, "img2": False})
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        put_checked(docs)
 
     @pytest.mark.parametrize(
         "values",
@@ -349,15 +343,14 @@ class ModelConformance(Conformance):
         ],
         ids=lambda values: repr(values)[:40],
     )
-    def test_extreme_values(self, put: Put, values: list[Any]) -> None:
+    def test_extreme_values(self, put_checked: Put, values: list[Any]) -> None:
         """They are equal when read back."""
         run = RunBuilder(sample={"values": values, "shape": (1, np.int64(2))})
         descriptor = run.descriptor({"x": values[0]})
         for value in values:
             run.event(descriptor, {"x": value})
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         assert len(table_of(header)) == len(values)
 
     def test_event_of_15_megabytes(self, put: Put) -> None:
@@ -372,7 +365,7 @@ class ModelConformance(Conformance):
         assert table["x"].tolist() == [1.5, 2.5]
         assert np.array_equal(table["img"].iloc[1], image + 1)
 
-    def test_descriptor_with_the_least_keys(self, put: Put) -> None:
+    def test_descriptor_with_the_least_keys(self, put_checked: Put) -> None:
         """Its stream is ``primary``, and its mappings are empty."""
         run = RunBuilder()
         least: dict[str, Any] = {
@@ -385,8 +378,7 @@ class ModelConformance(Conformance):
         run._streams[descriptor] = "primary"
         run.event(descriptor, {"x": 1.5})
         docs = run.stop()
-        header = put(docs)
-        check_run(header, inserted(header, docs))
+        header = put_checked(docs)
         assert list(header.streams) == ["primary"]
         assert table_of(header)["x"].tolist() == [1.5]
         assert set(header.fields("primary")) == {"x"}
@@ -417,8 +409,7 @@ class ModelConformance(Conformance):
     def test_documents_are_immutable(self, broker: Any) -> None:
         """What is given out cannot change what is stored."""
         docs = make_run(2)
-        insert_all(broker, docs)
-        header = broker[docs[0][1]["uid"]]
+        header = insert_run(broker, docs)
         with pytest.raises(TypeError, match="immutable"):
             header.start["plan_name"] = "other"
         for _, doc in header.documents(fill=False):

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from ...assets.access import FileAccess
 from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...core.errors import FillError
-from ...core.run_plan import RunPlan
-from ..table.lazy_table import Runs
-from ..view_options import ViewOptions
+from ..view_options import View
 from .lazy_dataset import assembly
 from .loading import load
 from .row_block import planned_block
@@ -37,11 +34,9 @@ class DatasetFrames:
     frames: Mapping[str, CellFrames | FillError]
 
 
-def dataset_frames(
-    plan: RunPlan, stream: str, runs: Runs, options: ViewOptions, files: FileAccess
-) -> DatasetFrames:
+def dataset_frames(view: View) -> DatasetFrames:
     """Return the Dataset of one stream, as :func:`.lazy_dataset.dataset` does, and its frames."""
-    made = assembly(plan, stream, runs, options, options.filling(plan, files, runs), chunks=None)
+    made = assembly(view, view.filling(), chunks=None)
     (loaded,) = load([made.loading])
     found: dict[str, CellFrames | FillError] = {}
     count = len(made.rows)

@@ -15,18 +15,15 @@ from typing import Any
 
 import xarray as xr
 
-from ...assets.access import FileAccess
 from ...assets.filling.filling import Filling
 from ...core.chunks import ChunkPlan
 from ...core.digests import digest_of
 from ...core.errors import FieldNotFound
 from ...core.fields import Field, data_keys_of, select
 from ...core.name_lists import listed
-from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
-from ..frames_again import with_rows_for_frames
-from ..table.lazy_table import Runs, target_bytes
-from ..view_options import ViewOptions, check_is_one_stream
+from ..table.lazy_table import target_bytes
+from ..view_options import Runs, View, check_is_one_stream
 from .assembly import Assembly
 from .attributes import run_attrs
 from .column_sources import ColumnSource, ExternalColumn
@@ -42,31 +39,14 @@ from .variables import coordinate_sources, variable_sources
 __all__ = ["assembly", "dataset"]
 
 
-def dataset(
-    plan: RunPlan,
-    stream: str,
-    runs: Runs,
-    options: ViewOptions,
-    files: FileAccess,
-    *,
-    chunks: Any = "auto",
-    with_run: bool = False,
-) -> xr.Dataset:
+def dataset(view: View, *, chunks: Any = "auto", with_run: bool = False) -> xr.Dataset:
     """Return a lazy Dataset of the chunks of one stream, of one run or of many.
 
     Parameters
     ----------
-    plan
-        Chunks of the stream, run after run, with the references of external variables to fill.
-    stream
-        Name of the stream, for attrs and messages.
-    runs
-        Start and stop of each run, for attrs and projections.
-    options
-        What is shown, and how it is filled. ``dtypes`` of variables replace those that are
-        declared, that files have, or that stored values have in common.
-    files
-        Access to detector files.
+    view
+        What to show. ``dtypes`` of its options replace those that are declared, that files have,
+        or that stored values have in common.
     chunks
         With ``"auto"``, variables that are not in memory are dask arrays, all cut alike along
         ``time``; a block of the largest has about the partition size. Stored objects, such as
@@ -98,127 +78,119 @@ def dataset(
         If ``roi`` or ``chunks`` is not valid, if the run is not a grid although one is
         requested, or if ``ALL`` streams are asked for.
     """
-    options.check_names(plan.descriptors, runs)
-    if options.grid or options.index is not None:
-        return _arranged(plan, stream, runs, options, files, chunks)
-    filling = options.filling(plan, files, runs)
-    made = assembly(plan, stream, runs, options, filling, chunks=chunks, with_run=with_run)
+    view.check()
+    if view.options.grid or view.options.index is not None:
+        return _arranged(view, chunks)
+    made = assembly(view, view.filling(), chunks=chunks, with_run=with_run)
     (loaded,) = load([made.loading])
     return made.dataset(loaded)
 
 
-def datasets(
-    plan: RunPlan,
-    stream: str,
-    runs: Runs,
-    options: ViewOptions,
-    files: FileAccess,
-    cuts: Sequence[Any],
-) -> list[xr.Dataset]:
+def datasets(view: View, cuts: Sequence[Any]) -> list[xr.Dataset]:
     """Return the Dataset of :func:`dataset` once for each of several values of ``chunks``.
 
     What is in memory is read once, and shared by all of them.
     """
-    filling = options.filling(plan, files, runs)
-    made = assembly(plan, stream, runs, options, filling, chunks=cuts[0])
+    made = assembly(view, view.filling(), chunks=cuts[0])
     (loaded,) = load([made.loading])
     return [replace(made, chunks=chunks).dataset(loaded) for chunks in cuts]
 
 
-def _arranged(
-    plan: RunPlan,
-    stream: str,
-    runs: Runs,
-    options: ViewOptions,
-    files: FileAccess,
-    chunks: object,
-) -> xr.Dataset:
+def _arranged(view: View, chunks: object) -> xr.Dataset:
     """Return the Dataset of one run as a grid, or along a motor."""
     check_chunk_sizes(chunks)
-    ((start, _),) = runs.values()
-    keys = data_keys_of(plan.descriptors)
-    motors, setpoints = needed(start, stream, keys) if options.grid else ([str(options.index)], [])
-    shown = options.keys(plan.descriptors)
+    options, descriptors = view.options, view.plan.descriptors
+    ((start, _),) = view.runs.values()
+    if options.grid:
+        motors, setpoints = needed(start, view.stream, data_keys_of(descriptors))
+    else:
+        motors, setpoints = [str(options.index)], []
+    shown = options.keys(descriptors)
     if shown is not None:
-        given = (
-            [options.fields] if isinstance(options.fields, (str, re.Pattern)) else options.fields
-        )
+        given = options.fields
+        given = [given] if isinstance(given, (str, re.Pattern)) else given
         # The grid is made from these, requested or not.
         options = replace(options, fields=[*given, *motors, *setpoints])
-    filling = options.filling(plan, files, runs)
+        view = replace(view, options=options)
     # A grid is cut along its own axes, after it was laid out.
-    cut_first = None if options.grid else chunks
-    made = assembly(plan, stream, runs, options, filling, chunks=cut_first)
+    made = assembly(view, view.filling(), chunks=None if options.grid else chunks)
     (loaded,) = load([made.loading])
     flat = made.dataset(loaded)
     if not options.grid:
         return indexed(flat, str(options.index))
-    grid = gridded(flat, start, stream, loaded)
+    grid = gridded(flat, start, view.stream, loaded)
     if shown is not None:
         grid = grid.drop_vars([name for name in setpoints if name not in shown])
     if chunks is None:
         return grid
-    kept = {*loaded, *made.objects}
-    return cut_grid(grid, chunks, kept, target_bytes(), made.task_name)
+    return cut_grid(grid, chunks, {*loaded, *made.objects}, target_bytes(), made.task_name)
 
 
 def assembly(
-    plan: RunPlan,
-    stream: str,
-    runs: Runs,
-    options: ViewOptions,
-    filling: Filling | None,
-    *,
-    chunks: Any = "auto",
-    with_run: bool = False,
+    view: View, filling: Filling | None, *, chunks: Any = "auto", with_run: bool = False
 ) -> Assembly:
     """Return the parts of which :func:`dataset` makes a Dataset, before variables are loaded."""
-    check_is_one_stream(stream)
+    check_is_one_stream(view.stream)
     check_chunk_sizes(chunks)
+    restoring, columns = _chosen(view)
+    events = view.events(filling, columns.values())
+    shared = coordinate_sources(events, with_run=with_run)
+    columns, sources = _sources(view, events, filling, restoring, columns, shared)
+    scanned = restoring.coordinates if restoring is not None else _scanned(view.runs, view.stream)
+    token = _token(view, events, filling)
+    rows = DatasetRows.of(events, view.options.duplicates)
+    dropping = _dropping(sources)
+    if dropping:
+        mask = with_every_cell(events, rows, dropping)
+        rows, token = rows.only(mask), f"{token}-{mask_token(mask)}"
+    return Assembly(
+        replace(view.plan, events=events),
+        rows,
+        columns,
+        sources,
+        # Once each: hints may name a motor for two dimensions.
+        tuple(dict.fromkeys([*shared, *(name for name in scanned if name in columns)])),
+        _attrs(view, with_run=with_run),
+        view.stream,
+        token,
+        chunks,
+        restoring,
+    )
+
+
+def _chosen(view: View) -> tuple[Restoring | None, dict[str, TableColumn]]:
+    """Return what is to be restored of a former Dataset, and the chosen columns by name."""
+    plan, options = view.plan, view.options
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]
     names = None if options.fields is None else {field.name for field in chosen}
     restoring = Restoring.of(plan.descriptors, names)
     if restoring is not None and names is None:
         chosen += [Field("ts", key, f"ts_{key}") for key in restoring.stamps]
-    events, dtypes = plan.events, options.dtypes or {}
-    columns = {column.name: column for column in table_columns(events, chosen, runs)}
-    if options.duplicates == "all" and filling is not None:
-        keys = {column.field.key for column in columns.values() if column.external}
-        events = with_rows_for_frames(events, filling, keys)
-        plan = replace(plan, events=events)
-    shared = coordinate_sources(events, with_run=with_run)
-    sources = dict(shared)
-    for name, column in list(columns.items()):
+    return restoring, {c.name: c for c in table_columns(plan.events, chosen, view.runs)}
+
+
+def _sources(
+    view: View,
+    events: ChunkPlan,
+    filling: Filling | None,
+    restoring: Restoring | None,
+    columns: Mapping[str, TableColumn],
+    shared: Mapping[str, ColumnSource],
+) -> tuple[dict[str, TableColumn], dict[str, ColumnSource]]:
+    """Return the column and the source of each variable, by name; a column may have several."""
+    dtypes, roi = view.options.dtypes or {}, view.options.roi or {}
+    of_variables, sources = dict(columns), dict(shared)
+    for name, column in columns.items():
         if name not in shared:
             own = _restored(restoring, column)
-            found = own or variable_sources(events, column, runs, filling, dtypes)
+            found = own or variable_sources(events, column, view.runs, filling, dtypes)
             # The field of a structured array may have the name of another key.
-            fresh = {_free(n, name, columns, sources): source for n, source in found.items()}
+            fresh = {_free(n, name, of_variables, sources): source for n, source in found.items()}
             sources |= fresh
-            columns |= dict.fromkeys(fresh, column)
-    _check_names(dtypes, columns)
-    sources |= _regions(options.roi or {}, sources)
-    scanned = restoring.coordinates if restoring is not None else _scanned(runs, stream)
-    token = _token(events, stream, runs, filling, options)
-    rows = DatasetRows.of(events, options.duplicates)
-    dropping = _dropping(sources)
-    if dropping:
-        mask = with_every_cell(events, rows, dropping)
-        rows, token = rows.only(mask), f"{token}-{mask_token(mask)}"
-    return Assembly(
-        plan,
-        rows,
-        columns,
-        sources,
-        # Once each: hints may name a motor for two dimensions.
-        tuple(dict.fromkeys([*shared, *(name for name in scanned if name in columns)])),
-        _attrs(events, stream, runs, with_run=with_run),
-        stream,
-        token,
-        chunks,
-        restoring,
-    )
+            of_variables |= dict.fromkeys(fresh, column)
+    _check_names(dtypes, of_variables)
+    return of_variables, sources | _regions(roi, sources)
 
 
 def _free(name: str, column: str, columns: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
@@ -264,27 +236,23 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
             )
 
 
-def _attrs(plan: ChunkPlan, stream: str, runs: Runs, *, with_run: bool) -> dict[str, Any]:
+def _attrs(view: View, *, with_run: bool) -> dict[str, Any]:
+    described = view.plan.descriptors
     if not with_run:
-        (start, stop), *_ = runs.values()
-        return run_attrs(start, stop, stream, plan.descriptors)
-    uids = dict.fromkeys(descriptor["run_start"] for descriptor in plan.descriptors)
-    descriptors = [descriptor["uid"] for descriptor in plan.descriptors]
-    return {"runs": list(uids), "stream": stream, "descriptors": descriptors}
+        (start, stop), *_ = view.runs.values()
+        return run_attrs(start, stop, view.stream, described)
+    uids = dict.fromkeys(descriptor["run_start"] for descriptor in described)
+    descriptors = [descriptor["uid"] for descriptor in described]
+    return {"runs": list(uids), "stream": view.stream, "descriptors": descriptors}
 
 
-def _token(
-    plan: ChunkPlan,
-    stream: str,
-    runs: Runs,
-    filling: Filling | None,
-    options: ViewOptions,
-) -> str:
-    stops = [stop and stop["uid"] for _, stop in runs.values()]
+def _token(view: View, events: ChunkPlan, filling: Filling | None) -> str:
+    options = view.options
+    stops = [stop and stop["uid"] for _, stop in view.runs.values()]
     fill = filling and filling.token
     chosen = {key: str(dtype) for key, dtype in (options.dtypes or {}).items()}
     regions = repr(sorted((options.roi or {}).items(), key=lambda pair: pair[0]))
-    note = json.dumps([plan.token, stream, stops, fill, options.duplicates, chosen, regions])
+    note = json.dumps([events.token, view.stream, stops, fill, options.duplicates, chosen, regions])
     return digest_of(note)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import xarray as xr
 
-from ...assets.access import FileAccess
 from ...core.group_names import group_name
-from ...core.run_plan import RunPlan
-from ..table.lazy_table import Runs
-from ..view_options import ViewOptions
+from ..view_options import View
 from .assembly import Assembly
 from .lazy_dataset import assembly
 from .loading import load
@@ -42,33 +40,28 @@ def _node(dataset: xr.Dataset) -> xr.Dataset:
     return named_as_in_files(dataset) if slashed else dataset
 
 
-def tree_of_runs(
-    planned: list[tuple[RunPlan, FileAccess]],
-    stream: str,
-    runs: Runs,
-    options: ViewOptions,
-    chunks: Any,
-) -> xr.DataTree:
+def tree_of_runs(views: Sequence[View], stream: str, chunks: Any) -> xr.DataTree:
     """Return a tree with a Dataset for each run that has the stream, in the order of the runs.
 
     Parameters
     ----------
-    planned
-        Plan of the stream in each event source, and access to its files. If several sources have
-        a run, the first one counts.
-    stream, runs, options, chunks
+    views
+        The stream in each event source, of the same runs. If several sources have a run, the first
+        one counts.
+    stream, chunks
         As for :func:`daskbroker.views.dataset.dataset`.
     """
-    every = [d for plan, _ in planned for d in plan.descriptors]
-    options.check_names(every, runs)
+    runs = views[0].runs
+    every = [d for view in views for d in view.plan.descriptors]
+    views[0].options.check_names(every, runs)
     found: dict[str, Assembly] = {}
-    for plan, files in planned:
-        filling = options.filling(plan, files, runs)
-        for uid, part in plan.by_run().items():
+    for view in views:
+        filling = view.filling()
+        for uid, part in view.plan.by_run().items():
             if uid not in found:
                 own = filling and filling.of_runs({uid})
-                run = {uid: runs[uid]}
-                found[uid] = assembly(part, stream, run, options, own, chunks=chunks)
+                alone = replace(view, plan=part, runs={uid: runs[uid]})
+                found[uid] = assembly(alone, own, chunks=chunks)
     made = {_node_name(uid): found[uid] for uid in runs if uid in found}
     loaded = load([one.loading for one in made.values()])
     nodes = {name: one.dataset(values) for (name, one), values in zip(made.items(), loaded)}

@@ -19,7 +19,7 @@ from ...core.dtypes import dtype_of
 from ...core.external import is_stream_key
 from ...core.fields import Field
 from ...core.schema import TIME_DTYPE, TableColumn, constant_of, stored_kinds
-from ..table.lazy_table import Runs
+from ..view_options import Runs
 from .array_sources import Cast, StoredArray, StructuredField, leaf_paths
 from .attributes import plain_attr
 from .column_sources import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn

@@ -29,7 +29,7 @@ from ...core.plan_builder import PlanBuilder
 from ...core.row_selection import take_rows
 from ...core.run_plan import RunPlan
 from ..table import lazy_table
-from ..view_options import ViewOptions
+from ..view_options import View, ViewOptions
 from .streaming import Uses, new_documents
 
 __all__ = ["Follower"]
@@ -170,7 +170,8 @@ class Follower:
                 continue
             plan = replace(now, events=new.events)
             runs = {self._start["uid"]: (self._start, None)}
-            yield lazy_table.table(plan, self._stream, runs, self._options, files).compute()
+            view = View(plan, self._stream, runs, self._options, files)
+            yield lazy_table.table(view).compute()
 
 
 class _Grown:

@@ -153,13 +153,14 @@ def _begun(
     alone: bool,
 ) -> Iterator[NamedDocument]:
     fields = None if options.fields is ALL else options.fields
+    descriptors = [d for plan, _ in sources for d in plan.descriptors]
     # Before the first document, so that a wrong field raises at once.
     if fields is not None:
-        chosen = select(fields, [d for plan, _ in sources for d in plan.descriptors])
+        chosen = select(fields, descriptors)
         if alone:  # of many runs, some may lack metadata that others have
             check_metadata(chosen, [(start, stop)])
     if alone:
-        check_fill_names(options.fill_value, [d for plan, _ in sources for d in plan.descriptors])
+        check_fill_names(options.external.fill_value, descriptors)
     runs = {start["uid"]: (start, stop)}
     parts = [
         _Source(plan, all_streams, options.filling(plan, files, runs)) for plan, files in sources

@@ -43,11 +43,17 @@ from daskbroker.views.table import loc as _loc
 from daskbroker.views.table import writing as _writing
 from daskbroker.views.table.conditions import filtering
 from daskbroker.views.table.expression import FromPartitions
+from daskbroker.views.table.mended import (
+    OF_FLOATS,
+    SHUFFLING,
+    Resampler,
+    by_tasks,
+    resampler,
+    shuffle_options,
+    with_floats,
+)
 from daskbroker.views.table.nested import graphs_made_here
 from daskbroker.views.table.partitions import Partitions
-from daskbroker.views.table.resampling import Resampler, resampler
-from daskbroker.views.table.shuffling import SHUFFLING, by_tasks, shuffle_options
-from daskbroker.views.table.statistics import OF_FLOATS, with_floats
 
 __all__ = ["DataFrame", "concat", "from_partitions"]
 

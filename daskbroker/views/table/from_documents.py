@@ -19,7 +19,7 @@ from ...core.name_lists import listed
 from ...core.plan_builder import PlanBuilder, with_frames
 from ...core.run_plan import RunPlan, stream_of
 from ...core.validate import check_keys, document_label, prepare
-from ..view_options import ViewOptions
+from ..view_options import View, ViewOptions
 from .lazy_table import table
 
 __all__ = ["RunBuffer", "stream_to_table"]
@@ -148,7 +148,7 @@ class RunBuffer:
         runs = {d["run_start"]: (start, self.stop) for d in plan.descriptors}
         planned = RunPlan(tuple(runs), plan, {})
         shown = ViewOptions(fill=False, **options)
-        return table(planned, stream_name, runs, shown, FileAccess())
+        return table(View(planned, stream_name, runs, shown, FileAccess()))
 
 
 @accepts(doc_generator=ITERABLE, stream=NAME)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ...assets.access import FileAccess
 from ...assets.filling.common_cells import common_cells
 from ...assets.filling.filling import Filling, Target
 from ...core.chunks import ChunkPlan
 from ...core.fields import Field, select
 from ...core.graph_names import graph_name, runs_name
-from ...core.run_plan import RunPlan
 from ...core.schema import (
     TableColumn,
     constant_of,
@@ -26,9 +24,8 @@ from ...core.schema import (
     table_columns,
 )
 from ...core.settings import setting
-from ..frames_again import with_rows_for_frames
 from ..row_order import RowGroup, coalesce, cut_groups, group_rows
-from ..view_options import ViewOptions, check_is_one_stream
+from ..view_options import Runs, View
 from .collection import DataFrame, concat, from_partitions
 from .partitions import Partitions, RowChoice
 from .reading import ChunkGroup, PartitionChunk, Payload, TableOptions, TableReader
@@ -40,9 +37,6 @@ UID_BYTES = 40
 MOST_PARTITIONS = 10_000
 """Maximum number of partitions, approximately; beyond it, partitions become larger instead."""
 
-Runs = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]]
-"""``{run uid: (start, stop)}``; the stop is None if there is none."""
-
 
 def target_bytes() -> int:
     """Return the target size of a partition in bytes, from the setting ``partition-size``.
@@ -52,29 +46,13 @@ def target_bytes() -> int:
     return int(setting("partition-size"))
 
 
-def table(
-    plan: RunPlan,
-    stream: str,
-    runs: Runs,
-    options: ViewOptions,
-    files: FileAccess,
-    *,
-    with_run: bool = False,
-) -> DataFrame:
+def table(view: View, *, with_run: bool = False) -> DataFrame:
     """Return a lazy table of the chunks of one stream, of one run or of many.
 
     Parameters
     ----------
-    plan
-        Chunks of the stream, with the references of the runs to fill.
-    stream
-        Name of the stream, for messages and attrs.
-    runs
-        Start and stop of each run.
-    options
-        Options of the view; ``dtypes`` does not apply to a table.
-    files
-        Access to detector files.
+    view
+        What to show; ``dtypes`` of its options does not apply to a table.
     with_run
         Whether to add the column ``run``, the uid of each row's run.
 
@@ -86,25 +64,20 @@ def table(
 
     Raises
     ------
-    FieldNotFound
-        If a chosen field does not exist, or `fill_value` names a key that is not external.
-    BadQuery
-        If ``ALL`` streams are asked for.
+    FieldNotFound, BadQuery
+        As for :meth:`.View.check`.
     """
-    check_is_one_stream(stream)
-    chosen = select(options.fields, plan.descriptors, timestamps=options.timestamps)
+    view.check()
+    options, runs = view.options, view.runs
+    chosen = select(options.fields, view.plan.descriptors, timestamps=options.timestamps)
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))
-    options.check_names(plan.descriptors, runs)
-    columns = table_columns(plan.events, chosen, runs)
+    columns = tuple(table_columns(view.plan.events, chosen, runs))
     skip_damaged = options.errors == "skip"
-    reading = TableOptions(stream, options.duplicates, target_bytes(), skip_damaged)
-    filling = options.filling(plan, files, runs)
-    events = plan.events
-    if options.duplicates == "all" and filling is not None:
-        keys = {column.field.key for column in columns if column.external}
-        events = with_rows_for_frames(events, filling, keys)
-    return from_partitions(StreamPartitions(events, tuple(columns), runs, reading, filling))
+    reading = TableOptions(view.stream, options.duplicates, target_bytes(), skip_damaged)
+    filling = view.filling()
+    events = view.events(filling, columns)
+    return from_partitions(StreamPartitions(events, columns, runs, reading, filling))
 
 
 class StreamPartitions(Partitions):

@@ -21,15 +21,14 @@ from dask.dataframe.dask_expr import _expr as ex
 from dask.dataframe.dask_expr._indexing import LocBase, LocUnknown
 from dask.dataframe.dask_expr._repartition import Repartition
 
+from daskbroker.core.arguments import check_one_of
 from daskbroker.core.errors import BadQuery
 from daskbroker.views.table.arrow_cells import CellTypes, arrow_cells
 from daskbroker.views.table.expression import FromPartitions
-from daskbroker.views.table.plain_cells import holds_arrays
+from daskbroker.views.table.plain_cells import ARRAYS, holds_arrays
 
 __all__ = ["known_arrays", "with_arrow_lists", "without_arrays"]
 
-ARRAYS = ("raise", "drop")
-"""Values of the option ``arrays``."""
 SELECTIONS = (
     ex.Projection, ex.Filter, ex.Partitions, ex.Head, ex.Tail, ex.Drop, ex.DropnaFrame, ex.Query,
     ex.ResetIndex, ex.Assign, LocBase, LocUnknown, Repartition,
@@ -149,8 +148,7 @@ def without_arrays(table: Any, arrays: str) -> Any:
         If `arrays` is not valid; with ``"raise"``, also if such a column is known, else when a
         partition with one is computed.
     """
-    if arrays not in ARRAYS:
-        raise BadQuery(f"arrays must be one of {', '.join(ARRAYS)}, not {arrays!r}")
+    check_one_of("arrays", arrays, ARRAYS)
     known = known_arrays(table)
     names = [name for name in object_columns(table._meta) if name not in known]
     if arrays == "raise":
