@@ -97,7 +97,7 @@ def _instant(value: object, tz: dt.tzinfo, *, end: bool) -> float | None:
 
 def _from_numpy(value: np.datetime64, tz: dt.tzinfo, *, end: bool) -> float | None:
     # A date stands for the whole day.
-    unit = np.datetime_data(value.dtype)
+    unit: Any = np.datetime_data(value.dtype)
     if unit[0] in DATES:
         day = (value + np.timedelta64(1, unit) if end else value).astype("M8[D]").item()
         # The day is beyond the calendar of Python.
