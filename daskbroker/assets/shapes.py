@@ -413,7 +413,8 @@ def cast(block: np.ndarray, dtype: np.dtype, *, who: str = "the descriptor decla
             changed = (block.real if is_made_real else block).astype(dtype)
             is_made_complex = dtype.kind == "c" and block.dtype.kind != "c"
             back = (changed.real if is_made_complex else changed).astype(block.dtype)
-    except (TypeError, ValueError) as error:
+    # Times beyond the other unit wrap before NumPy 2.5, and are an OverflowError since.
+    except (TypeError, ValueError, OverflowError) as error:
         raise Mismatch(_other_dtype(block, dtype, who)) from error
     same = np.array_equal(back, block, equal_nan=block.dtype.kind in "fcmM")
     if not same or _overflows(block, changed):

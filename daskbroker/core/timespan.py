@@ -97,8 +97,9 @@ def _instant(value: object, tz: dt.tzinfo, *, end: bool) -> float | None:
 
 def _from_numpy(value: np.datetime64, tz: dt.tzinfo, *, end: bool) -> float | None:
     # A date stands for the whole day.
-    if np.datetime_data(value.dtype)[0] in DATES:
-        day = (value + 1 if end else value).astype("M8[D]").item()
+    unit: Any = np.datetime_data(value.dtype)
+    if unit[0] in DATES:
+        day = (value + np.timedelta64(1, unit) if end else value).astype("M8[D]").item()
         # The day is beyond the calendar of Python.
         if not isinstance(day, dt.date):
             return None

@@ -89,7 +89,8 @@ def test_refused(arguments, message):
 @pytest.mark.parametrize("kind", [list, dict])
 def test_what_is_nested_too_deeply_is_refused_in_few_words(word, kind):
     value = "x" * 10**6
-    for _ in range(5000):
+    # Python 3.12 and 3.13 show 5,000 levels.
+    for _ in range(100_000):
         value = [value] if kind is list else {"$not": value}
     alone = word in ("since", "full", "search")
     given = {word: value} if alone else {"query": {word: value}}

@@ -87,7 +87,7 @@ def check_image(tiff: tifffile.TiffFile, series: Any) -> None:
     Raises
     ------
     FillError
-        If the image or a part is too large, or is compressed in a way that is not read.
+        If the image or a part is too large, missing, or compressed in a way that is not read.
     """
     check_cell(series.shape, series.dtype.itemsize, tiff.filehandle.size)
     check_pages(tiff, series.pages)
@@ -96,16 +96,17 @@ def check_image(tiff: tifffile.TiffFile, series: Any) -> None:
 def check_pages(tiff: tifffile.TiffFile, pages: Iterable[Any]) -> None:
     """Check that the unpacked size of pages is known beforehand and that the file can hold it.
 
-    Pages that are None are skipped.
-
     Raises
     ------
     FillError
-        If a page or a part of it is too large, or is compressed in a way that is not read.
+        If a page or a part of it is too large, or is compressed in a way that is not read, or if a
+        page is None, in whose place tifffile would give zeros.
     """
     for page in pages:
         if page is None:
-            continue
+            raise FillError(
+                "a part of the image is missing, or is in another file that cannot be read"
+            )
         if page.compression not in BOUNDED and page.compression not in INFLATED:
             name = getattr(page.compression, "name", page.compression)
             raise FillError(f"the image is compressed by {name}, which is not supported")

@@ -95,7 +95,7 @@ def written_datasets() -> dict[str, xr.Dataset]:
         "time last": flat.transpose(..., "time"),
         "empty": flat.isel(time=slice(0, 0)),
         "empty axis": flat.isel(energy=slice(0, 0)),
-        "times of nanoseconds": flat.assign_coords(time=TIMES.astype("M8[ns]") + 1),
+        "times of nanoseconds": flat.assign_coords(time=TIMES + np.timedelta64(1, "ns")),
         "other times": flat.assign(when=("energy", TIMES[:4]), lasted=("time", TIMES - TIMES[0])),
         "rows of several runs": flat.assign_coords(
             run=("time", list("ababab")), seq_num=("time", [1, 1, 2, 2, 3, 3])

@@ -203,7 +203,10 @@ def test_metadata_that_names_other_files(tmp_path, reader, other):
     inside, outside = tmp_path / "in", tmp_path / "out"
     inside.mkdir()
     outside.mkdir()
-    tifffile.imwrite(outside / "s.ome.tif", np.full((4, 6), 9, np.uint16), ome=True)
+    # tifffile opens a file of another folder if it has the UUID by which it is named.
+    part = OME.format(other).replace('UUID="urn:uuid:a"', 'UUID="urn:uuid:b"')
+    nines = np.full((4, 6), 9, np.uint16)
+    tifffile.imwrite(outside / "s.ome.tif", nines, description=part, metadata=None)
     (inside / "linked.tif").symlink_to(outside / "s.ome.tif")
     text = OME.format(other)
     tifffile.imwrite(
@@ -219,3 +222,7 @@ def test_metadata_that_names_other_files(tmp_path, reader, other):
     with pytest.raises(FillError, match="a part of an image in several files"):
         read("img")
     np.testing.assert_array_equal(read("ok")[0], whole)
+    reader.roots = None
+    (outside / "s.ome.tif").unlink()
+    with pytest.raises(FillError, match="a part of the image is missing, or is in another file"):
+        read("img")
