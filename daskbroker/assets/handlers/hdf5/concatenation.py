@@ -1,9 +1,9 @@
-"""Read virtual datasets that are concatenations from their sources, none of which may be missing.
+"""Read virtual datasets from their sources, none of which may be missing.
 
-HDF5 would read them under its lock, one chunk after another. If a virtual dataset is nothing but a
-concatenation, and its sources have the shape and dtype that it maps, they are read as datasets of
-their own. HDF5 gives fill values for a source whose file is not there; here that is an error, as
-for any other file of a detector.
+HDF5 would read them under its lock, one chunk after another, and give fill values for a source
+whose file is not there, or that it cannot open, even for a moment in which the process has too
+many open files. Here that is an error, as for any other file of a detector. Sources that have what
+is mapped of them are read as datasets of their own.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ __all__ = ["MappedRows"]
 
 
 class MappedRows:
-    """A virtual dataset read from its sources if it concatenates them, else by HDF5.
-
-    HDF5 also reads it if the sources are not as it maps them.
+    """A virtual dataset read from its sources, or by HDF5 if they are not as it maps them.
 
     Parameters
     ----------
@@ -36,7 +34,6 @@ class MappedRows:
 
     def __init__(self, dataset: RowSource, rows: VirtualRows) -> None:
         self._dataset, self._rows = dataset, rows
-        self._concatenates = rows.is_concatenation()
         self.name, self.dtype = dataset.name, dataset.dtype
 
     @property
@@ -71,7 +68,7 @@ class MappedRows:
         FrameMissing, OSError
             If the file of a source of these rows is not there, or cannot be opened.
         """
-        if self._concatenates and self._rows.is_as_mapped(rows):
+        if self._rows.is_as_mapped(rows):
             return self._rows.read(rows, axes)
         self._rows.check_files(rows)
         return self._dataset.read(rows, axes)

@@ -153,9 +153,10 @@ class VirtualRows:
         return self._grows
 
     def is_as_mapped(self, rows: np.ndarray) -> bool:
-        """Return whether the sources of some rows exist and fit the target.
+        """Return whether the sources of some rows have all that is mapped of them.
 
-        They fit if they have its shape of frames and its dtype, and as many rows as are mapped.
+        HDF5 gives fill values in place of what they lack, and converts values that the dtype
+        cannot hold.
 
         Raises
         ------
@@ -170,11 +171,14 @@ class VirtualRows:
             # It has no such dataset, or one that is not readable here.
             except FillError:
                 return False
-            needed = mapping.source[0][-1] + 1 if mapping.source else len(mapping.target[0])
-            if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
-                return False
-            # Without positions the whole source is mapped, so it must have exactly these rows.
-            if source.shape[0] < needed or (not mapping.source and source.shape[0] != needed):
+            # Without positions the whole source is mapped, so it must have exactly these.
+            positions = mapping.source or tuple(map(range, source.shape))
+            if (
+                not _safely(source.dtype, self.dtype)
+                or len(positions) != len(source.shape)
+                or paired(mapping.target, positions) is None
+                or any(len(p) and max(p[0], p[-1]) >= n for p, n in zip(positions, source.shape))
+            ):
                 return False
         return True
 
@@ -229,16 +233,17 @@ class VirtualRows:
         except (FrameMissing, OSError):
             fits = False
         if not fits:
-            raise NoReference(f"{label} has sources that are missing or of another shape or dtype")
+            raise NoReference(f"{label} has sources that are missing or do not fit")
         stored: list[StoredRows] = []
         numbers, inside = np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.int64)
         for mapping in self._touched(rows):
             low, high = mapping.target[0][0], mapping.target[0][-1]
             of_it = np.flatnonzero((rows >= low) & (rows <= high))
             begin = mapping.source[0][0] if mapping.source else 0
-            found, which, where = self._source(mapping.file, mapping.dataset).locate(
-                rows[of_it] - low + begin
-            )
+            source = self._source(mapping.file, mapping.dataset)
+            if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
+                raise NoReference(f"{label} has sources of another shape or dtype")
+            found, which, where = source.locate(rows[of_it] - low + begin)
             numbers[of_it], inside[of_it] = which + len(stored), where
             stored.extend(found)
         if (numbers < 0).any():
@@ -335,7 +340,7 @@ class VirtualRows:
         """Convert values to the dtype of the virtual dataset; raise if one would change."""
         dtype = self.dtype.newbyteorder("=")
         # Only a cast that might change values is checked.
-        if block.dtype == dtype or np.can_cast(block.dtype, dtype, "safe"):
+        if _safely(block.dtype, dtype):
             return block
         with np.errstate(all="ignore"):
             changed = block.astype(dtype)
@@ -368,6 +373,12 @@ class VirtualRows:
                 source.refresh()
             self._dataset.id.refresh()
             self._map()
+
+
+def _safely(dtype: np.dtype, into: np.dtype) -> bool:
+    """Return whether each value of a dtype is one of another."""
+    into = into.newbyteorder("=")
+    return dtype == into or np.can_cast(dtype, into, "safe")
 
 
 def _is_run(positions: range | np.ndarray) -> bool:

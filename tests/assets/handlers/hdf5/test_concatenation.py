@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import resource
 
 import h5py
 import numpy as np
 import pytest
 
+from daskbroker.assets.files.readable import ANYWHERE
+from daskbroker.assets.handlers.hdf5.open_datasets import OpenDatasets
 from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
@@ -142,6 +146,31 @@ def test_a_source_that_cannot_be_opened_is_an_error(tmp_path, reader, case):
     with pytest.raises(FillError, match=name) as caught:
         reader.resource("AD_HDF5", path, places)
     assert not isinstance(caught.value, FrameMissing)
+
+
+@pytest.mark.parametrize("case", [tiled, other_dtype, with_gaps])
+def test_too_many_open_files_are_an_error(tmp_path, case):
+    """HDF5 gives fill values where it may open one file fewer than the number of sources needs."""
+    path = str(case(sources(tmp_path)))
+    with h5py.File(path) as file:
+        expected = file[AD_DATASET][:]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.open(os.devnull, os.O_RDONLY) for _ in range(7)]
+    for number in free:
+        os.close(number)
+    outcomes = []
+    for limit in free:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        try:
+            rows = OpenDatasets(path, swmr=False).get(AD_DATASET, ANYWHERE)
+            values = rows.read(np.arange(len(expected)), [range(n) for n in rows.shape[1:]])
+        except OSError:
+            outcomes.append("error")
+        else:
+            outcomes.append("right" if np.array_equal(values, expected) else "wrong")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {*outcomes} == {"error", "right"}
 
 
 @pytest.mark.parametrize("case", [tiled, other_dtype, other_frames, with_gaps])
