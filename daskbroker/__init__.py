@@ -137,6 +137,10 @@ class _Package(ModuleType):
             if error.name != f"{self.__name__}.{name}":
                 raise
         hint = instead_of(self.__name__, name)
+        # `from daskbroker import name` asks first by hasattr, and drops what an AttributeError says.
+        if hint and sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            text = f"cannot import name {name!r} from {self.__name__!r}{hint}"
+            raise ImportError(text, name=self.__name__)
         text = f"module {self.__name__!r} has no attribute {name!r}{hint}"
         raise AttributeError(text, name=name, obj=self)
 

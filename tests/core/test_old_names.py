@@ -44,6 +44,15 @@ def test_other_names_are_just_not_there(objects):
             _ = one.nosuch
 
 
+def test_an_import_of_an_old_name_says_what_to_write():
+    for name, instead in OLD_NAMES["daskbroker"].items():
+        with pytest.raises(ImportError, match=r"^cannot import name .*db\.v1") as caught:
+            exec(f"from daskbroker import {name}", {})
+        assert instead in str(caught.value)
+    with pytest.raises(ImportError, match=r"cannot import name 'nosuch' from 'daskbroker'"):
+        exec("from daskbroker import nosuch", {})
+
+
 def test_other_shapes_of_a_header_say_what_to_write(objects):
     header = objects["Header"]
     with pytest.raises(KeyError, match=r"start, stop, descriptors, not 'primary'; .*header\.table"):
