@@ -217,8 +217,7 @@ def _encode_lists(
         lengths = list(map(len, level))
         level_below = list(chain.from_iterable(level))
         if len(set(lengths)) > 1:
-            # Arrow's lists of different lengths have no shape around them; JSON takes what is
-            # nested deeper.
+            # Arrow's lists of different lengths have no shape around them; JSON takes deeper ones.
             if shape:
                 return None
             flat = _flat(level_below)
@@ -228,18 +227,15 @@ def _encode_lists(
             return None
         level = level_below
     flat = _flat(level)
-    if flat is None:
-        return None
     if isinstance(flat, pa.Array):
         return _encode_text_block(flat, tuple(shape), valid, notes)
-    return _encode_block(flat.reshape(len(solid), *shape), valid, notes)
+    return None if flat is None else _encode_block(flat.reshape(len(solid), *shape), valid, notes)
 
 
 def _with_empty_arrays(solid: Sequence[Any], types: set[type]) -> tuple[Sequence[Any], set[type]]:
-    """Replace empty lists among arrays of one dtype by empty arrays; return cells and types.
+    """Replace empty lists, to which empty arrays were normalized, by arrays; return their types.
 
-    Empty arrays are normalized to empty lists. If there are several dtypes, or a list that is not
-    empty, the cells are returned as they are.
+    With several dtypes, or a list that is not empty, the cells are returned as they are.
     """
     dtypes = {cell.dtype for cell in solid if isinstance(cell, np.ndarray)}
     if len(dtypes) > 1 or any(len(cell) for cell in solid if not isinstance(cell, np.ndarray)):

@@ -18,7 +18,7 @@ from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.conformance.times import check_time_index
-from daskbroker.views.table.mended import shuffle_options
+from daskbroker.views.table.dask_methods import shuffle_options
 
 CHUNKS = 80
 

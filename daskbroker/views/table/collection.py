@@ -42,8 +42,7 @@ from daskbroker.core.shared_property import unlocked_property
 from daskbroker.views.table import loc as _loc
 from daskbroker.views.table import writing as _writing
 from daskbroker.views.table.conditions import filtering
-from daskbroker.views.table.expression import FromPartitions
-from daskbroker.views.table.mended import (
+from daskbroker.views.table.dask_methods import (
     OF_FLOATS,
     SHUFFLING,
     Resampler,
@@ -52,6 +51,7 @@ from daskbroker.views.table.mended import (
     shuffle_options,
     with_floats,
 )
+from daskbroker.views.table.expression import FromPartitions
 from daskbroker.views.table.nested import graphs_made_here
 from daskbroker.views.table.partitions import Partitions
 
