@@ -137,7 +137,7 @@ class _Package(ModuleType):
             if error.name != f"{self.__name__}.{name}":
                 raise
         hint = instead_of(self.__name__, name)
-        # `from daskbroker import name` asks by hasattr first, and drops the text of AttributeErrors.
+        # `from daskbroker import name` first asks by hasattr, and drops the text of the error.
         if hint and sys._getframe(1).f_code.co_name == "_handle_fromlist":
             text = f"cannot import name {name!r} from {self.__name__!r}{hint}"
             raise ImportError(text, name=self.__name__)

@@ -249,19 +249,32 @@ def note_empty(count: int, *, fail: bool) -> None:
 
 @contextmanager
 def making_store(place: str | None, *, err: bool = False) -> Iterator[DataBroker]:
-    """Return a broker to write to a store; report if the store is new, with ``err`` on stderr."""
-    from ..connect import connect
+    """Return a broker to write to a store; report if the store is new, with ``err`` on stderr.
 
+    A new folder store in which no run was stored is removed again, which is reported, too.
+    """
+    from ..connect import connect
+    from ..stores.embedded.opening import remove_empty_store
+
+    # Only a folder that is made here is removed: others may have been given permissions for it.
+    absent = "" if place is None or os.path.lexists(place) else os.path.abspath(place)
     try:
-        broker = connect(place, create=False)
+        broker, made = connect(place, create=False), False
     except StoreNotFound:
-        broker = connect(place)
+        broker, made = connect(place), True
         say(f"made a new store: {broker.uri}", err=err)
-    with broker:
-        new = not _is_noted(broker)  # a database is made by the first insert
-        yield broker
-        if new and _is_noted(broker):
-            say(f"made a new store: {broker.uri}", err=err)
+    try:
+        with broker:
+            new = not _is_noted(broker)  # a database is made by the first insert
+            yield broker
+            if new and _is_noted(broker):
+                say(f"made a new store: {broker.uri}", err=err)
+    finally:
+        if made and remove_empty_store(str(broker.uri)):
+            if broker.uri == absent:
+                with suppress(OSError):
+                    os.rmdir(absent)
+            say("removed the new store, as no run was stored in it", err=err)
 
 
 def _is_noted(broker: DataBroker) -> bool:

@@ -223,11 +223,10 @@ def _encode_lists(
             flat = _flat(level_below)
             return None if flat is None else _encode_ragged(flat, lengths, valid, notes)
         shape.append(lengths[0])
-        if len(shape) > MAX_DOCUMENT_DEPTH:  # of a foreign writer; Arrow ends soon after
-            return None
+        if len(shape) > MAX_DOCUMENT_DEPTH:
+            return None  # of a foreign writer; Arrow ends soon after
         level = level_below
-    flat = _flat(level)
-    if isinstance(flat, pa.Array):
+    if isinstance(flat := _flat(level), pa.Array):
         return _encode_text_block(flat, tuple(shape), valid, notes)
     return None if flat is None else _encode_block(flat.reshape(len(solid), *shape), valid, notes)
 

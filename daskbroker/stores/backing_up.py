@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.damage import Damage
+from ..core.printable import counted
 
 __all__ = ["BackupReport", "BackupSource"]
 
@@ -31,7 +32,7 @@ class BackupReport:
     damages: list[Damage] = field(default_factory=list)
 
     def __str__(self) -> str:
-        text = f"{self.files:,} files ({self.bytes:,} bytes) in {self.folder}"
+        text = f"{counted(self.files, 'file')} ({self.bytes:,} bytes) in {self.folder}"
         return text + (f", {len(self.damages):,} could not be copied" if self.damages else "")
 
 

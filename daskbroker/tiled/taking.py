@@ -62,7 +62,7 @@ class TakingReport:
     def __str__(self) -> str:
         text = f"{counted(len(self.taken), 'run')} taken, with {counted(self.rows, 'event')}"
         if self.there:
-            text += f"; {len(self.there):,} were there"
+            text += f"; {len(self.there):,} there already"
         if self.open:
             text += f"; {len(self.open):,} have no stop"
         return text + (f"; {len(self.failed):,} failed" if self.failed else "")

@@ -62,7 +62,7 @@ class CopyReport:
         if self.files:
             text += f", with {counted(self.files, 'detector file')}"
         if self.skipped:
-            text += f", {len(self.skipped):,} were there"
+            text += f", {len(self.skipped):,} there already"
         return text + (f", {len(self.failed):,} failed" if self.failed else "")
 
 
@@ -112,7 +112,8 @@ def copy(
     Raises
     ------
     ConfigError
-        If both brokers are the same, or ``into`` is not a broker.
+        If both brokers have the same store, ``into`` has one in a folder of the other, or is not a
+        broker.
     StoreError
         If the other store cannot take any more, or one of the two stores cannot be reached.
     """
@@ -122,8 +123,7 @@ def copy(
     found = runs_of(runs)
     with into.batch():
         for run in oldest_first(found, into):
-            if run.db is into:
-                raise ConfigError(f"{into!r} cannot be copied into itself")
+            _check_apart(run.db, into)
             transfer = None
             if files is not None:  # one for each broker that runs come from
                 transfer = transfers.setdefault(id(run.db), FileTransfer(Path(files), run.db.files))
@@ -144,6 +144,16 @@ def copy(
             report.failed.setdefault(bad.uid or str(bad), str(bad))
     report.files = sum(transfer.copied for transfer in transfers.values())
     return report
+
+
+def _check_apart(source: DataBroker, into: DataBroker) -> None:
+    if source is into or (source.uri and source.uri == into.uri):
+        raise ConfigError(f"{into!r} cannot be copied into itself")
+    # Backups would lack it, and it would go with the folder.
+    if source.uri and into.uri and into.uri.startswith(f"{source.uri}{os.sep}"):
+        raise ConfigError(
+            f"{into.uri} is inside of the store at {source.uri}; name a folder outside of it"
+        )
 
 
 def _copy_run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pymongo
 import pytest
 import suitcase.mongo_normalized
@@ -106,11 +108,29 @@ def test_copy(run, store, tmp_path):
     done = run("copy", store, target, "scan_id=1")
     assert "1 run (7 documents) copied" in done.stdout, done.stderr
     done = run("copy", store, target)
-    assert "2 runs (13 documents) copied, 1 were there" in done.stdout
+    assert "2 runs (13 documents) copied, 1 there already" in done.stdout
     with daskbroker.connect(store) as db, daskbroker.connect(target) as there:
         assert [h.uid for h in there] == [h.uid for h in db]
         for header in db:
             assert_documents_equal(header.documents(), there[header.uid].documents())
+
+
+def test_a_copy_of_nothing_leaves_no_store(run, store, tmp_path):
+    target, kept = tmp_path / "target", tmp_path / "kept"
+    kept.mkdir()
+    for folder in (target, kept):
+        done = run("copy", store, folder, "scan_id=99")
+        assert "removed the new store, as no run was stored in it" in done.stdout, done.stderr
+    assert not target.exists()
+    assert not list(kept.iterdir())
+
+
+@pytest.mark.parametrize(("target", "text"), [("", "into itself"), ("sub", "is inside of")])
+def test_a_copy_into_the_source_is_refused(run, store, target, text):
+    done = run("copy", store, Path(store, target))
+    assert done.returncode == 1
+    assert text in done.stderr
+    assert not Path(store, "sub").exists()
 
 
 def test_copy_says_what_failed(run, store, tmp_path):

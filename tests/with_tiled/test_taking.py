@@ -296,6 +296,6 @@ def test_ingest_and_copy(both, url, tmp_path):
     assert "not kept by Tiled, of 1 run: uids of events" in done.output
     assert KEY not in done.output
     done = run(app, ["ingest", f"tiled+{url}", "--db", place])
-    assert "1 were there" in done.output
+    assert "1 there already" in done.output
     done = run(app, ["copy", f"tiled+{url}", place, "--full", "x"])
     assert isinstance(done.exception, ConfigError)

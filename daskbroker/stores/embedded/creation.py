@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ...core.durable_files import sync_folder
@@ -13,7 +13,7 @@ from ...core.formats import check_format
 from .format import APPLICATION_ID, FORMAT_VERSION, create_tables
 from .write_ahead import log_ahead
 
-__all__ = ["PAGE_BYTES", "check_or_create"]
+__all__ = ["PAGE_BYTES", "check_or_create", "remove_if_empty"]
 
 PAGE_BYTES = 2048
 """Size in bytes of the database's pages in new stores.
@@ -56,6 +56,35 @@ def check_or_create(connection: sqlite3.Connection, path: Path, *, read_only: bo
     with _transaction(connection, "BEGIN IMMEDIATE"):
         if not _is_made(connection, path):  # another process may have been first
             create_tables(connection)
+
+
+def remove_if_empty(path: Path) -> bool:
+    """Remove the SQLite file of a store that this process has closed, if the store has no run.
+
+    Parameters
+    ----------
+    path
+        Path of the file. Its folder stays.
+
+    Returns
+    -------
+    bool
+        Whether it was removed. If another process has the store open, it stays.
+    """
+    with (
+        suppress(sqlite3.OperationalError),  # another process has it open, or it is gone
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0)) as connection,
+    ):
+        # Only the last connection may leave this mode. It removes the log, too.
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("BEGIN EXCLUSIVE")
+        if (
+            connection.execute("SELECT 1 FROM header UNION ALL SELECT 1 FROM run").fetchone()
+            is None
+        ):
+            path.unlink()
+            return True
+    return False
 
 
 def _sync_names(root: Path) -> None:

@@ -8,16 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import Opened
+from .creation import remove_if_empty
 from .database import FILE_NAME, Database
 from .events import EmbeddedEventStore
 from .headers import EmbeddedHeaderStore
 
-__all__ = ["holds_store", "open_store"]
+__all__ = ["holds_store", "open_store", "remove_empty_store"]
 
 
 def holds_store(folder: str | os.PathLike[str]) -> bool:
     """Return whether there is an embedded store in a folder, damaged or not."""
     return Path(folder, FILE_NAME).exists()
+
+
+def remove_empty_store(folder: str | os.PathLike[str]) -> bool:
+    """Remove a closed store without runs from its folder; return whether it was removed.
+
+    A folder without a store, or with one that has runs or is open elsewhere, is left as it is.
+    """
+    return holds_store(folder) and remove_if_empty(Path(folder, FILE_NAME))
 
 
 def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
 import daskbroker
 from daskbroker.stores.embedded import opened_folder
 from daskbroker.stores.embedded.database import FILE_NAME, Database
+from daskbroker.stores.embedded.opening import remove_empty_store
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.processes import Program
@@ -217,3 +219,20 @@ def test_processes_insert_the_same_run_while_each_of_them_seals(tmp_path, opener
 def ordered(documents):
     """Documents with events by ``seq_num``, as they come in the order of insertion."""
     return sorted(documents, key=lambda pair: pair[1].get("seq_num", 0))
+
+
+def test_a_store_is_removed_only_if_it_has_no_run_and_is_not_open(tmp_path):
+    path = tmp_path / FILE_NAME
+    assert not remove_empty_store(tmp_path)
+    with daskbroker.connect(tmp_path):
+        pass
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT key FROM meta").fetchall()
+        assert not remove_empty_store(tmp_path)
+    assert remove_empty_store(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with daskbroker.connect(tmp_path) as db:
+        insert_all(db, make_run(1, stop=False))
+    assert not remove_empty_store(tmp_path)
+    with daskbroker.connect(tmp_path, create=False) as db:
+        assert len(db) == 1
