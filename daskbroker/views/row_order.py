@@ -97,17 +97,17 @@ def group_rows(
     order, begins, runs = _overlapping(plan, uids)
     records = plan.records[order]
     ends = np.append(begins[1:], len(order))
-    counts = ends - begins
+    single = ends - begins == 1
     stored = np.add.reduceat(records["rows"], begins)
-    sizes = np.add.reduceat(records["bytes"], begins) + stored * row_bytes
-    sizes = np.maximum(sizes, stored * LEAST_BYTES)
+    added = np.add.reduceat(records["bytes"], begins) + stored * row_bytes
+    sizes = np.maximum(added, stored * LEAST_BYTES)
     lows = np.minimum.reduceat(records["seq_min"], begins)
     highs = np.maximum.reduceat(records["seq_max"], begins)
-    simple = (counts == 1) & records["ordered"][begins]
+    simple = single & records["ordered"][begins]
     if duplicates == "all":
         shown, known = stored, np.ones(len(begins), bool)
     else:
-        shown, known = records["distinct"][begins], counts == 1
+        shown, known = records["distinct"][begins], single
     # The time of a chunk is NaN if not known; reduceat then makes that of the group NaN, too.
     firsts = np.minimum.reduceat(records["time_min"], begins)
     lasts = np.maximum.reduceat(records["time_max"], begins)
