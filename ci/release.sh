@@ -10,7 +10,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-LOWEST=11 # of Python 3, as requires-python has it
+. ci/pythons.sh
+
 pythons=()
 into=
 while (($#)); do
@@ -22,21 +23,8 @@ while (($#)); do
     shift
 done
 
-python_of() { # a Python 3.N that runs, of the PATH or of pyenv; nothing if there is none
-    local found pyenv=${PYENV_ROOT:-$HOME/.pyenv}
-    for found in "python3.$1" "$pyenv/versions/3.$1".*/bin/python; do
-        if "$found" -c "import sys, venv; assert sys.version_info[:2] == (3, $1)" 2> /dev/null; then
-            echo "$found"
-            return
-        fi
-    done
-}
-
 if ((${#pythons[@]} == 0)); then
-    for ((minor = LOWEST; minor < LOWEST + 20; minor++)); do
-        found=$(python_of "$minor")
-        [[ -z "$found" ]] || pythons+=("$found")
-    done
+    mapfile -t pythons < <(supported_pythons)
     ((${#pythons[@]})) || { echo "ci/release.sh: no Python 3.$LOWEST or later" >&2 && exit 1; }
     ((${#pythons[@]} == 1)) || pythons=("${pythons[0]}" "${pythons[-1]}")
 fi

@@ -237,7 +237,7 @@ class ArrayConformance(Conformance):
     ) -> None:
         """As events, in pages of events, as configuration; copies of the documents have them."""
         longer = np.array([(2.5, 7, "longer"), (0.1, 0, "")], "f8,i2,U6")
-        longer.dtype.names = ROWS.dtype.names
+        longer.dtype.names = ROWS.dtype.names or ()
         values = [ROWS, longer, ROWS[::-1]]
         wide = longer.dtype
         for paged in (False, True):

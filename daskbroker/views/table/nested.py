@@ -36,8 +36,9 @@ def graphs_made_here() -> Iterator[None]:
     it, and the last one takes it back.
     """
     global _entered
+    get = get_scheduler()
     # Without a scheduler, Dask chooses one by the collection.
-    if sys.version_info >= (3, 12) or (get := get_scheduler()) is None:
+    if sys.version_info >= (3, 12) or get is None:
         yield
         return
 
