@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from typing import Any
 
@@ -18,12 +19,17 @@ from .stream_rows import StreamRows
 
 __all__ = ["StreamCSV", "StreamCSVWithNames"]
 
+EXACT = 2.0**53
+"""Beyond it, float64 does not hold each integer."""
+_INTEGER = re.compile(r"[+-]?\d+")
+
 
 class StreamCSV(StreamRows):
     """Mimetype ``text/csv;header=absent``: a file whose lines are the frames of all events.
 
-    Missing numbers are NaN. Empty lines are not frames, so if the only number of a line is missing,
-    the line must be ``""``.
+    Missing numbers are NaN. Empty lines are not frames. Among lines of a single number they are
+    refused, as they may be missing numbers, which must be written ``""``. Integers from 2**63 on
+    are uint64. Integers that float64 would round, because other numbers need it, are refused.
 
     Parameters
     ----------
@@ -55,19 +61,77 @@ class StreamCSV(StreamRows):
             return self._read[1]
 
     def _numbers(self, file: Any) -> np.ndarray:
+        table = self._table(file)
+        if table.num_columns == 1:
+            _check_has_no_gap(file)
+        columns = [_numbers_of(column, position) for position, column in enumerate(table.columns)]
+        long = {n: table.column_names[n] for n, column in enumerate(columns) if _is_long(column)}
+        if long:
+            texts = self._table(file, column_types=dict.fromkeys(long.values(), pa.string()))
+            columns = [
+                _as_written(column, texts[long[n]], n) if n in long else column
+                for n, column in enumerate(columns)
+            ]
+        common = np.result_type(*columns)
+        return np.column_stack([_exactly(column, common, n) for n, column in enumerate(columns)])
+
+    def _table(self, file: Any, **convert: Any) -> pa.Table:
+        """Parse the file; ``convert`` are options of pyarrow's conversion."""
+        file.seek(0)
         try:
-            table = csv.read_csv(
+            return csv.read_csv(
                 file,
                 csv.ReadOptions(
                     autogenerate_column_names=True, skip_rows=self.skipped, use_threads=False
                 ),
                 csv.ParseOptions(delimiter=self._delimiter),
+                csv.ConvertOptions(**convert),
             )
         except pa.ArrowInvalid as error:
             raise FillError(f"the file is not a table of numbers: {error}") from None
-        columns = [_numbers_of(column, position) for position, column in enumerate(table.columns)]
-        common = np.result_type(*columns)
-        return np.column_stack([_exactly(column, common, n) for n, column in enumerate(columns)])
+
+
+def _check_has_no_gap(file: Any) -> None:
+    """Refuse empty lines among those of a single number.
+
+    Raises
+    ------
+    FillError
+        If there is one: without it, later numbers would get into other events.
+    """
+    file.seek(0)
+    lines = file.read().rstrip().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    at = (b"\n" + lines).find(b"\n\n")
+    if at >= 0:
+        number = lines.count(b"\n", 0, at) + 1
+        raise FillError(
+            f"line {number} of the file is empty, which may be a missing "
+            'number or no frame: write "" for a missing number, or remove the line'
+        )
+
+
+def _is_long(column: np.ndarray) -> bool:
+    """Return whether a column of floats may have integers that were rounded when parsed."""
+    return column.dtype.kind == "f" and bool((np.abs(column) >= EXACT).any())
+
+
+def _as_written(column: np.ndarray, texts: pa.ChunkedArray, position: int) -> np.ndarray:
+    """Return a column of floats, as uint64 if its text has only integers that need it.
+
+    Raises
+    ------
+    FillError
+        If integers would be rounded.
+    """
+    written = texts.to_pylist()
+    try:
+        return np.array([int(text) for text in written], np.uint64)
+    except (TypeError, ValueError, OverflowError):  # missing or other numbers, or out of range
+        long = np.flatnonzero(np.abs(column) >= EXACT).tolist()
+        integers = {n: int(written[n]) for n in long if _INTEGER.fullmatch(written[n])}
+        if any(number != float(column[n]) for n, number in integers.items()):
+            raise _would_round(column.dtype, position) from None
+        return column
 
 
 def _numbers_of(column: pa.ChunkedArray, position: int) -> np.ndarray:
@@ -86,10 +150,14 @@ def _exactly(values: np.ndarray, dtype: np.dtype, position: int) -> np.ndarray:
     try:
         return cast(values, dtype)
     except Mismatch:
-        raise FillError(
-            f"column {position} of the file contains integers that {dtype} would round, which "
-            "other columns or missing numbers need"
-        ) from None
+        raise _would_round(dtype, position) from None
+
+
+def _would_round(dtype: np.dtype, position: int) -> FillError:
+    return FillError(
+        f"column {position} of the file contains integers that {dtype} would round, which other "
+        "numbers, other columns or missing numbers need"
+    )
 
 
 class StreamCSVWithNames(StreamCSV):

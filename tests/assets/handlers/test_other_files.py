@@ -209,8 +209,8 @@ def test_whole_numbers_and_other_separators(tmp_path, reader):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1,,\n,2,\n", [[1, np.nan, np.nan], [np.nan, 2, np.nan]]),
-        ('\ufeff1\r\n\r\n""\r\n"3"\r\n', [[1], [np.nan], [3]]),
+        ("1,,\n\n,2,\n", [[1, np.nan, np.nan], [np.nan, 2, np.nan]]),
+        ('\ufeff1\r\n""\r\n"3"\r\n\r\n', [[1], [np.nan], [3]]),
     ],
 )
 def test_missing_numbers(tmp_path, reader, text, expected):
@@ -220,12 +220,29 @@ def test_missing_numbers(tmp_path, reader, text, expected):
     np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("text", ["{},2\n1,0.5\n", "{},2\n,3\n"])
+@pytest.mark.parametrize("text", ["\n1\n2\n", "1\r\n\r\n2\r\n", "1\n2\n\n\n3"])
+def test_an_empty_line_among_single_numbers(tmp_path, reader, text):
+    """It may be a missing number, without which later numbers would get into other events."""
+    (tmp_path / "f.csv").write_text(text, newline="")
+    number = text.splitlines().index("") + 1
+    with pytest.raises(FillError, match=rf"path '.*line {number} .* is empty.* write \"\""):
+        reader.stream(CSV, tmp_path / "f.csv", (1,), [0])
+
+
+def test_integers_of_64_bits_without_sign(tmp_path, reader):
+    for last in (1, 2**64 - 1):
+        (tmp_path / "f.csv").write_text(f"{2**63}\n{last}\n")
+        got = reader.stream(CSV, tmp_path / "f.csv", (1,), [0, 1])
+        assert got.dtype == np.uint64
+        assert got.ravel().tolist() == [2**63, last]
+
+
+@pytest.mark.parametrize("text", ["{},2\n1,0.5\n", "{},2\n,3\n", "{},2\n0.5,2\n", "-{},2\n1e3,2\n"])
 def test_large_integers_are_not_rounded(tmp_path, reader, text):
-    """Beside floats, and above a missing number."""
+    """Beside floats, of other columns and of their own, and above a missing number."""
     (tmp_path / "f.csv").write_text(text.format(2**53))
     got = reader.stream(CSV, tmp_path / "f.csv", (2,), [0])
-    assert got[0, 0] == 2**53
+    assert abs(got[0, 0]) == 2**53
     (tmp_path / "f.csv").write_text(text.format(2**53 + 1))
     with pytest.raises(FillError, match=r"path '.*column 0 .* integers that float64 would round"):
         reader.stream(CSV, tmp_path / "f.csv", (2,), [0])
