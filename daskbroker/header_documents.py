@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from .assets.access import Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
-from .core.arguments import SECONDS, TIMEOUT, accepts
+from .core.arguments import FLAG, SECONDS, TIMEOUT, accepts
 from .core.documents import ALL, AllStreams, Document, StreamName
 from .core.errors import BadQuery
 from .core.run_plan import RunPlan
@@ -22,12 +23,13 @@ from .views.view_options import FillOptions, ViewOptions
 __all__ = ["HeaderDocuments"]
 
 FOLLOWED = ("documents", "dataframe")
+_FILL = replace(FLAG, what="True or False (header.stream(name) has the documents of one stream)")
 
 
 class HeaderDocuments(StoredRun):
     """Methods of :class:`daskbroker.Header` that yield documents and new rows."""
 
-    @accepts()
+    @accepts(fill=_FILL)
     def documents(
         self,
         fill: bool = True,

@@ -68,8 +68,18 @@ class SearchHints:
         """Warn about a search that found nothing, if its keys or values may be why.
 
         That is if no run has the key, if the runs have values of other types there, or a text
-        that differs in spelling only, if the value is a list, or if a uid is not a whole one.
+        that differs in spelling only, if the value is a list, if a uid is not a whole one, or if a
+        full text has the form of a condition.
         """
+        for text in search.texts:
+            key, sign, value = text.full.partition("=")
+            # Words of a full text are looked for without their signs.
+            if sign and value and key.isidentifier() and ("full", key) not in self._told:
+                self._tell(
+                    ("full", key),
+                    f"no run was found: {text.full!r:.200} is looked for as words. To search for a "
+                    f"key, write {advice.words(**{key: advice.ANY})}",
+                )
         for kind, key, values in _asked(search):
             # Each hint is given once, so it is not prepared again.
             if (kind, key) in self._told:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import daskbroker
 from daskbroker.cli import app
-from daskbroker.core.errors import BadQuery, StreamNotFound
+from daskbroker.core.errors import BadArgument, BadQuery, StreamNotFound
 from daskbroker.core.printable import counted
 from daskbroker.testing import RunBuilder, difference, make_run
 from daskbroker.testing.base import insert_all
@@ -127,8 +127,12 @@ def test_a_mistyped_option_is_named(db, header, tmp_path):
         with pytest.raises((BadQuery, TypeError), match=r"'filll'") as caught:
             of.export(tmp_path / "out", "netcdf", filll=True)
         assert "ExportOptions" not in str(caught.value)
-    with pytest.raises(BadQuery, match=r"no option 'filll'; there are: stream, fill, .*verify"):
+    with pytest.raises(
+        BadQuery, match=r"no option 'filll'; there are: format, stream, fill, .*verify"
+    ):
         header.export(tmp_path / "out", "netcdf", filll=True)
+    with pytest.raises(BadArgument, match=r"no argument 'fmt'; it has: .*format"):
+        db().export(tmp_path / "out", fmt="netcdf")
 
 
 def test_a_folder_that_is_no_zarr_group_is_not_replaced(header, tmp_path):

@@ -115,6 +115,13 @@ def test_what_only_looks_like_an_array_is_refused(tmp_path, mark):
         list(read_recording(write(tmp_path / "x", data)))
 
 
+def test_a_masked_array_without_its_mask_is_refused(tmp_path):
+    values = {"nd": True, "type": "<f8", "data": bytes(16), "shape": [2]}
+    data = msgpack.packb(["event", {"uid": "u", "a": {**values, "data": values}}])
+    with pytest.raises(BadRecording, match=r"item 1: .*a masked array, .*without its mask"):
+        list(read_recording(write(tmp_path / "x", data)))
+
+
 def damaged(data, choose):
     data = bytearray(data)
     place = choose.randrange(len(data))

@@ -439,6 +439,9 @@ def test_files_of_detectors_are_no_recordings(db, header, tmp_path):
     report = ingest(db, [folder])
     assert not report.refusals
     assert report.files == 2
+    (folder / "loop.nc").symlink_to("loop.nc")  # it cannot be known what it is
+    refused = ingest(db, [folder]).refusals  # the runs are the same again
+    assert [one.where for one in refused] == [f"{folder}/loop.nc"]
     report = ingest(db, [folder / "det.nc"])
     assert db[next(iter(report.runs))].dataset()["frames"].dims == ("time", "n", "y", "x")
 

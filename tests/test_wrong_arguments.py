@@ -28,6 +28,8 @@ def test_a_name_that_no_argument_has_is_told_with_the_nearest(db):
             view(field="x", filled=True)
     with pytest.raises(TypeError, match=r"^table\(\) has no argument 'streamname'.* stream_name="):
         db[-1].table(streamname="primary")
+    with pytest.raises(BadArgument, match=r"header\.stream\(name\) has .* not 'primary'$"):
+        db[-1].documents("primary")
 
 
 def test_every_wrong_argument_is_named(db, tmp_path):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..core.documents import Document
+from ..core.errors import FieldNotFound
 from ..header import Header
 from .stream_datasets import stream_dataset
 
@@ -58,6 +59,13 @@ class BlueskyEventStream:
         return BlueskyEventStream(self.header, self.name, include, exclude, self._check)
 
     get = __call__
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        """Raise an error that names the methods: in databroker 2 a stream has ``["data"]``."""
+        raise FieldNotFound(
+            f"a stream has no {key!r}, as it has in databroker 2; stream.read() and "
+            "stream.to_dask() are Datasets of its data keys"
+        )
 
     @property
     def _descriptors(self) -> list[Document]:

@@ -162,7 +162,7 @@ class Destination:
                 f"{os.fspath(path)!r}: no format has the suffix {suffix!r}; files end in "
                 f"{', '.join(SUFFIXES)}, or name a folder and a format"
             )
-        known = [option.name for option in fields(ExportOptions) if option.name != "format"]
+        known = [option.name for option in fields(ExportOptions)]
         for name in options:
             if name not in known:
                 raise BadQuery(

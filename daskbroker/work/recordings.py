@@ -458,6 +458,9 @@ def msgpack_array(mapping: dict[Any, Any]) -> Any:
     if not {"nd", "type", "data"} <= marks.keys():
         return mapping
     is_array, kind, data = (mapping[marks[key]] for key in ("nd", "type", "data"))
+    # In place of the bytes of a masked array msgpack-numpy has written an array of its data.
+    if isinstance(data, np.ndarray):
+        raise ValueError("a masked array, which msgpack-numpy writes without its mask")
     if not isinstance(data, bytes):
         raise ValueError("an array whose data are not bytes")
     dtype = plain_dtype(kind.decode() if isinstance(kind, bytes) else kind)

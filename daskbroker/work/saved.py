@@ -38,6 +38,11 @@ def is_ours(path: Path) -> bool:
 
     Used when a folder is searched: detectors write netCDF and Zarr files, too, and these are not
     recordings. A file that the user names is read in any case.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
     """
     if path.is_dir():
         # A folder that must not be read cannot be recognized.
@@ -51,8 +56,11 @@ def is_ours(path: Path) -> bool:
         with h5py.File(path, "r") as file:
             groups = [file, *(g for g in file.values() if isinstance(g, h5py.Group))]
             return any(group.attrs.get("software") == SOFTWARE for group in groups)
-    except OSError:  # not HDF5, or truncated: its content cannot be known
-        return False
+    except OSError as error:
+        # An error of the system says nothing of the content; reading the file reports it.
+        if error.errno is not None:
+            raise
+        return False  # not HDF5, or truncated: its content cannot be known
 
 
 def is_zarr(folder: str | os.PathLike[str]) -> bool:
@@ -91,7 +99,8 @@ def read_saved(path: Path) -> Iterator[tuple[str, Document]]:
             _check_size(path, tree, size)
             # Each Dataset becomes a run; its uid follows from the content, so a second ingest
             # finds it.
-            for number, product in enumerate(_products(tree)):
+            ordered = _in_order(tree) if path.is_dir() else tree
+            for number, product in enumerate(_products(ordered)):
                 yield from _documents(product, derived_uid(digest, f"saved {number}"))
     except BadRecording:
         raise
@@ -133,6 +142,18 @@ def _check_size(path: Path, tree: xr.DataTree, size: int) -> None:
         raise BadRecording(
             f"{path}: declares {held:,} bytes of data, more than {RATIO} times its size"
         )
+
+
+def _in_order(tree: xr.DataTree) -> xr.DataTree:
+    """Return a tree with nodes and variables in the order of their names.
+
+    Zarr lists the members of a group in any order, and the documents of a file must be the same
+    each time.
+    """
+    nodes = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
+    return xr.DataTree.from_dict(
+        {path: nodes[path][sorted(nodes[path].variables, key=str)] for path in sorted(nodes)}
+    )
 
 
 def _products(tree: xr.DataTree) -> Iterator[xr.Dataset | xr.DataTree]:

@@ -121,6 +121,8 @@ def test_a_run_is_a_mapping_of_streams(db):
         _ = run.nosuch
     with pytest.raises(KeyError, match="primary"):
         run["nosuch"]
+    with pytest.raises(KeyError, match=r"no 'data'.*stream\.read\(\)"):
+        run["primary"]["data"]
     for read in (run.read, run.to_dask):
         with pytest.raises(NotImplementedError, match="primary"):
             read()

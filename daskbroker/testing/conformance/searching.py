@@ -201,6 +201,8 @@ class SearchConformance(Conformance):
             ({"plan_name": "Scan"}, "'plan_name' is never 'Scan' .* The nearest value is 'scan'"),
             ({"stop": {"exit_status": "sucess"}}, "The nearest value is 'success'"),
             ({"plan_name": {"$in": ["Scan"]}}, "The nearest value is 'scan'"),
+            ({"full": "plan_name=absent"}, "is looked for as words.* write plan_name=…"),
+            ({"full": "x = absent"}, None),
             ({"plan_name": {"$regex": "sca"}, "scan_id": 77}, None),
             ({"plan_name": {"$gt": "sca", "$lt": "scam"}}, None),
             ({"uid": "absent"}, None),
