@@ -21,13 +21,14 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 
 from ...core.durable_files import sync_folder
 from ...core.errors import StoreError
 from ...core.forking import in_each_process
+from ...core.interrupts import interruptible
 
 __all__ = ["LogSync"]
 
@@ -74,17 +75,16 @@ class LogSync:
         _logs.add(self)
 
     def _begin(self) -> None:
-        # The lock is taken by `with self._lock`, not by the Condition: an interrupt may leave a
+        # Locks are taken by `with self._lock`, not by the Condition: an interrupt may leave a
         # Condition locked, but not a lock.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._turn = threading.RLock()  # of the thread that syncs
         self._own = threading.local()
         self._end = threading.Event()
         self._written = 0
         self._synced = -1  # below 0, as the log's earlier content may not be on disk
         self._since: float | None = None
-        self._syncing_since: float | None = None
-        self._syncing = 0  # id of the thread that syncs, or 0
         self._thread: threading.Thread | None = None
         self._trouble: StoreError | None = None
         self._told = False
@@ -135,11 +135,15 @@ class LogSync:
         StoreError
             If no sync is completed within :data:`PATIENCE_SECONDS`.
         """
-        oldest = self._syncing_since or self._since
+        oldest = self._since
         # Everything is on disk, or every insert syncs by itself.
         if oldest is None or not self.interval:
             return
         if time.monotonic() - oldest < MOST_INTERVALS * self.interval:
+            return
+        # It has died, or an interrupt came as it was made.
+        if self._thread is None:
+            self.sync()
             return
         with self._lock:
             ticket = self._synced + 1
@@ -189,7 +193,8 @@ class LogSync:
     def note(self) -> int:
         """Note a commit, which is to be synced; return its number for :meth:`sync`."""
         self._written += 1
-        # A sync resets `_since` before it reads `_written`, so a commit that it misses finds None.
+        # A sync resets `_since` before it reads `_written` again, so a commit that it misses finds
+        # None.
         if self._since is None:
             self._arm()
         return self._written
@@ -202,8 +207,8 @@ class LogSync:
         else:
             self.sync(number)
 
-    @contextmanager
-    def once(self) -> Iterator[None]:
+    @interruptible
+    def once(self) -> Generator[None, None, None]:
         """Return a context at whose end all promises of this thread in it are kept by one sync."""
         own = self._own
         own.depth = getattr(own, "depth", 0) + 1
@@ -235,20 +240,13 @@ class LogSync:
             If the log cannot be synced.
         """
         wanted = self._written if number is None else number
-        while True:
-            try:
-                with self._lock:
-                    self._changed.wait_for(lambda: not self._syncing)
-                    # The sync of another thread has covered this commit.
-                    if self._synced >= wanted:
-                        return
-                    if self._trouble is not None:
-                        self._told = True
-                        raise self._trouble
-                    self._syncing = threading.get_ident()
+        with self._turn:
+            # It is less if the sync of another thread has not covered this commit.
+            while self._synced < wanted:
+                if self._trouble is not None:
+                    self._told = True
+                    raise self._trouble
                 self._sync_now()
-            finally:
-                self._let_others()
 
     def sync_all(self) -> None:
         """Sync the log if this process has written commits that are not on disk."""
@@ -260,35 +258,26 @@ class LogSync:
         self._end.set()
 
     def _sync_now(self) -> None:
-        """Sync all commits so far; called by one thread at a time."""
-        self._syncing_since, self._since = self._since, None
-        reached = self._written
+        """Sync all commits so far; the caller holds the turn to sync."""
+        begun, reached = time.monotonic(), self._written
         trouble: StoreError | None = None
         try:
             self._bring_to_disk()
-        except OSError as error:
-            trouble = self._error(str(error))
+        except (OSError, MemoryError) as error:
+            trouble = self._error(str(error) or type(error).__name__)
             trouble.__cause__ = error
             # The mark tells other processes; without it at least this one knows.
             with suppress(OSError):
                 self._mark.touch()
         with self._lock:
-            # Commits that came during the sync are not counted.
+            self._since = None
             if trouble is None:
                 self._synced = max(self._synced, reached)
             else:
                 self._trouble, self._told = trouble, False
-            self._syncing_since = None
-        self._let_others()
-
-    def _let_others(self) -> None:
-        """Let another thread sync, if this one was syncing, even if it was interrupted."""
-        # Another thread has taken over since.
-        if self._syncing != threading.get_ident():
-            return
-        with self._lock:
-            self._since = self._since or self._syncing_since
-            self._syncing, self._syncing_since = 0, None
+            # Commits that came during the sync are not counted.
+            if self._written != reached:
+                self._since = begun
             self._changed.notify_all()
 
     def _bring_to_disk(self) -> None:
@@ -351,21 +340,17 @@ class LogSync:
 
     def _arm(self) -> None:
         with self._lock:
-            # Another thread may have armed it meanwhile.
-            if self._since is None:
-                self._since = time.monotonic()
-            # It runs already, or there is no background sync.
+            # The thread comes first: an interrupt in between lets the next commit arm again.
+            if self._thread is None and self.interval:
+                thread = threading.Thread(target=self._run, name="daskbroker-sync", daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except RuntimeError:  # too many threads, or the interpreter is shutting down
+                    pass
+            self._since = self._since or time.monotonic()
             if self._thread is not None or not self.interval:
                 return
-            self._thread = threading.Thread(target=self._run, name="daskbroker-sync", daemon=True)
-            try:
-                self._thread.start()
-                return
-            except RuntimeError:  # too many threads, or the interpreter is shutting down
-                self._thread = None
-            except BaseException:  # interrupted
-                self._thread = self._since = None
-                raise
         self.sync()  # no thread could be started, so this one syncs
 
     def _run(self) -> None:
@@ -377,16 +362,17 @@ class LogSync:
             ended = self._end.wait(wait)
             with self._lock:
                 idle = since is None and self._since is None
+                # An interrupt came before it was noted, so another one is there.
+                if self._thread is not threading.current_thread():
+                    return
                 # A failed sync is not repeated: the next insert writes the log again first.
                 if ended or idle or self._trouble is not None:
                     self._thread = None
                     return
-                due = self._since is not None and self._since + delay <= time.monotonic()
-                # A commit that is younger, or a sync by another thread: wait again.
-                if not due or self._syncing:
-                    continue
-                self._syncing = threading.get_ident()
-            self._sync_now()
+            with self._turn:
+                # Otherwise another thread has synced, and commits are younger.
+                if self._since is not None and self._since + delay <= time.monotonic():
+                    self._sync_now()
 
 
 def _at_exit() -> None:

@@ -179,10 +179,11 @@ def test_threads_that_stop_runs_share_syncs(opened, syncs):
     for documents in runs:
         insert_all(db, documents[:-1])
     threads = [threading.Thread(target=db.insert, args=documents[-1]) for documents in runs]
+    before = log_of(db)._written
     with syncs.held():
         for thread in threads:
             thread.start()
-        until(lambda: len(log_of(db)._changed._waiters) == len(threads) - 1)
+        until(lambda: log_of(db)._written == before + 2 * len(threads))  # sealed, and the stop
     for thread in threads:
         thread.join()
     assert 1 <= syncs.count <= 2  # what was written when the first began, and the rest
@@ -330,10 +331,11 @@ def test_threads_that_share_a_failed_sync_all_get_the_error(opened, syncs):
             errors.append(error)
 
     threads = [threading.Thread(target=stop, args=(documents,)) for documents in runs]
+    before = log_of(db)._written
     with syncs.held():
         for thread in threads:
             thread.start()
-        until(lambda: len(log_of(db)._changed._waiters) == len(threads) - 1)
+        until(lambda: log_of(db)._written == before + 2 * len(threads))
     for thread in threads:
         thread.join()
     assert len(errors) == 4
@@ -391,6 +393,39 @@ def test_an_interrupt_while_the_log_is_synced_stops_nobody_else(opened, syncs, m
     other.start()
     other.join(10)
     assert not other.is_alive()
+    assert syncs.count == 1
+
+
+# -- interrupts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["__init__", "start"])
+def test_an_interrupt_as_the_background_sync_begins(opened, syncs, monkeypatch, method):
+    """It was never made again: after ten intervals each insert was an error a minute later."""
+    db = opened(0.02)
+    first, *others = open_run("run")
+    begin = getattr(threading.Thread, method)
+
+    def interrupted(thread, *args, **options):
+        begin(thread, *args, **options)
+        raise KeyboardInterrupt("pressed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, method, interrupted)
+        with pytest.raises(KeyboardInterrupt, match="pressed"):
+            db.insert(*first)
+    insert_all(db, [first, *others])
+    until(lambda: log_of(db)._synced == log_of(db)._written)
+
+
+def test_a_background_sync_that_has_died(opened, syncs, clock, monkeypatch):
+    db = opened(60)
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
+    first, *others = open_run("run")
+    db.insert(*first)
+    log_of(db)._thread = None
+    clock.ahead = 60 * log_sync.MOST_INTERVALS
+    insert_all(db, others)
     assert syncs.count == 1
 
 
