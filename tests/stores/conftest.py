@@ -62,25 +62,32 @@ def database_name():
     return f"test_{uuid.uuid4().hex}"
 
 
-def emptied(uri):
-    """Return the URI of a database whose collections have their indexes and no documents.
+def empty(database):
+    """Remove all documents of a database, and leave its collections with their indexes.
 
     To make the indexes anew takes longer than most tests.
     """
-    with pymongo.MongoClient(uri) as client:
-        database = client.get_default_database()
-        for name in database.list_collection_names():
-            database[name].delete_many({})
-    return uri
+    for name in database.list_collection_names():
+        database[name].delete_many({})
+
+
+@pytest.fixture(scope="session")
+def shared_database(mongod_uri, database_name):
+    """Return a database on the shared server, by a client that is opened once."""
+    with pymongo.MongoClient(mongod_uri) as client:
+        yield client[database_name]
 
 
 @pytest.fixture
-def emptied_database(mongod_uri, database_name):
+def emptied_database(mongod_uri, shared_database):
     """Return the URI of a database on the shared server."""
-    return emptied(f"{mongod_uri}/{database_name}")
+    empty(shared_database)
+    return f"{mongod_uri}/{shared_database.name}"
 
 
 @pytest.fixture
 def emptied_on_set(running_set, database_name):
     """Return the URI of a database on the replica set."""
-    return emptied(running_set.uri(database_name))
+    with pymongo.MongoClient(running_set.uri()) as client:
+        empty(client[database_name])
+    return running_set.uri(database_name)
