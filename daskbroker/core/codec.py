@@ -47,7 +47,16 @@ from .errors import StoreDamaged
 from .field_rows import common_of, has_fields, lists_of
 from .frozen import ArrayList
 from .json_text import from_json, has_marks, marked_json, of_marked_json
-from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyond, leaf_of_array
+from .leaves import (
+    EXACT_INTEGER,
+    LISTS,
+    UNKNOWN,
+    CellForm,
+    cell_form,
+    is_beyond,
+    leaf_of_array,
+    with_empty_arrays,
+)
 from .name_lists import listed
 from .normalizing import MAX_DOCUMENT_DEPTH
 
@@ -193,7 +202,7 @@ def _encode_arrays(
     solid: Sequence[Any], types: set[type], valid: np.ndarray | None, notes: dict[str, str]
 ) -> Column | None:
     if np.ndarray in types and len(types) > 1:
-        solid, types = _with_empty_arrays(solid, types)
+        solid, types = with_empty_arrays(solid, types)
     if types == {np.ndarray}:
         if len({(a.dtype, a.shape) for a in solid}) == 1:
             return _encode_block(np.stack(solid), valid, notes) if solid[0].size else None
@@ -217,30 +226,19 @@ def _encode_lists(
         lengths = list(map(len, level))
         level_below = list(chain.from_iterable(level))
         if len(set(lengths)) > 1:
-            # Arrow's lists of different lengths have no shape around them; JSON takes deeper ones.
-            if shape:
-                return None
-            flat = _flat(level_below)
+            # Arrow's lists of different lengths have no shape around them.
+            flat = None if shape else _flat(level_below)
             return None if flat is None else _encode_ragged(flat, lengths, valid, notes)
         shape.append(lengths[0])
-        if len(shape) > MAX_DOCUMENT_DEPTH:
-            return None  # of a foreign writer; Arrow ends soon after
+        if len(shape) > MAX_DOCUMENT_DEPTH:  # of a foreign writer; Arrow ends soon after
+            return None
         level = level_below
-    if isinstance(flat := _flat(level), pa.Array):
+    flat = _flat(level)
+    if flat is None:
+        return None
+    if isinstance(flat, pa.Array):
         return _encode_text_block(flat, tuple(shape), valid, notes)
-    return None if flat is None else _encode_block(flat.reshape(len(solid), *shape), valid, notes)
-
-
-def _with_empty_arrays(solid: Sequence[Any], types: set[type]) -> tuple[Sequence[Any], set[type]]:
-    """Replace empty lists, to which empty arrays were normalized, by arrays; return their types.
-
-    With several dtypes, or a list that is not empty, the cells are returned as they are.
-    """
-    dtypes = {cell.dtype for cell in solid if isinstance(cell, np.ndarray)}
-    if len(dtypes) > 1 or any(len(cell) for cell in solid if not isinstance(cell, np.ndarray)):
-        return solid, types
-    empty = np.empty(0, dtypes.pop())
-    return [cell if isinstance(cell, np.ndarray) else empty for cell in solid], {np.ndarray}
+    return _encode_block(flat.reshape(len(solid), *shape), valid, notes)
 
 
 def _flat(leaves: Sequence[Any]) -> np.ndarray | pa.Array | None:

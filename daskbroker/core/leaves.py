@@ -44,6 +44,7 @@ __all__ = [
     "is_plain_leaf",
     "leaf_of_array",
     "leaf_of_values",
+    "with_empty_arrays",
 ]
 
 EXACT_INTEGER = 2**53
@@ -200,3 +201,16 @@ def _sort(leaf: str) -> str:
         return "long"
     is_integer = leaf not in ("", "<u8", "<U") and np.dtype(leaf).kind in "iu"
     return "exact" if is_integer else "other"
+
+
+def with_empty_arrays(solid: Sequence[Any], types: set[type]) -> tuple[Sequence[Any], set[type]]:
+    """Replace empty lists among arrays of one dtype by empty arrays; return cells and types.
+
+    Empty arrays are normalized to empty lists. If there are several dtypes, or a list that is not
+    empty, the cells are returned as they are.
+    """
+    dtypes = {cell.dtype for cell in solid if isinstance(cell, np.ndarray)}
+    if len(dtypes) > 1 or any(len(cell) for cell in solid if not isinstance(cell, np.ndarray)):
+        return solid, types
+    empty = np.empty(0, dtypes.pop())
+    return [cell if isinstance(cell, np.ndarray) else empty for cell in solid], {np.ndarray}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,13 +14,13 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, LAYOUTS
 from ...core.run_plan import stream_of
 from ...core.search import Search
-from ..checking import MAX_DAMAGES, CheckedHeader, check_document, error_text
+from ..checking import MAX_DAMAGES, CheckedHeader, EventChecks, check_document, error_text
 from ..stored_text import storable
-from .database import Database
+from .database import FILE_NAME, Database
 from .index import narrow
 from .row_sequences import POSITIONS, sealed_end
 
-__all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
+__all__ = ["EmbeddedChecks", "check_headers"]
 
 BATCH = 200
 """Number of rows read at a time; a long reading would keep SQLite from emptying its log."""
@@ -99,67 +99,7 @@ def _document(name: str, body: bytes, damages: list[Damage]) -> Document | None:
     return doc
 
 
-# -- runs ------------------------------------------------------------------------------------
-
-
-def list_runs(database: Database) -> Iterator[str]:
-    """See :meth:`EventStore.list_runs`."""
-    last = 0
-    while True:
-        with database.read() as connection:
-            rows = connection.execute(
-                "SELECT id, uid FROM run WHERE id > ? AND EXISTS "
-                "(SELECT 1 FROM descriptor WHERE run = run.id) ORDER BY id LIMIT ?",
-                (last, BATCH),
-            ).fetchall()
-        yield from (uid for _, uid in rows)
-        if len(rows) < BATCH:
-            return
-        last = rows[-1][0]
-
-
-def check_descriptors(database: Database, run: str) -> Iterator[Document | Damage]:
-    """See :meth:`EventStore.check_descriptors`."""
-    path = str(database.path)
-    with database.read() as connection:
-        rows = connection.execute(
-            "SELECT descriptor.uid, stream, body FROM run JOIN descriptor ON run = run.id "
-            "WHERE run.uid = ? ORDER BY descriptor.time, descriptor.id",
-            (storable(run),),
-        ).fetchall()
-    for uid, stream, body in rows:
-        damages: list[Damage] = []
-        doc = _document("descriptor", body, damages)
-        for damage in damages:
-            problem = damage.problem.replace("its descriptor", f"its descriptor {uid!r}", 1)
-            yield Damage(problem, stream=stream, path=path)
-        if doc is None or damages:
-            continue
-        told_by = (storable(doc["uid"]), doc["run_start"], storable(stream_of(doc)))
-        if told_by != (uid, run, stream):
-            yield Damage(f"descriptor {uid!r} holds another one", stream=stream, path=path)
-        else:
-            yield doc
-
-
-def check_journal(database: Database, run: str) -> Iterator[Damage]:
-    """See :meth:`EventStore.check_journal`."""
-    path = str(database.path)
-    with database.read() as connection:
-        sequences = connection.execute(
-            "SELECT sequence.id, kind, descriptor.uid, stream FROM run "
-            "JOIN sequence ON sequence.run = run.id "
-            "LEFT JOIN descriptor ON kind = 'event' AND descriptor.id = owner WHERE run.uid = ?",
-            (storable(run),),
-        ).fetchall()
-    for number, kind, descriptor, stream in sequences:
-        if kind == EVENT.kind and descriptor is None:
-            yield Damage("there are events whose descriptor is not stored", path=path)
-        # In one snapshot, as rows may be sealed meanwhile; there are never many.
-        with database.snapshot() as connection:
-            damages = list(islice(_damaged_rows(connection, number, kind), MAX_DAMAGES))
-        for problem in damages:
-            yield Damage(problem, stream=stream, path=path)
+# -- events ----------------------------------------------------------------------------------
 
 
 def _damaged_rows(connection: sqlite3.Connection, number: int, kind: str) -> Iterator[str]:
@@ -201,27 +141,95 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value
 
 
-# -- the rest --------------------------------------------------------------------------------
-
-
-def check_rest(database: Database) -> Iterator[Damage]:
-    """See :meth:`EventStore.check_rest`: SQLite's own check, and references between its tables.
-
-    Each of these has its own reading, so that a writer's log can be emptied in between.
-    """
-    path = str(database.path)
-    with database.read() as connection:
-        for (line,) in connection.execute(f"PRAGMA integrity_check({MAX_DAMAGES})"):
-            if line != "ok":
-                yield Damage(f"SQLite says: {line}", path=path)
-    for what, table, column, target in LOST:
-        with database.read() as connection:
-            lost = _lost(connection, table, column, target)
-        if lost:
-            problem = f"{what} is not there, of {lost:,} rows of {table}"
-            yield Damage(problem, key=column, path=path)
-
-
 def _lost(connection: sqlite3.Connection, table: str, column: str, target: str) -> int:
     query = f"SELECT count(*) FROM {table} WHERE {column} NOT IN (SELECT id FROM {target})"
     return int(connection.execute(query).fetchone()[0])
+
+
+class EmbeddedChecks(EventChecks):
+    """Checks of the events of an embedded store; see :class:`.EventChecks`."""
+
+    _database: Database
+
+    def list_runs(self) -> Iterator[str]:
+        """See :meth:`EventStore.list_runs`."""
+        last = 0
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(
+                    "SELECT id, uid FROM run WHERE id > ? AND EXISTS "
+                    "(SELECT 1 FROM descriptor WHERE run = run.id) ORDER BY id LIMIT ?",
+                    (last, BATCH),
+                ).fetchall()
+            yield from (uid for _, uid in rows)
+            if len(rows) < BATCH:
+                return
+            last = rows[-1][0]
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """See :meth:`EventStore.check_descriptors`."""
+        path = str(self._database.path)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT descriptor.uid, stream, body FROM run JOIN descriptor ON run = run.id "
+                "WHERE run.uid = ? ORDER BY descriptor.time, descriptor.id",
+                (storable(run),),
+            ).fetchall()
+        for uid, stream, body in rows:
+            damages: list[Damage] = []
+            doc = _document("descriptor", body, damages)
+            for damage in damages:
+                problem = damage.problem.replace("its descriptor", f"its descriptor {uid!r}", 1)
+                yield Damage(problem, stream=stream, path=path)
+            if doc is None or damages:
+                continue
+            told_by = (storable(doc["uid"]), doc["run_start"], storable(stream_of(doc)))
+            if told_by != (uid, run, stream):
+                yield Damage(f"descriptor {uid!r} holds another one", stream=stream, path=path)
+            else:
+                yield doc
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_journal`."""
+        path = str(self._database.path)
+        with self._database.read() as connection:
+            sequences = connection.execute(
+                "SELECT sequence.id, kind, descriptor.uid, stream FROM run "
+                "JOIN sequence ON sequence.run = run.id "
+                "LEFT JOIN descriptor ON kind = 'event' AND descriptor.id = owner "
+                "WHERE run.uid = ?",
+                (storable(run),),
+            ).fetchall()
+        for number, kind, descriptor, stream in sequences:
+            if kind == EVENT.kind and descriptor is None:
+                yield Damage("there are events whose descriptor is not stored", path=path)
+            # In one snapshot, as rows may be sealed meanwhile; there are never many.
+            with self._database.snapshot() as connection:
+                damages = list(islice(_damaged_rows(connection, number, kind), MAX_DAMAGES))
+            for problem in damages:
+                yield Damage(problem, stream=stream, path=path)
+
+    def check_rest(self) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_rest`: SQLite's own check, and references between its tables.
+
+        Each of these has its own reading, so that a writer's log can be emptied in between.
+        """
+        path = str(self._database.path)
+        with self._database.read() as connection:
+            for (line,) in connection.execute(f"PRAGMA integrity_check({MAX_DAMAGES})"):
+                if line != "ok":
+                    yield Damage(f"SQLite says: {line}", path=path)
+        for what, table, column, target in LOST:
+            with self._database.read() as connection:
+                lost = _lost(connection, table, column, target)
+            if lost:
+                problem = f"{what} is not there, of {lost:,} rows of {table}"
+                yield Damage(problem, key=column, path=path)
+
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        # Rows inside of a plan, of no file.
+        if isinstance(key, range):
+            return None
+        name = key if isinstance(key, str) else key[0] if isinstance(key, tuple) else FILE_NAME
+        return str(self._database.root / name)

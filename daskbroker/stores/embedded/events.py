@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...core.bad_runs import BadRun
 from ...core.chunks import ChunkPlan, damage_of
-from ...core.damage import Damage
 from ...core.documents import ALL, Document, StreamName, pack, unpack, unpack_document
 from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page
@@ -21,8 +20,8 @@ from ..contract import is_repeated
 from ..journalled import PeekRow
 from ..stored_text import storable
 from .backup import EmbeddedBackup
-from .checking import check_descriptors, check_journal, check_rest, list_runs
-from .database import FILE_NAME, Database
+from .checking import EmbeddedChecks
+from .database import Database
 from .format import FORMAT_VERSION
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import replace_peeks, select_peeks
@@ -36,7 +35,7 @@ __all__ = ["EmbeddedEventStore"]
 logger = logging.getLogger(__name__)
 
 
-class EmbeddedEventStore(SequenceStore):
+class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
     """Event store with its journal in SQLite and sealed chunks in Parquet, small ones in SQLite.
 
     Parameters
@@ -408,32 +407,6 @@ class EmbeddedEventStore(SequenceStore):
     def backup_source(self) -> BackupSource:  # type: ignore[override]
         """See :attr:`EventStore.backup_source`."""
         return EmbeddedBackup(self._database)
-
-    # -- check -------------------------------------------------------------------------------
-
-    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
-        """See :meth:`EventStore.check_descriptors`."""
-        return check_descriptors(self._database, run)
-
-    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_journal`."""
-        return check_journal(self._database, run)
-
-    def check_rest(self) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_rest`."""
-        return check_rest(self._database)
-
-    def list_runs(self) -> Iterator[str]:
-        """See :meth:`EventStore.list_runs`."""
-        return list_runs(self._database)
-
-    def path_of(self, key: Any) -> str | None:
-        """See :meth:`EventStore.path_of`."""
-        # Rows inside of a plan, of no file.
-        if isinstance(key, range):
-            return None
-        name = key if isinstance(key, str) else key[0] if isinstance(key, tuple) else FILE_NAME
-        return str(self._database.root / name)
 
     def close(self) -> None:
         """See :meth:`EventStore.close`."""

@@ -19,16 +19,16 @@ from ...core.layouts import DATUM, EVENT, RESOURCE, STREAM_DATUM, STREAM_RESOURC
 from ...core.run_plan import stream_of
 from ...core.search import Search
 from ...core.validate import check_keys, document_label
-from ..checking import CheckedHeader, check_document, error_text
+from ..checking import CheckedHeader, EventChecks, check_document, error_text
 from ..stored_text import storable
 from .bson_documents import foreign_values, from_bson
-from .database import CHUNK_COLLECTION, Database
+from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
 from .filters import Filter
 from .own_cursor import OwnCursor
 from .references import of_runs
 from .sealed_rows import SEALED_MARK
 
-__all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
+__all__ = ["MongoChecks", "check_headers", "path_in"]
 
 BATCH = 500
 """Number of documents, or of resources in a query, at a time."""
@@ -141,47 +141,7 @@ def _header(database: Database, start: Raw, stops: Sequence[Raw]) -> CheckedHead
     return CheckedHeader(uid, doc, stop, [damage.within(run=uid) for damage in damages])
 
 
-# -- runs ------------------------------------------------------------------------------------
-
-
-def list_runs(database: Database) -> Iterator[str]:
-    """See :meth:`EventStore.list_runs`. Only runs without a start are listed; no others matter."""
-    for run in _lost(database, "event_descriptor", "run_start", "run_start", "uid"):
-        if isinstance(run, str):
-            yield run
-
-
-def check_descriptors(database: Database, run: str) -> Iterator[Document | Damage]:
-    """See :meth:`EventStore.check_descriptors`."""
-    path = path_in(database, "event_descriptor")
-    with database.errors():
-        query = {"run_start": storable(run)}
-        found = list(database.collection("event_descriptor").find(query).sort("time", 1))
-    for raw in found:
-        damages: list[Damage] = []
-        doc = _read("descriptor", raw, damages)
-        name = raw.get("name")
-        stream = name if isinstance(name, str) else None
-        yield from (damage.within(stream=stream, path=path) for damage in damages)
-        if doc is not None and not damages:
-            yield doc
-
-
-def check_journal(
-    database: Database, run: str, descriptors: Sequence[Document]
-) -> Iterator[Damage]:
-    """See :meth:`EventStore.check_journal`."""
-    for descriptor in descriptors:
-        query = {"descriptor": storable(descriptor["uid"])}
-        for damage in _check_each(database, EVENT, query, descriptor):
-            yield damage.within(stream=stream_of(descriptor))
-    for resource, datum in ((RESOURCE, DATUM), (STREAM_RESOURCE, STREAM_DATUM)):
-        with database.errors():
-            shown = {"uid": 1, "resource_id": 1, "_daskbroker": 1}
-            owners = database.collection(resource.kind).find(of_runs([storable(run)]), shown)
-            uids = [storable(str(doc.get(resource.uid, doc["_id"]))) for doc in owners]
-        for some in batched(uids, BATCH):
-            yield from _check_each(database, datum, {datum.owner: {"$in": some}})
+# -- events ----------------------------------------------------------------------------------
 
 
 def _check_each(
@@ -218,19 +178,6 @@ def _undeclared(event: Document, descriptor: Document) -> Iterable[Damage]:
             yield Damage(str(error))
 
 
-# -- the rest --------------------------------------------------------------------------------
-
-
-def check_rest(database: Database) -> Iterator[Damage]:
-    """See :meth:`EventStore.check_rest`. Finds references to documents that are not stored."""
-    for name, field, target, key in LOST:
-        if target == "run_start" and name == "event_descriptor":
-            continue  # reported by list_runs
-        for value in _lost(database, name, field, target, key):
-            problem = f"documents of {name} have the {field} {value!r}, which is not stored"
-            yield Damage(problem, key=field, path=path_in(database, name))
-
-
 def _lost(database: Database, name: str, field: str, target: str, key: str) -> Iterator[Any]:
     """Yield the distinct values of a field that no document of the target collection has."""
     pipeline: list[dict[str, Any]] = [
@@ -245,3 +192,65 @@ def _lost(database: Database, name: str, field: str, target: str, key: str) -> I
         database.collection(name).aggregate(pipeline, allowDiskUse=True) as found,
     ):
         yield from (doc["_id"] for doc in found)
+
+
+class MongoChecks(EventChecks):
+    """Checks of the events of a MongoDB store; see :class:`.EventChecks`."""
+
+    _database: Database
+
+    def list_runs(self) -> Iterator[str]:
+        """See :meth:`EventStore.list_runs`. Only runs without a start matter, and are listed."""
+        for run in _lost(self._database, "event_descriptor", "run_start", "run_start", "uid"):
+            if isinstance(run, str):
+                yield run
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """See :meth:`EventStore.check_descriptors`."""
+        path = path_in(self._database, "event_descriptor")
+        with self._database.errors():
+            query = {"run_start": storable(run)}
+            found = list(self._database.collection("event_descriptor").find(query).sort("time", 1))
+        for raw in found:
+            damages: list[Damage] = []
+            doc = _read("descriptor", raw, damages)
+            name = raw.get("name")
+            stream = name if isinstance(name, str) else None
+            yield from (damage.within(stream=stream, path=path) for damage in damages)
+            if doc is not None and not damages:
+                yield doc
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_journal`."""
+        for descriptor in descriptors:
+            query = {"descriptor": storable(descriptor["uid"])}
+            for damage in _check_each(self._database, EVENT, query, descriptor):
+                yield damage.within(stream=stream_of(descriptor))
+        for resource, datum in ((RESOURCE, DATUM), (STREAM_RESOURCE, STREAM_DATUM)):
+            with self._database.errors():
+                shown = {"uid": 1, "resource_id": 1, "_daskbroker": 1}
+                owners = self._database.collection(resource.kind).find(
+                    of_runs([storable(run)]), shown
+                )
+                uids = [storable(str(doc.get(resource.uid, doc["_id"]))) for doc in owners]
+            for some in batched(uids, BATCH):
+                yield from _check_each(self._database, datum, {datum.owner: {"$in": some}})
+
+    def check_rest(self) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_rest`. Finds references to documents that are not stored."""
+        for name, field, target, key in LOST:
+            if target == "run_start" and name == "event_descriptor":
+                continue  # reported by list_runs
+            for value in _lost(self._database, name, field, target, key):
+                problem = f"documents of {name} have the {field} {value!r}, which is not stored"
+                yield Damage(problem, key=field, path=path_in(self._database, name))
+
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        if not isinstance(key, tuple):  # rows inside the plan, from any of the journals
+            return None
+        return path_in(self._database, COLUMN_COLLECTION if key[0] == "chunk" else key[0])
+
+    def tells_kinds(self, key: Any) -> bool:
+        """See :meth:`EventStore.tells_kinds`. The kinds of a range of the journal are a guess."""
+        return isinstance(key, tuple) and key[0] == "chunk"

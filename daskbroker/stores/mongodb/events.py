@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain
@@ -17,7 +17,6 @@ from ...core.batches import batched
 from ...core.bounded_dict import BoundedDict
 from ...core.chunks import ChunkPlan, chunk_label, damage_of
 from ...core.clock import seconds_of
-from ...core.damage import Damage
 from ...core.documents import ALL, Document, StreamName
 from ...core.errors import StoreDamaged
 from ...core.external import datum_keys
@@ -31,8 +30,8 @@ from ..journalled import JournalledEventStore, PeekRow
 from ..spool.sender import flush_all
 from ..stored_text import storable
 from .bson_documents import RAW_CODEC, SIDE_FIELD, checked_from_bson, decoded_alike
-from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
-from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, RUN_COLLECTION, Database
+from .checking import MongoChecks
+from .database import CHUNK_COLLECTION, RUN_COLLECTION, Database
 from .event_writer import EventWriter
 from .indexes import has_later_indexes, warn_of_missing
 from .journal_ranges import Range
@@ -53,7 +52,7 @@ LOOK_FOR_INDEX_SECONDS = 60.0
 """Seconds until this process looks again for an index that was missing."""
 
 
-class MongoEventStore(JournalledEventStore):
+class MongoEventStore(MongoChecks, JournalledEventStore):
     """Events in the journal (the layout of databroker) and in sealed chunks, in MongoDB.
 
     Parameters
@@ -386,34 +385,6 @@ class MongoEventStore(JournalledEventStore):
     def create_indexes(self) -> list[str]:
         """See :meth:`EventStore.create_indexes`. All collections of the store are covered."""
         return self._database.create_indexes()
-
-    # -- check -------------------------------------------------------------------------------
-
-    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
-        """See :meth:`EventStore.check_descriptors`."""
-        return check_descriptors(self._database, run)
-
-    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_journal`."""
-        return check_journal(self._database, run, descriptors)
-
-    def check_rest(self) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_rest`."""
-        return check_rest(self._database)
-
-    def list_runs(self) -> Iterator[str]:
-        """See :meth:`EventStore.list_runs`."""
-        return list_runs(self._database)
-
-    def path_of(self, key: Any) -> str | None:
-        """See :meth:`EventStore.path_of`."""
-        if not isinstance(key, tuple):  # rows inside the plan, from any of the journals
-            return None
-        return path_in(self._database, COLUMN_COLLECTION if key[0] == "chunk" else key[0])
-
-    def tells_kinds(self, key: Any) -> bool:
-        """See :meth:`EventStore.tells_kinds`. The kinds of a range of the journal are a guess."""
-        return isinstance(key, tuple) and key[0] == "chunk"
 
     def close(self) -> None:
         """See :meth:`EventStore.close`."""
