@@ -90,6 +90,11 @@ class _Fabio(FileSequence):
         axes = region_of(file, shape, roi, like)
         image = _reader(*self.reader)().read(file.name)
         try:
+            if image.nframes > 1:
+                raise FillError(
+                    f"the file has {image.nframes} images, and only files of one image are read; a "
+                    "handler of your own can read them"
+                )
             whole = np.asarray(image.data)
         finally:
             image.close()

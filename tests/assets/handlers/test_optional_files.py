@@ -116,6 +116,16 @@ def test_damaged_images(tmp_path, reader, kind):
             )
 
 
+def test_files_of_several_images_are_refused(tmp_path, reader):
+    """The first image alone would be read as if the others were not there."""
+    image = fabio.edfimage.EdfImage(data=frames(1)[0])
+    image.append_frame(data=frames(1)[0])
+    image.write(str(tmp_path / "i_0.edf"))
+    mimetype = "multipart/related;type=image/x-edf"
+    with pytest.raises(FillError, match=r"path '.*i_0\.edf': the file has 2 images"):
+        reader.stream(mimetype, f"{tmp_path}/", (1, 6, 8), [0], template="i_{}.edf")
+
+
 def test_what_is_not_installed_is_named(tmp_path, reader, monkeypatch):
     zarr.create_array(str(tmp_path / "z"), data=frames(2), chunks=(1, 6, 8))
     write("cbf", tmp_path / "i_0.cbf", frames(1, (6, 8), np.int32)[0])

@@ -31,6 +31,7 @@ from ..stored_frames import CellFrames, NoReference, StoredRows
 from .frames import AD_DATASET, AreaDetectorHDF5
 from .hdf5_files import open_file
 from .open_datasets import OpenDatasets
+from .row_source import dtype_as_read
 
 __all__ = [
     "AreaDetectorTimes",
@@ -149,7 +150,7 @@ class Xspress3(BlockHandler):
         return self._source().shape[2:]
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
-        return self._source().dtype.newbyteorder("=")
+        return dtype_as_read(self._source().dtype)
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
         return FramesThere(self._source().shape[0], "frame")
@@ -217,7 +218,7 @@ class FlyScan(BlockHandler):
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         dtypes = {self._source(target).dtype for target in set(_targets(datums))}
-        return dtypes.pop().newbyteorder("=") if len(dtypes) == 1 else None
+        return dtype_as_read(dtypes.pop()) if len(dtypes) == 1 else None
 
     def frames_of(self, datums: Datums) -> CellFrames:
         targets = set(_targets(datums))
@@ -296,7 +297,7 @@ class Eiger(BlockHandler):
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         rows = _eiger_rows(datums)
-        return self._sources(rows[0][0])[0].dtype.newbyteorder("=") if rows else None
+        return dtype_as_read(self._sources(rows[0][0])[0].dtype) if rows else None
 
     def frames_of(self, datums: Datums) -> CellFrames:
         parts: list[tuple[np.ndarray, CellFrames]] = []
@@ -445,7 +446,7 @@ class SingleHDF5(BlockHandler):
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         first = self._first(datums)
-        return None if first is None else first.dtype.newbyteorder("=")
+        return None if first is None else dtype_as_read(first.dtype)
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
         positions = datums.integers("point_number")

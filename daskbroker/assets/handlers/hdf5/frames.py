@@ -196,5 +196,8 @@ class StreamHDF5(StreamRows):
     def source(self) -> Rows:
         return self._datasets.get(self._name, self.readable)
 
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return dtype_as_read(self.source().dtype)
+
     def refresh(self) -> bool:
         return self._datasets.refresh()

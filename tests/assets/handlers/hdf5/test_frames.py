@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.assets.handlers import Datums
+from daskbroker.assets.handlers.hdf5.detectors import Eiger, FlyScan, SingleHDF5, Xspress3
+from daskbroker.assets.handlers.hdf5.frames import AreaDetectorHDF5, StreamHDF5
 from daskbroker.assets.handlers.hdf5.row_source import read_rows
 from daskbroker.assets.regions import axes_of
 from daskbroker.core.errors import FillError, FrameMissing
-from daskbroker.testing.files import frames, write_hdf5
+from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
 HDF5 = "application/x-hdf5"
 LAYOUTS = {
@@ -158,6 +160,34 @@ def test_types_come_in_the_machines_byte_order(tmp_path, reader, dtype):
     got = reader.resource("AD_HDF5", path, [{"point_number": p} for p in (3, 1)])
     np.testing.assert_array_equal(got, data[[3, 1]][:, None])
     assert got.dtype == np.dtype(dtype).newbyteorder("=")
+
+
+def test_all_handlers_name_the_dtype_without_notes_of_h5py(tmp_path):
+    """Notes are lost where a dtype is stored, which NumPy warns of, and elements may be arrays."""
+    texts = np.full((1, 1, 2), b"abc", "S3")
+    path = write_hdf5(tmp_path / "f_0.h5", texts, "/entry/instrument/detector/data")
+    with h5py.File(path, "a") as file:
+        file[AD_DATASET] = h5py.SoftLink("/entry/instrument/detector/data")
+        file["entry/data/data_000001"] = h5py.SoftLink(AD_DATASET)
+        assert file[AD_DATASET].dtype.metadata
+        file.create_dataset("arrays", (2,), np.dtype((np.uint16, (6, 8))))
+    path.rename(tmp_path / "f_0_master.h5")
+    path = str(tmp_path / "f_0_master.h5")
+    claim = {"data_key": {"shape": [2]}}
+    single = SingleHDF5(str(tmp_path), template="%s%s_%d_master.h5", filename="f")
+    some = {
+        AreaDetectorHDF5(path): {"point_number": 0},
+        StreamHDF5(path, dataset=AD_DATASET, **claim): {"index": 0},
+        Xspress3(path): {"frame": 0, "channel": 1},
+        FlyScan(path): {},
+        Eiger(str(tmp_path / "f")): {"seq_id": 0},
+        single: {"point_number": 0},
+    }
+    for handler, datum in some.items():
+        dtype = handler.cell_dtype(Datums.of([datum]))
+        assert (dtype, dtype.metadata) == (np.dtype("S3"), None), handler
+    arrays = StreamHDF5(path, dataset="arrays", **claim)
+    assert arrays.cell_dtype(Datums.of([{"index": 0}])) is None
 
 
 def test_texts_records_and_lists_of_varying_length(tmp_path, reader):
