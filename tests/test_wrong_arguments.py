@@ -7,7 +7,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.arguments import FLAG, SECONDS, accepts
-from daskbroker.core.errors import BadArgument, DaskbrokerError
+from daskbroker.core.errors import BadArgument, BadQuery, DaskbrokerError
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 
@@ -30,6 +30,8 @@ def test_a_name_that_no_argument_has_is_told_with_the_nearest(db):
         db[-1].table(streamname="primary")
     with pytest.raises(BadArgument, match=r"header\.stream\(name\) has .* not 'primary'$"):
         db[-1].documents("primary")
+    with pytest.raises(BadQuery, match=r"not one of text, .*; db\.insert inserts documents"):
+        db("start", {"uid": "u"})  # as of RE.subscribe(db)
 
 
 def test_every_wrong_argument_is_named(db, tmp_path):

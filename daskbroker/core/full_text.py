@@ -66,7 +66,9 @@ class TextQuery:
 
     def __init__(self, full: str, search: str = "text") -> None:
         if search not in METHODS:
-            raise BadQuery(f"search: {shown(search)} is not one of {', '.join(METHODS)}")
+            # RE.subscribe(db) calls it with the names and documents of a run.
+            meant = "; db.insert inserts documents" if isinstance(search, Mapping) else ""
+            raise BadQuery(f"search: {shown(search)} is not one of {', '.join(METHODS)}{meant}")
         if not isinstance(full, str) or not full.strip():
             meant = ""
             # An object of queries, of a mapping or of Tiled, is meant as a condition.

@@ -1,11 +1,11 @@
-"""Names of databroker's interface that our objects lack, and what to write instead."""
+"""Names that our objects lack, most of them databroker's, and what to write instead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-__all__ = ["OLD_NAMES", "instead_of", "missing"]
+__all__ = ["OLD_NAMES", "OTHER_NAMES", "instead_of", "missing"]
 
 OLD_NAMES: Mapping[str, Mapping[str, str]] = {
     "DataBroker": {
@@ -88,6 +88,24 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
 }
 """What to write instead of each name, by class, and of the names of databroker itself."""
 
+OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
+    "DataBroker": {
+        "dataset": "db().dataset()",
+        "documents": "db().documents()",
+        "table": "db().table()",
+    },
+    "Header": {
+        "to_csv": "header.export('scan.csv', stream='primary')",
+        "to_dataframe": "header.table().compute()",
+        "to_netcdf": "header.export('scan.nc')",
+        "to_pandas": "header.table().compute()",
+        "to_parquet": "header.export('scan.parquet', stream='primary')",
+        "to_xarray": "header.dataset()",
+        "to_zarr": "header.export('scan.zarr')",
+    },
+}
+"""What to write instead of names that users of pandas, Dask and xarray try, by class."""
+
 FACES: Mapping[str, str] = {
     "DataBroker": "db.v1 or db.v2",
     "Header": "db.v1[uid] or db.v2[uid]",
@@ -117,7 +135,8 @@ def instead_of(kind: str, name: str) -> str:
     """Return what to write instead of a name of a class, to be added to the message; or ``""``."""
     instead = OLD_NAMES.get(kind, {}).get(name)
     if instead is None:
-        return ""
+        other = OTHER_NAMES.get(kind, {}).get(name)
+        return "" if other is None else f": write {other}"
     return (
         f": that is databroker's; write {instead}, or use {FACES[kind]}, which have databroker's "
         "interface"

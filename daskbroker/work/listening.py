@@ -52,7 +52,7 @@ def endpoint_of(address: str) -> str:
         return f"tcp://{rest}"
     raise ConfigError(
         f"{address!r} is not an address of a 0MQ proxy; write zmq://HOST:PORT, with the port that "
-        "subscribers connect to (5568 by default), and ipc:///PATH"
+        "subscribers connect to (5568 by default), or ipc:///PATH"
     )
 
 

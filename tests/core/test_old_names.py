@@ -9,7 +9,7 @@ from itertools import chain
 import pytest
 
 import daskbroker
-from daskbroker.core.old_names import OLD_NAMES
+from daskbroker.core.old_names import OLD_NAMES, OTHER_NAMES
 from daskbroker.testing import make_run
 
 
@@ -33,6 +33,14 @@ def test_an_old_name_says_what_to_write(objects, kind, name):
         getattr(objects[kind], name)
     assert OLD_NAMES[kind][name] in str(caught.value)
     assert caught.value.name == name
+
+
+def test_a_name_of_pandas_or_xarray_says_what_to_write(objects):
+    for kind, table in OTHER_NAMES.items():
+        for name, instead in table.items():
+            with pytest.raises(AttributeError, match=rf"no attribute '{name}': write ") as caught:
+                getattr(objects[kind], name)
+            assert str(caught.value).endswith(instead)
 
 
 def test_other_names_are_just_not_there(objects):
