@@ -60,7 +60,8 @@ stage_faults() { # calls of the system fail, one after the other, SQLite's too
     local most=40
     [ -z "$short" ] || most=5
     "$python" -m daskbroker.testing.faults --sessions embedded spool export ${short:+--most 5} &&
-        "$python" -m daskbroker.testing.faults --sessions work --most "$most"
+        "$python" -m daskbroker.testing.faults --sessions work --most "$most" &&
+        "$python" -m daskbroker.testing.faults --errors EMFILE ENOMEM --kinds open read --most 5
 }
 
 stage_crowd() { # a writer, sealers and readers at once, killed every few moments

@@ -29,6 +29,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -37,7 +38,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.errors import FillError, StoreError, UnknownReference
+from ..core.errors import FillError, MissingTimeWarning, StoreError, UnknownReference
 from .fault_sessions import SESSIONS, Session, small_sizes
 
 __all__ = ["main"]
@@ -246,6 +247,7 @@ def _share(calls: Calls, session: Session, faults: Sequence[Fault]) -> dict[str,
 def _drive(options: argparse.Namespace) -> None:
     calls = Calls()
     logging.disable()  # each failure would be a warning: thousands of them
+    warnings.simplefilter("ignore", MissingTimeWarning)  # of the derived runs, in each session
     outcome = Counter(total=0, told=0, failed=0)
     for session in SESSIONS:
         if session.name in options.sessions:
@@ -284,6 +286,14 @@ def _told(outcome: Counter[str]) -> str:
     )
 
 
+def _error_name(given: str) -> str:
+    """Return the name of an error that is given by its name or number."""
+    name = errno.errorcode.get(int(given), "") if given.isdecimal() else given
+    if name not in errno.errorcode.values():
+        raise argparse.ArgumentTypeError(f"there is no error {given!r}; give a name such as EIO")
+    return name
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the sessions with faults; the process starts itself again with the library."""
     parser = argparse.ArgumentParser(
@@ -298,7 +308,14 @@ def main(arguments: list[str] | None = None) -> None:
         default=os.cpu_count() or 1,
         help="number of sessions at a time (all processors)",
     )
-    parser.add_argument("--errors", nargs="+", default=list(ERRORS), metavar="ERRNO")
+    parser.add_argument(
+        "--errors",
+        nargs="+",
+        type=_error_name,
+        default=list(ERRORS),
+        metavar="ERRNO",
+        help=f"names or numbers of errors ({' '.join(ERRORS)})",
+    )
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--sessions", nargs="+", default=names, choices=names)
     options = parser.parse_args(arguments)
