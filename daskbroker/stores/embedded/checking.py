@@ -12,6 +12,7 @@ from ...core.damage import Damage
 from ...core.documents import Document, unpack, unpack_document
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, LAYOUTS
+from ...core.printable import shown
 from ...core.run_plan import stream_of
 from ...core.search import Search
 from ..checking import MAX_DAMAGES, CheckedHeader, EventChecks, check_document, error_text
@@ -53,12 +54,14 @@ def check_headers(database: Database, search: Search) -> Iterator[CheckedHeader]
         where = narrowed.where if last is None else f"({narrowed.where}) AND (time, id) < (?, ?)"
         with database.read() as connection:
             rows = connection.execute(
-                f"SELECT time, id, uid, start, stop FROM header WHERE {where} "
+                "SELECT time, id, uid, start, stop, "
+                "(SELECT stopped FROM run WHERE run.uid = header.uid) "
+                f"FROM header WHERE {where} "
                 "ORDER BY time DESC, id DESC LIMIT ?",
                 [*narrowed.parameters, *(last or ()), BATCH],
             ).fetchall()
-        for *_, uid, start, stop in rows:
-            checked = _checked_header(str(database.path), uid, start, stop)
+        for row in rows:
+            checked = _checked_header(str(database.path), row)
             # What cannot be read cannot be compared with the search; the damage is reported.
             if (
                 checked.damages
@@ -72,7 +75,8 @@ def check_headers(database: Database, search: Search) -> Iterator[CheckedHeader]
         last = rows[-1][:2]
 
 
-def _checked_header(path: str, uid: str, start: bytes, stop: bytes | None) -> CheckedHeader:
+def _checked_header(path: str, row: tuple[Any, ...]) -> CheckedHeader:
+    time, _, uid, start, stop, stopped = row
     damages: list[Damage] = []
     docs: dict[str, Document | None] = {}
     for name, key, body in (("start", "uid", start), ("stop", "run_start", stop)):
@@ -80,8 +84,12 @@ def _checked_header(path: str, uid: str, start: bytes, stop: bytes | None) -> Ch
         found = docs[name]
         if found is not None and storable(str(found.get(key))) != uid:
             damages.append(Damage(f"its {name} document is of another run, {found.get(key)!r}"))
-    damages = [damage.within(run=uid, path=path) for damage in damages]
     known = docs["start"]
+    if known is not None and known.get("time") != time:
+        damages.append(Damage(f"it is listed with the time {shown(time)}", key="time"))
+    if stop is None and stopped:
+        damages.append(Damage("its stop document is not stored, though its events have ended"))
+    damages = [damage.within(run=uid, path=path) for damage in damages]
     name = uid if known is None else str(known.get("uid", uid))
     return CheckedHeader(name, known, docs["stop"], damages)
 

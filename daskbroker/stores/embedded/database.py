@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Generator
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 
 from ...core.chunks import place_identity
@@ -44,6 +45,8 @@ FILE_NAME = "daskbroker.sqlite"
 CHUNK_FOLDER = "chunks"
 IDLE_READERS = 8
 """Maximum number of reading connections that are kept while not in use."""
+TEXT = partial(str, encoding="utf8", errors="backslashreplace")
+"""Decoder of text; a damaged one differs from what is expected, and is no error of the query."""
 
 _open: weakref.WeakValueDictionary[tuple[str, bool, str | None], Database]
 _open = weakref.WeakValueDictionary()
@@ -222,6 +225,7 @@ class Database:
             uri + mode, uri=True, isolation_level=None, timeout=BUSY_SECONDS,
             check_same_thread=False, cached_statements=256,
         )  # fmt: skip
+        connection.text_factory = TEXT
         try:
             if write and sure:
                 log_ahead(connection)

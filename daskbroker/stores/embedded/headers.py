@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any
@@ -14,6 +15,7 @@ from ...core.bad_runs import BadRun, take_sound
 from ...core.checksum import without_checksum
 from ...core.documents import pack, unpack, unpack_document
 from ...core.errors import StoreDamaged
+from ...core.printable import shown
 from ...core.search import Search
 from ..backing_up import BackupSource
 from ..checking import CheckedHeader
@@ -33,6 +35,8 @@ BATCHES = (8, 200, 5000)
 """Number of rows that the first query reads, the second, and each one after that."""
 BATCH_BYTES = 8 * 2**20
 """Bytes of start documents at which a batch ends early."""
+TIME = struct.Struct(">d")
+"""A time as documents hold it."""
 LOOKED_AT = 20_000
 """Maximum number of rows whose checksums are verified at a time before runs are counted."""
 
@@ -124,14 +128,18 @@ class EmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.find_uid`."""
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT start, stop FROM header WHERE uid = ?", (storable(uid),)
+                "SELECT start, stop, time FROM header WHERE uid = ?", (storable(uid),)
             ).fetchone()
         if row is None:
             return None
         try:
-            return _pair(row)
+            pair = _pair(row)
+            if storable(pair[0]["uid"]) != storable(uid):
+                raise StoreDamaged(f"its start document is of another run, {pair[0]['uid']!r}")
+            return pair
         except StoreDamaged as error:
-            raise BadRun(uid, _damage(*row[:2]), str(self._database.path)).error() from error
+            damage = _damage(*row) or str(error)
+            raise BadRun(uid, damage, str(self._database.path)).error() from error
 
     def has_uid(self, uid: str) -> bool:
         """See :meth:`HeaderStore.has_uid`."""
@@ -194,14 +202,14 @@ class EmbeddedHeaderStore(HeaderStore):
                 yield _pair(row)
             # It is yielded in place of the run; what is done with it is the reader's choice.
             except StoreDamaged:
-                yield self._note_bad(row[3], row[0], row[1])
+                yield self._note_bad(*row)
 
-    def _note_bad(self, number: int, start: bytes, stop: bytes | None) -> BadRun:
+    def _note_bad(self, start: bytes, stop: bytes | None, time: float, number: int) -> BadRun:
         """Remember that a row cannot be read, and return the BadRun for it."""
         with self._database.read() as connection:
             row = connection.execute("SELECT uid FROM header WHERE id = ?", (number,)).fetchone()
         uid = None if row is None else str(row[0])
-        bad = self._bad[number] = BadRun(uid, _damage(start, stop), str(self._database.path))
+        bad = self._bad[number] = BadRun(uid, _damage(start, stop, time), str(self._database.path))
         return bad
 
     def _pages(
@@ -240,7 +248,9 @@ class EmbeddedHeaderStore(HeaderStore):
                 nbytes = 0
                 while nbytes <= BATCH_BYTES and (some := cursor.fetchmany(BATCHES[1])):
                     rows += some
-                    nbytes += sum(map(len, map(itemgetter(0), some)))
+                    # A start that has no length is damaged, as is found when it is decoded.
+                    with suppress(TypeError):
+                        nbytes += sum(map(len, map(itemgetter(0), some)))
                 cursor.close()
             yield from rows
             # A batch that ended early by its bytes is not the last one.
@@ -289,11 +299,11 @@ class EmbeddedHeaderStore(HeaderStore):
                 return
             # A store that is opened for the first time would be read as a whole.
             first = max(self._looked, newest - LOOKED_AT)
-            query = "SELECT id, start, stop FROM header WHERE id > ? OR id IN "
+            query = "SELECT start, stop, time, id FROM header WHERE id > ? OR id IN "
             rows = connection.execute(
                 f"{query}(SELECT value FROM json_each(?))", (first, json.dumps(list(self._bad)))
             )
-            damaged = [row for row in rows if _damage(*row[1:])]
+            damaged = [row for row in rows if _damage(*row[:3])]
         self._bad = {}
         for row in damaged:
             self._note_bad(*row)
@@ -313,17 +323,24 @@ class EmbeddedHeaderStore(HeaderStore):
         self._database.close()
 
 
-def _damage(start: bytes, stop: bytes | None) -> str:
-    """Return what is wrong with the bytes of start and stop; empty if nothing is."""
-    for name, body in (("start", start), ("stop", stop)):
-        try:
-            if body is not None:
-                without_checksum(body, f"its {name} document")
-        except StoreDamaged as error:
-            return str(error)
+def _damage(start: bytes, stop: bytes | None, time: float) -> str:
+    """Return what is wrong with a row; empty if nothing is."""
+    try:
+        without_checksum(start, "its start document")
+        if stop is not None:
+            without_checksum(stop, "its stop document")
+        # Most have these bytes; decoding all that are new would take ten times longer.
+        if type(time) is not float or TIME.pack(time) not in start:
+            _pair((start, stop, time))
+    except StoreDamaged as error:
+        return str(error)
     return ""
 
 
 def _pair(row: tuple[Any, ...]) -> HeaderPair:
-    start, stop = row[:2]
-    return unpack_document(start), None if stop is None else unpack_document(stop)
+    """Decode ``(start, stop, time)``; more values are not looked at."""
+    start = unpack_document(row[0])
+    # It has no checksum, and decides where the run is in every list.
+    if start["time"] != row[2] and float(start["time"]) != row[2]:
+        raise StoreDamaged(f"its row has the time {shown(row[2])}, its start {start['time']!r}")
+    return start, None if row[1] is None else unpack_document(row[1])

@@ -131,7 +131,12 @@ class _Schemas:
         chunks: Sequence[tuple[Any, ...]],
         sequences: Mapping[int, PlannedSequence],
     ) -> None:
-        wanted = {chunk[0] for chunk in chunks if sequences[chunk[1]].layout is EVENT}
+        # A key of another type is of a damaged row, and found to be missing.
+        wanted = {
+            key
+            for key, number, *_ in chunks
+            if type(key) is int and sequences[number].layout is EVENT
+        }
         self._bodies: dict[int, str] = {}
         if wanted:
             condition, numbers = among(sorted(wanted))
@@ -150,7 +155,9 @@ class _Schemas:
             kinds: Mapping[str, ColumnKind] = {}
             if sequence.layout is EVENT:
                 if number not in self._bodies:
-                    raise StoreDamaged(f"the store lacks the list of columns number {number}")
+                    raise StoreDamaged(
+                        f"the store lacks the list of columns number {shown(number)}"
+                    )
                 kinds = read_schema(self._bodies[number])
             self._known[key] = sequence.builder.add_schema(kinds)
         return self._known[key]
@@ -158,7 +165,7 @@ class _Schemas:
 
 def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Schemas) -> None:
     schema, _, number, path, offset, length, first, *row = chunk
-    key = number if path is None else path if offset is None else (path, offset, length)
+    key = _key(number, path, offset, length)
     # SQLite stores NaN as NULL.
     if None in row:
         row = [math.nan if value is None else value for value in row]
@@ -166,6 +173,18 @@ def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Sch
     sequence.builder.add_chunk(
         sequence.owner_number, key, first, schemas.of(sequence, schema), facts
     )
+
+
+def _key(number: int, path: Any, offset: Any, length: Any) -> int | str | tuple[str, int, int]:
+    """Return the key by which the reader reads a chunk."""
+    if path is None:
+        return number
+    if type(path) is str:
+        if type(offset) is type(length) is int:
+            return path, offset, length
+        if offset is None:
+            return path
+    raise StoreDamaged(f"the list of its chunks: one is at {shown((path, offset, length))}")
 
 
 def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None, bytes]]) -> None:

@@ -62,6 +62,12 @@ def spoil(file, seed):
     file.write_bytes(data)
 
 
+def change(folder, statement):
+    with closing(sqlite3.connect(folder / "daskbroker.sqlite")) as connection:
+        assert connection.execute(statement).rowcount
+        connection.commit()
+
+
 def use(db, uid):
     header = db[uid]
     documents = list(header.documents())
@@ -133,6 +139,10 @@ def test_the_command_line_says_it_in_one_line(copy, tmp_path, kind, run_command)
         "UPDATE chunk SET first = x'00' WHERE sequence = {sequence}",
         "UPDATE chunk SET first = 1 WHERE sequence = {sequence}",
         "UPDATE chunk SET rows = 'x' WHERE sequence = {sequence}",
+        "UPDATE chunk SET schema = 'x' WHERE sequence = {sequence}",
+        "UPDATE chunk SET path = x'00' WHERE sequence = {sequence}",
+        "UPDATE chunk SET path = 'p', offset = 'x' WHERE sequence = {sequence}",
+        "UPDATE descriptor SET uid = CAST(x'ff' AS TEXT) WHERE run = 2",
         "UPDATE descriptor SET uid = 'other' WHERE run = 2",
         "UPDATE descriptor SET run = 1 WHERE run = 2",
         "UPDATE sequence SET kind = 'odd' WHERE run = 2",
@@ -176,6 +186,36 @@ def test_a_row_with_other_values_costs_its_run(tmp_path, statement):
         assert sorted(frame["run"]) == [uid for uid in sound for _ in range(3)]
         for uid in sound:
             check_run(db[uid], runs[uid])
+
+
+@pytest.mark.parametrize(
+    "value", ["start = 5", "stop = 5", "time = 'x'", "time = time - 0.5", "time = 2.0"]
+)
+def test_a_row_of_a_run_with_other_values_costs_that_run(tmp_path, value):
+    folder = tmp_path / "store"
+    with daskbroker.connect(folder) as db:
+        for uid in ("one", "two", "three"):
+            insert_all(db, make_run(1, uid=uid))
+    change(folder, f"UPDATE header SET {value} WHERE uid = 'two'")
+    with daskbroker.connect(folder) as db:
+        with pytest.raises(StoreDamaged, match=r"run 'two': .*(time|bytes are expected)"):
+            db["two"]
+        with pytest.warns(BadRunWarning, match=r"run 'two': "):
+            assert sorted(header.uid for header in db()) == ["one", "three"]
+    with daskbroker.connect(folder) as db:  # counted before anything is read
+        assert len(db()) == 2
+        assert [damage.run for damage in daskbroker.check(db)] == ["two"]
+
+
+def test_a_check_finds_a_lost_stop(tmp_path):
+    with daskbroker.connect(tmp_path / "store") as db:
+        insert_all(db, make_run(1, uid="one"))
+        insert_all(db, make_run(1, uid="two", stop=False))
+    change(tmp_path / "store", "UPDATE header SET stop = NULL")
+    with daskbroker.connect(tmp_path / "store") as db:
+        assert [(d.run, "stop document is not" in d.problem) for d in daskbroker.check(db)] == [
+            ("one", True)
+        ]
 
 
 @pytest.mark.parametrize(
