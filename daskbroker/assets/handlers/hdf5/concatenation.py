@@ -67,10 +67,12 @@ class MappedRows:
         ------
         FrameMissing, OSError
             If the file of a source of these rows is not there, or cannot be opened.
+        FillError
+            If a source of these rows is not there, or is of another size than the mapped one.
         """
         if self._rows.is_as_mapped(rows):
             return self._rows.read(rows, axes)
-        self._rows.check_files(rows)
+        self._rows.check_sources(rows)
         return self._dataset.read(rows, axes)
 
     def locate(self, rows: np.ndarray) -> Located:

@@ -14,10 +14,14 @@ from ...files.readable import ReadableRoots
 
 DRIVER = "sec2"
 
-__all__ = ["offer", "open_dataset", "open_file"]
+__all__ = ["NoRows", "offer", "open_dataset", "open_file"]
 
 MAX_NAMED_DATASETS = 8
 """Maximum number of datasets of a file that an error message names."""
+
+
+class NoRows(FillError):
+    """A dataset is a single value."""
 
 
 def open_file(path: str, *, swmr: bool, readable: ReadableRoots) -> h5py.File:

@@ -13,7 +13,7 @@ from ....core.errors import FillError, FrameMissing
 from ....core.file_identity import Identity, identity
 from ...files.readable import ANYWHERE, ReadableRoots
 from .concatenation import MappedRows
-from .hdf5_files import open_dataset, open_file
+from .hdf5_files import NoRows, open_dataset, open_file
 from .links import LinkedFile, LinkedFiles
 from .row_source import RowSource
 from .virtual import VirtualRows
@@ -178,5 +178,5 @@ def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth:
 
 def _rows_of(dataset: h5py.Dataset, plist: h5p.PropDCID) -> RowSource:
     if not dataset.shape:
-        raise FillError(f"the dataset {dataset.name!r} has no dimensions, so no rows of frames")
+        raise NoRows(f"the dataset {dataset.name!r} has no dimensions, so no rows of frames")
     return RowSource(dataset, plist)

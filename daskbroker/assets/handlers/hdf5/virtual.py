@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 
 import h5py
 import numpy as np
@@ -23,6 +24,7 @@ from ....core.file_identity import Identity, identity
 from ...regions import Axis, as_axis, put_region, shape_of
 from ..frame_rows import Located, Rows
 from ..stored_frames import NoReference, StoredRows
+from .hdf5_files import NoRows
 from .links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
 from .selections import Selected, Unlimited, meet, paired, selected
 
@@ -182,23 +184,37 @@ class VirtualRows:
                 return False
         return True
 
-    def check_files(self, rows: np.ndarray) -> None:
-        """Check that the files of the sources of some rows can be opened.
+    def check_sources(self, rows: np.ndarray) -> None:
+        """Check that HDF5 can read the sources of some rows as they are mapped.
 
-        Of those that this user may not read HDF5 would give fill values, too.
+        Of those that are not there, or that this user may not read, HDF5 would give fill values.
+        Of a source that is mapped as a whole, and has frames of another size now, it would put
+        parts of frames into other ones.
 
         Raises
         ------
         FrameMissing, OSError
-            If one is not there, or cannot be opened.
+            If the file of a source is not there, or cannot be opened.
+        FillError
+            If the file has no such dataset, or one of another size.
         """
         for mapping in self._touched(rows):
+            label = f"the dataset {mapping.dataset!r} of {mapping.file!r}"
             try:
-                self._source(mapping.file, mapping.dataset)
+                source = self._source(mapping.file, mapping.dataset)
             except FrameMissing:
                 raise
-            except FillError:  # as HDF5 has it
+            except NoRows:  # a single value, which HDF5 can read
                 continue
+            except FillError as error:
+                raise FillError(f"{label}, of which {self.name!r} consists: {error}") from None
+            lengths = tuple(map(len, mapping.target))
+            longer = source.shape[1:] == lengths[1:] and source.shape[0] >= lengths[0]
+            if mapping.source is None and prod(source.shape) != prod(lengths) and not longer:
+                raise FillError(
+                    f"{label} has the shape {source.shape}, and {self.name!r} maps all of it to a "
+                    f"part of the shape {lengths}; the virtual dataset must be written again"
+                )
 
     def is_concatenation(self) -> bool:
         """Return whether the dataset consists of runs of whole source rows that do not overlap."""

@@ -28,13 +28,13 @@ def sources(folder, **options):
     return folder
 
 
-def master(folder, dtype=DATA.dtype, frame=DATA.shape[1:], step=1, **options):
+def master(folder, dtype=DATA.dtype, step=1, **options):
     """Write the master file, which concatenates them."""
-    layout = h5py.VirtualLayout((len(DATA) * step, *frame), dtype)
+    layout = h5py.VirtualLayout((len(DATA) * step, *DATA.shape[1:]), dtype)
     at = 0
     for number, count in enumerate(COUNTS, 1):
         name = f"series_data_{number:06d}.h5"
-        source = h5py.VirtualSource(name, AD_DATASET, (count, *frame))
+        source = h5py.VirtualSource(name, AD_DATASET, (count, *DATA.shape[1:]))
         layout[at : at + count * step : step] = source
         at += count * step
     path = folder / "series_master.h5"
@@ -92,10 +92,6 @@ def missing(folder):
 
 def other_dtype(folder):
     return master(folder, dtype=np.uint32)
-
-
-def other_frames(folder):
-    return master(folder, frame=(10, 30))
 
 
 def with_gaps(folder):
@@ -173,7 +169,57 @@ def test_too_many_open_files_are_an_error(tmp_path, case):
     assert {*outcomes} == {"error", "right"}
 
 
-@pytest.mark.parametrize("case", [tiled, other_dtype, other_frames, with_gaps])
+def other_source(folder, *shape, name=AD_DATASET):
+    """A master, one of whose files was written again after it."""
+    path = master(folder, fillvalue=9)
+    (folder / "series_data_000002.h5").unlink()
+    write_hdf5(folder / "series_data_000002.h5", frames(shape[0], shape[1:], start=1), name)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"name": "/entry/data/b"},
+            r"no dataset '/entry/data/data' in the file .* '/entry/data/b'",
+        ),
+        ({"height": 40}, r"has the shape \(\d+, 40, \d+\), and .* maps all of it to a part"),
+    ],
+)
+def test_a_source_that_is_not_as_it_was_mapped(tmp_path, reader, options, message):
+    """HDF5 gives fill values, or single frames made of parts of others."""
+    shape = (COUNTS[1], options.pop("height", DATA.shape[1]), DATA.shape[2])
+    path = other_source(sources(tmp_path), *shape, **options)
+    with h5py.File(path) as file:
+        number = COUNTS[0] + 1
+        assert not np.array_equal(file[AD_DATASET][number], frames(shape[0], shape[1:], start=1)[1])
+    with pytest.raises(FillError, match=f"'series_data_000002.h5'.*{message}") as caught:
+        reader.resource("AD_HDF5", path, points(0, number))
+    assert not isinstance(caught.value, FrameMissing)
+    got = reader.resource("AD_HDF5", path, points(0))
+    np.testing.assert_array_equal(got[:, 0], DATA[:1])
+
+
+def test_a_source_that_has_more_frames_than_are_mapped(tmp_path, reader):
+    path = other_source(sources(tmp_path), COUNTS[1] + 2, *DATA.shape[1:])
+    got = reader.resource("AD_HDF5", path, points(COUNTS[0] + 1))
+    np.testing.assert_array_equal(got[0], frames(2, DATA.shape[1:], start=1)[1:])
+
+
+def test_sources_of_single_values(tmp_path, reader):
+    layout = h5py.VirtualLayout((2, 1), np.float64)
+    for number in range(2):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["value"] = number + 0.5
+        layout[number] = h5py.VirtualSource(f"{number}.h5", "value", ())
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file.create_virtual_dataset("values", layout)
+    got = reader.stream("application/x-hdf5", tmp_path / "all.h5", (1,), [1, 0], dataset="values")
+    assert np.ravel(got).tolist() == [1.5, 0.5]
+
+
+@pytest.mark.parametrize("case", [tiled, other_dtype, with_gaps])
 def test_what_is_no_concatenation_is_as_hdf5_has_it(tmp_path, reader, case):
     path = case(sources(tmp_path))
     with h5py.File(path) as file:
