@@ -213,7 +213,7 @@ def copy(
             bar.set_postfix_str(printable(f"{header.uid[:8]}: {documents:,} documents"))
 
         report = copy_runs(bar, into, files=files, verify=verify, progress=progress)
-        say(f"{report} from {origin.uri} into {into.uri}")
+        say(f"{report}, from {origin.uri} into {into.uri}")
         for uid, reason in report.failed.items():
             name_failed(uid, reason)
 

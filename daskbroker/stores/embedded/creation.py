@@ -72,19 +72,23 @@ def remove_if_empty(path: Path) -> bool:
         Whether it was removed. If another process has the store open, it stays.
     """
     with (
-        suppress(sqlite3.OperationalError),  # another process has it open, or it is gone
+        suppress(sqlite3.Error),  # another process has it open, or it is gone or damaged
         closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0)) as connection,
     ):
-        # Only the last connection may leave this mode. It removes the log, too.
+        if _has_run(connection):
+            return False  # before its mode is changed: a store with runs keeps its log
+        # Only the last connection may end the mode with a log. The log is removed, too.
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("BEGIN EXCLUSIVE")
-        if (
-            connection.execute("SELECT 1 FROM header UNION ALL SELECT 1 FROM run").fetchone()
-            is None
-        ):
+        if not _has_run(connection):  # another process may have inserted one meanwhile
             path.unlink()
             return True
     return False
+
+
+def _has_run(connection: sqlite3.Connection) -> bool:
+    query = "SELECT 1 FROM header UNION ALL SELECT 1 FROM run"
+    return connection.execute(query).fetchone() is not None
 
 
 def _sync_names(root: Path) -> None:

@@ -234,5 +234,7 @@ def test_a_store_is_removed_only_if_it_has_no_run_and_is_not_open(tmp_path):
     with daskbroker.connect(tmp_path) as db:
         insert_all(db, make_run(1, stop=False))
     assert not remove_empty_store(tmp_path)
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     with daskbroker.connect(tmp_path, create=False) as db:
         assert len(db) == 1
