@@ -21,6 +21,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from _thread import start_new_thread
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
@@ -85,7 +86,8 @@ class LogSync:
         self._written = 0
         self._synced = -1  # below 0, as the log's earlier content may not be on disk
         self._since: float | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: object | None = None  # stands for the thread that syncs in the background
+        self._running: object | None = None  # the same, once that thread has begun
         self._trouble: StoreError | None = None
         self._told = False
         self._is_named = False
@@ -141,8 +143,8 @@ class LogSync:
             return
         if time.monotonic() - oldest < MOST_INTERVALS * self.interval:
             return
-        # It has died, or an interrupt came as it was made.
-        if self._thread is None:
+        # It has died, or could not begin for lack of memory.
+        if self._running is None or self._running is not self._thread:
             self.sync()
             return
         with self._lock:
@@ -342,9 +344,11 @@ class LogSync:
         with self._lock:
             # The thread comes first: an interrupt in between lets the next commit arm again.
             if self._thread is None and self.interval:
-                thread = threading.Thread(target=self._run, name="daskbroker-sync", daemon=True)
+                thread = object()
+                # A Thread would wait until it has begun: for ever, if an interrupt or a lack of
+                # memory comes at that moment.
                 try:
-                    thread.start()
+                    start_new_thread(self._run, (thread,))
                     self._thread = thread
                 except RuntimeError:  # too many threads, or the interpreter is shutting down
                     pass
@@ -353,26 +357,38 @@ class LogSync:
                 return
         self.sync()  # no thread could be started, so this one syncs
 
-    def _run(self) -> None:
+    def _run(self, thread: object) -> None:
         """Sync commits that no other thread syncs; end after an interval without any."""
+        self._running = thread
+        try:
+            while self._wait_for_commits(thread):
+                with self._turn:
+                    # Otherwise another thread has synced, and commits are younger.
+                    if self._is_due():
+                        self._sync_now()
+        except BaseException:
+            self._running = None
+            raise
+
+    def _wait_for_commits(self, thread: object) -> bool:
+        """Wait until a sync is due; return False if the thread is to end."""
+        since = self._since
         delay = BEGIN_AFTER * self.interval
-        while True:
-            since = self._since
-            wait = delay if since is None else max(0.0, since + delay - time.monotonic())
-            ended = self._end.wait(wait)
-            with self._lock:
-                idle = since is None and self._since is None
-                # An interrupt came before it was noted, so another one is there.
-                if self._thread is not threading.current_thread():
-                    return
-                # A failed sync is not repeated: the next insert writes the log again first.
-                if ended or idle or self._trouble is not None:
-                    self._thread = None
-                    return
-            with self._turn:
-                # Otherwise another thread has synced, and commits are younger.
-                if self._since is not None and self._since + delay <= time.monotonic():
-                    self._sync_now()
+        wait = delay if since is None else max(0.0, since + delay - time.monotonic())
+        ended = self._end.wait(wait)
+        with self._lock:
+            # An interrupt came before it was noted, so another one is there.
+            if self._thread is not thread:
+                return False
+            idle = since is None and self._since is None
+            # A failed sync is not repeated: the next insert writes the log again first.
+            if ended or idle or self._trouble is not None:
+                self._thread = None
+        return self._thread is thread
+
+    def _is_due(self) -> bool:
+        since = self._since
+        return since is not None and since + BEGIN_AFTER * self.interval <= time.monotonic()
 
 
 def _at_exit() -> None:
