@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ...core.chunks import ChunkReader
 from ...core.documents import Document
@@ -182,19 +181,33 @@ def _stream_datums(
 
     Those of all descriptors are included.
     """
-    uids = pa.array(resources, "str")
     parts: dict[str, list[np.ndarray]] = {n: [] for n in ("descriptor", "number", *_NUMBERS)}
     for key in keys:
         table = reference_table(store, reader, key)
-        numbers = pc.index_in(as_one_chunk(table.column(STREAM_DATUM.owner)), value_set=uids)
-        table = table.filter(numbers.is_valid())  # a chunk has those of all keys
-        parts["number"].append(numbers.drop_null().to_numpy())
+        none = np.zeros(0, np.int64)
+        rows_of = _rows_by_resource(store, reader, key)  # a chunk has those of all keys
+        found = [rows_of.get(uid, none) for uid in resources]
+        rows = np.concatenate([none, *found])
+        order = np.argsort(rows)
+        table = table.take(pa.array(rows[order]))
+        parts["number"].append(np.repeat(np.arange(len(found)), list(map(len, found)))[order])
         parts["descriptor"].append(np.array(table.column("descriptor").to_pylist(), object))
         for name, column in _NUMBERS.items():
             parts[name].append(table.column(column).to_numpy().astype(np.int64))
     if not keys:
         return {name: np.zeros(0, object if name == "descriptor" else np.int64) for name in parts}
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+@lru_cache(MAX_CACHED)
+def _rows_by_resource(store: str, reader: ChunkReader, key: Any) -> dict[str, np.ndarray]:
+    """Return the rows of each resource in a chunk of stream_datums, made once for all data keys."""
+    column = reference_table(store, reader, key).column(STREAM_DATUM.owner)
+    owners = as_one_chunk(column).dictionary_encode()
+    codes = owners.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    begins = np.searchsorted(codes[order], np.arange(1, len(owners.dictionary)))
+    return dict(zip(owners.dictionary.to_pylist(), np.split(order, begins)))
 
 
 def _spans(

@@ -22,7 +22,7 @@ from ...core.layouts import DATUM, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layo
 from ..handlers.contract import Datums
 from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
 from .last_frames import file_of, last_frames
-from .reference_chunks import DatumChunk, datum_chunk, documents, positions_among
+from .reference_chunks import DatumChunk, datum_chunk, documents
 
 __all__ = ["CellsOfResource", "ReferenceMissing", "References"]
 
@@ -120,7 +120,7 @@ class References:
             with self._named():
                 chunk = datum_chunk(self.store, self.reader, key)
             asked = datum_ids if len(positions) == len(datum_ids) else datum_ids.take(positions)
-            hits = positions_among(asked, chunk.uids)
+            hits = chunk.uids.positions(asked)
             there = hits >= 0
             if there.any():
                 yield from self._by_resource(chunk, hits[there], positions[there], strict=strict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,68 @@ from ...core.layouts import DATUM, Layout, as_one_chunk, cells, decode_rows
 from ...core.row_selection import take_rows
 from ..handlers.contract import Datums
 
-__all__ = ["DatumChunk", "datum_chunk", "documents", "positions_among", "reference_table"]
+__all__ = ["DatumChunk", "KnownTexts", "datum_chunk", "documents", "reference_table"]
 
 MAX_CACHED = 64
 """Maximum number of chunks of references that stay in memory, as stored and as datums each."""
 MOST_ONE_BY_ONE = 8
-"""Maximum number of texts that are searched one by one: the hash table of all known texts, which is
-made again each time, takes as long as 16 searches."""
+"""Maximum number of texts that are searched one by one; to hash the known ones takes as long as 16
+searches."""
 
 
 @lru_cache(MAX_CACHED)
 def reference_table(store: str, reader: ChunkReader, key: Any) -> pa.Table:
     """Read one chunk of references with all columns."""
     return reader.read(key)
+
+
+class KnownTexts:
+    """Texts of a column, in which others are searched again and again.
+
+    The datums of a thousand keys may be in one chunk, which is searched for each key. So hashes of
+    the known texts are kept.
+
+    Parameters
+    ----------
+    texts
+        The known texts, without nulls.
+    """
+
+    def __init__(self, texts: pa.Array) -> None:
+        self.texts = texts
+        self._asked = 0
+
+    @cached_property
+    def _hashes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted hashes of the texts, and the position of each."""
+        hashes = _hashes(self.texts)
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], order
+
+    def positions(self, asked: pa.Array) -> np.ndarray:
+        """Return the first position of each text, as int64; -1 if it is not there."""
+        self._asked += len(asked)
+        if self._asked <= MOST_ONE_BY_ONE:
+            return np.array([pc.index(self.texts, text).as_py() for text in asked], np.int64)
+        if 4 * len(asked) < len(self.texts):
+            hashes, order = self._hashes
+            places = np.searchsorted(hashes, wanted := _hashes(asked))
+            found = np.where(
+                hashes.take(places, mode="clip") == wanted, order.take(places, mode="clip"), -1
+            )
+            there = np.flatnonzero(found >= 0)
+            if self.texts.take(found[there]).to_pylist() == asked.take(there).to_pylist():
+                return found
+        return pc.index_in(asked, value_set=self.texts).fill_null(-1).to_numpy()
+
+
+def _hashes(texts: pa.Array) -> np.ndarray:
+    return np.fromiter(map(hash, texts.to_pylist()), np.int64, len(texts))
+
+
+@lru_cache(MAX_CACHED)
+def _known_uids(store: str, reader: ChunkReader, key: Any, name: str) -> KnownTexts:
+    return KnownTexts(as_one_chunk(reference_table(store, reader, key).column(name)))
 
 
 def documents(
@@ -45,18 +94,11 @@ def documents(
     for key in keys:
         table = reference_table(store, reader, key)
         if uids is not None:
-            known = as_one_chunk(table.column(layout.uid))
-            hits = positions_among(pa.array(uids, known.type), known)
+            known = _known_uids(store, reader, key, layout.uid)
+            hits = known.positions(pa.array(uids, known.texts.type))
             table = take_rows(table, hits[hits >= 0])
         found.update((doc["uid"], doc) for doc in decode_rows(layout, table, ""))
     return found
-
-
-def positions_among(asked: pa.Array, known: pa.Array) -> np.ndarray:
-    """Return the first position of each text among known ones, as int64; -1 if it is not there."""
-    if len(asked) <= MOST_ONE_BY_ONE:
-        return np.array([pc.index(known, text).as_py() for text in asked], np.int64)
-    return pc.index_in(asked, value_set=known).fill_null(-1).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -79,7 +121,7 @@ class DatumChunk:
         Names of each group's keywords.
     """
 
-    uids: pa.Array
+    uids: KnownTexts
     owners: list[str]
     groups: np.ndarray
     group_owner: list[int]
@@ -126,7 +168,7 @@ def datum_chunk(store: str, reader: ChunkReader, key: Any) -> DatumChunk:
         [name for name, mask in lacking.items() if mask is None or not mask[row]] for row in first
     ]
     return DatumChunk(
-        uids=as_one_chunk(table.column(DATUM.uid)),
+        uids=KnownTexts(as_one_chunk(table.column(DATUM.uid))),
         owners=owners.dictionary.to_pylist(),
         groups=groups.reshape(-1),
         group_owner=kinds[:, 0].tolist(),

@@ -198,7 +198,7 @@ def _read(
     if footer.checksums is not None and mode != "always":
         with file_in_use(path, state) as mine:
             mine.file = mine.file or _parquet(data, footer)
-            table = mine.file.read(columns=asked)
+            table = mine.file.read(columns=asked, use_threads=len(wanted_columns) > 1)
     else:
         old = footer.checksums is None
         with _parquet(data, footer, page_checksum_verification=bool(wanted) and old) as file:
@@ -216,11 +216,12 @@ def _parquet(data: memoryview, footer: _Footer, **options: Any) -> pq.ParquetFil
 
 def _check(data: memoryview, footer: _Footer, indices: set[int]) -> None:
     """Compare columns, by their indices, with their checksums."""
-    names = list(footer.numbers)
-    for number, ((low, high), checksum) in enumerate(footer.checksums or ()):
-        position = number % len(names)  # checksums are in order of row groups
-        if position in indices and zlib.crc32(data[low:high]) != checksum:
-            raise StoreDamaged(f"the checksum of column {names[position]!r} is wrong")
+    for index in sorted(indices):
+        # Checksums are in order of row groups.
+        for (low, high), checksum in (footer.checksums or ())[index :: len(footer.numbers)]:
+            if zlib.crc32(data[low:high]) != checksum:
+                name = footer.schema.names[index]
+                raise StoreDamaged(f"the checksum of column {name!r} is wrong")
 
 
 @lru_cache(maxsize=FOOTERS)

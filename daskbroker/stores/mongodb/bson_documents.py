@@ -352,17 +352,22 @@ def decoded_alike(stored: Iterable[RawBSONDocument]) -> Iterator[dict[str, Any]]
     Descriptors of many runs have equal data keys and configuration, which are nearly all of
     their bytes and are decoded and frozen once.
     """
+    reference = object()
     known: dict[bytes | memoryview, Any] = {}
     for raw in stored:
         doc = dict(raw)
         whole = SIDE_FIELD in doc  # what is beside the plain form changes parts of it
         for key, value in doc.items():
-            if type(value) is RawBSONDocument and "$ref" in value:
-                whole = True  # the text of a reference
-            elif type(value) is RawBSONDocument:
-                if value.raw not in known:
-                    known[value.raw] = freeze(bson.decode(value.raw, CODEC))
-                doc[key] = known[value.raw]
+            if type(value) is RawBSONDocument:
+                part = known.get(value.raw)
+                if part is None:  # only now, as any look into a raw document decodes it
+                    is_reference = "$ref" in value
+                    part = reference if is_reference else freeze(bson.decode(value.raw, CODEC))
+                    known[value.raw] = part
+                if part is reference:
+                    whole = True  # the text of a reference
+                else:
+                    doc[key] = part
             elif type(value) is ObjectId:
                 doc[key] = str(value)
             elif type(value) not in ATOMS:

@@ -16,6 +16,7 @@ from daskbroker.assets.references import reference_chunks
 from daskbroker.assets.references.frame_table import read_frame_table
 from daskbroker.assets.references.last_frames import file_of
 from daskbroker.assets.references.locating import ReferenceMissing
+from daskbroker.assets.references.reference_chunks import KnownTexts
 from daskbroker.core.layouts import STREAM_DATUM, STREAM_RESOURCE
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.runs import RunBuilder
@@ -99,6 +100,34 @@ def test_columns_are_arrays_not_one_object_a_datum(many):
     (found,) = references_of(header).find(pa.array(ids[:300]))
     assert isinstance(found.datums.columns["point_number"], np.ndarray)
     assert found.datums.count == 300
+
+
+def test_the_ids_of_a_chunk_are_indexed_once_for_all_keys(many, monkeypatch):
+    header, ids = many
+    references = references_of(header)
+    reference_chunks.datum_chunk.cache_clear()
+    hashed = []
+    hashes = reference_chunks._hashes
+    monkeypatch.setattr(
+        reference_chunks, "_hashes", lambda texts: hashed.append(len(texts)) or hashes(texts)
+    )
+    for first in range(0, 400, 20):
+        (found,) = references.find(pa.array(ids[first : first + 20]))
+        assert found.datums.columns["point_number"].tolist() == list(range(first, first + 20))
+    assert sum(size > 20 for size in hashed) == 1
+
+
+@pytest.mark.parametrize("equal", [False, True], ids=["distinct", "equal hashes"])
+def test_known_texts(equal, monkeypatch):
+    if equal:
+        monkeypatch.setattr(reference_chunks, "_hashes", lambda texts: np.zeros(len(texts), int))
+    words = [f"{number % 97}" for number in range(200)]
+    known = KnownTexts(pa.array(words))
+    for asked in (["3"], ["96", "no", "0", "", "50", "3", "3"], ["no"] * 9, ["96", "5"], words, []):
+        expected = [words.index(text) if text in words else -1 for text in asked]
+        for _ in range(3):
+            assert known.positions(pa.array(asked, pa.string())).tolist() == expected
+    assert KnownTexts(pa.array([], pa.string())).positions(pa.array(["a"] * 9)).tolist() == [-1] * 9
 
 
 def test_what_is_missing_is_named(many):
