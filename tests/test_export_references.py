@@ -627,7 +627,9 @@ def test_files_that_change(db, tmp_path):
     os.utime(tmp_path / "a.h5", (later, later))
     with pytest.raises(StoreError, match="changed while references to it were made"):
         arrays.check_files()
-    allowed = {f"file://{tmp_path}/": None}
+    # icechunk 1 has no name for access to local files.
+    local = getattr(icechunk.credentials, "LocalFileSystemAccess", None)
+    allowed = {f"file://{tmp_path}/": local}
     storage = icechunk.local_filesystem_storage(str(path))
     repo = icechunk.Repository.open(storage, authorize_virtual_chunk_access=allowed)
     store = repo.readonly_session("main").store
