@@ -75,7 +75,7 @@ def copy_chunks(broker: Any, count: int) -> None:
             "WITH RECURSIVE copy(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copy WHERE n < ?) "
             "INSERT INTO chunk SELECT NULL, sequence, first + n * rows, rows, bytes, "
             "seq_min + n * rows, seq_max + n * rows, time_min + n * 100, time_max + n * 100, "
-            '"distinct", ordered, schema, path, offset, length FROM chunk, copy '
+            '"distinct", 1, schema, path, offset, length FROM chunk, copy '
             "WHERE first = 0 AND sequence = (SELECT id FROM sequence WHERE kind = 'event')",
             (count - 1,),
         )

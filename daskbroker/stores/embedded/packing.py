@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,13 @@ from ...core.errors import naming
 from ...core.rounds import Rounds
 from .database import CHUNK_FOLDER, Database
 
-__all__ = ["CHUNK_FOLDER", "PACK_BYTES", "pack_small_chunks", "size_of_small_chunks"]
+__all__ = [
+    "CHUNK_FOLDER",
+    "PACK_BYTES",
+    "location_checksum",
+    "pack_small_chunks",
+    "size_of_small_chunks",
+]
 
 PACK_BYTES = 4 * 2**20
 """Maximum bytes of small chunks that stay in SQLite."""
@@ -46,6 +53,11 @@ def pack_small_chunks(database: Database, allowed: int = 0) -> int:
         path = _write(database, waiting)
         with database.write() as connection:
             moved += _note(connection, path.relative_to(database.root).as_posix(), waiting)
+
+
+def location_checksum(path: str, offset: int, length: int) -> int:
+    """Return what the location in a pack adds to the checksum of a chunk's row, if it has one."""
+    return zlib.crc32(f"{path}:{offset}:{length}".encode())
 
 
 def size_of_small_chunks(database: Database) -> int:
@@ -99,10 +111,12 @@ def _note(connection: sqlite3.Connection, path: str, chunks: list[tuple[int, byt
     """Note the offsets of chunks in a pack, except for those that another process has moved."""
     moved, offset = 0, 0
     for number, body in chunks:
+        place = path, offset, len(body)
         # If another process has moved a chunk, its body here is an unused part of the pack.
         done = connection.execute(
-            "UPDATE chunk SET path = ?, offset = ?, length = ? WHERE id = ? AND path IS NULL",
-            (path, offset, len(body), number),
+            "UPDATE chunk SET path = ?, offset = ?, length = ?, "
+            "ordered = ordered + (ordered > 1) * ? WHERE id = ? AND path IS NULL",
+            (*place, location_checksum(*place), number),
         )
         moved += done.rowcount
         offset += len(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ from ...core.layouts import EVENT, Layout, chunk_metadata
 from ...core.plan_builder import PlanBuilder
 from ...core.printable import shown
 from .journal import encoded
+from .packing import location_checksum
 from .row_sequences import POSITIONS, RowSequence
-from .sealing import read_schema
+from .sealing import entry_checksum, read_schema
 
 __all__ = ["PlannedSequence", "add_sequences", "among"]
 
@@ -117,7 +119,7 @@ def _add_all_sealed(
                 end += rows
         except StoreDamaged as error:
             bad[number] = error
-        except TypeError as error:
+        except (TypeError, struct.error) as error:
             bad[number] = StoreDamaged(f"the list of its chunks: {error}")
     return bad
 
@@ -170,6 +172,14 @@ def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Sch
     if None in row:
         row = [math.nan if value is None else value for value in row]
     facts = Statistics._make(row)
+    if facts.ordered > 1:  # else it has none
+        located = location_checksum(*key) if type(key) is tuple else 0
+        # An earlier version that packs a chunk adds nothing.
+        if facts.ordered - entry_checksum(sequence.number, first, facts, schema) not in (
+            located,
+            0,
+        ):
+            raise StoreDamaged(f"the list of its chunks: the checksum of row {number} is wrong")
     sequence.builder.add_chunk(
         sequence.owner_number, key, first, schemas.of(sequence, schema), facts
     )

@@ -9,11 +9,14 @@ chunk goes into SQLite with the same transaction.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
+import struct
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -22,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...core.chunk_statistics import statistics
+from ...core.chunk_statistics import Statistics, statistics
 from ...core.chunks import column_kinds, to_ipc
 from ...core.column_kinds import ColumnKind, listed_kinds
 from ...core.documents import from_json, to_json
@@ -38,10 +41,12 @@ from .database import CHUNK_FOLDER, Database
 from .journal import Journal, check_next_position, waiting_tables
 from .row_sequences import POSITIONS, RowSequence, sealed_end
 
-__all__ = ["seal_page", "seal_sequence", "sweep"]
+__all__ = ["entry_checksum", "seal_page", "seal_sequence", "sweep"]
 
 INLINE_BYTES = 64 * 2**10
 """Maximum bytes of a chunk that is kept inside SQLite."""
+ENTRY = struct.Struct("<6q2d2q")
+"""Row of table ``chunk`` as its checksum is computed."""
 
 
 def seal_sequence(database: Database, journal: Journal, sequence: RowSequence) -> int:
@@ -246,13 +251,18 @@ def add_chunk(
 ) -> None:
     """Add one row to the manifest, and the body of a small chunk, which has no ``path``."""
     facts = statistics(sequence.layout, table)
+    schema = _schema_number(connection, table)
+    # A checksum is as true as 1, which stores of earlier versions have.
+    if facts.ordered:
+        checksum = entry_checksum(sequence.number, first, facts, schema)
+        facts = facts._replace(ordered=checksum)  # type: ignore[arg-type]
     file = None if path is None else path.relative_to(database.root).as_posix()
     row = (
         None,
         sequence.number,
         first,
         *facts,
-        _schema_number(connection, table),
+        schema,
         file,
         None,
         None,
@@ -262,6 +272,22 @@ def add_chunk(
         body = to_ipc(table)
         connection.execute("INSERT INTO chunk_body VALUES (?, ?)", (cursor.lastrowid, body))
         database.small_bytes += len(body)
+
+
+def entry_checksum(sequence: int, first: int, facts: Statistics, schema: int) -> int:
+    """Return the checksum of a row of table ``chunk``, which is at least 2.
+
+    Rows of ordered chunks have it in column ``ordered``. Where the chunk is stored is not part of
+    it; :func:`~.packing.location_checksum` is added when that changes.
+
+    Raises
+    ------
+    struct.error
+        If a value is not of its type.
+    """
+    # SQLite stores NaN as NULL, and -0.0 as 0.
+    times = [math.nan if time != time else time + 0.0 for time in facts[4:6]]
+    return 2 + zlib.crc32(ENTRY.pack(sequence, first, *facts[:4], *times, facts.distinct, schema))
 
 
 def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:

@@ -14,7 +14,8 @@ import pytest
 import daskbroker
 from daskbroker import BadRunWarning
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged
-from daskbroker.stores.embedded import events, journal
+from daskbroker.stores.embedded import Database, events, journal
+from daskbroker.stores.embedded.packing import location_checksum, pack_small_chunks
 from daskbroker.stores.embedded.row_sequences import POSITIONS
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import check_run, insert_all
@@ -245,6 +246,52 @@ def test_a_lost_chunk_costs_its_run(tmp_path, statement):
         with pytest.warns(BadRunWarning, match=r"run 'one'"):
             assert set(db().table().compute()["run"]) == {"two"}
         assert len(list(daskbroker.check(db))) >= 1
+
+
+SHIFTS = {
+    "offset": "(SELECT offset FROM chunk WHERE sequence = 2)",
+    "seq_min": "seq_min - 1",
+    "time_max": "time_max + 64",
+    "bytes": "x'00'",
+    "ordered": "ordered + 1",
+}
+
+
+@pytest.mark.parametrize("column", SHIFTS)
+def test_a_row_of_the_list_of_chunks_has_a_checksum(tmp_path, column):
+    folder = tmp_path / "store"
+    with daskbroker.connect(folder) as db:
+        for uid in ("one", "two"):
+            insert_all(db, make_run(2, uid=uid))
+        pack_small_chunks(Database.of(folder))
+        insert_all(db, make_run(2, uid="unpacked"))
+    change(folder, f"UPDATE chunk SET {column} = {SHIFTS[column]} WHERE sequence = 1")
+    with daskbroker.connect(folder) as db:
+        with pytest.raises(StoreDamaged, match=r"run 'one'.*the list of its chunks"):
+            db["one"].table()
+        with pytest.warns(BadRunWarning, match=r"run 'one'"):
+            assert set(db().table().compute()["run"]) == {"two", "unpacked"}
+
+
+def test_chunks_that_an_earlier_version_has_packed(tmp_path):
+    folder = tmp_path / "store"
+    with daskbroker.connect(folder) as db:
+        for uid in ("one", "two", "three"):
+            insert_all(db, make_run(2, uid=uid))
+        pack_small_chunks(Database.of(folder))
+        before = db().table().compute()
+    with closing(sqlite3.connect(folder / "daskbroker.sqlite")) as connection:
+        for number, *place in connection.execute(
+            "SELECT id, path, offset, length FROM chunk WHERE id < 3"
+        ).fetchall():
+            connection.execute(
+                "UPDATE chunk SET ordered = CASE id WHEN 1 THEN ordered - ? ELSE 1 END "
+                "WHERE id = ?",
+                (location_checksum(*place), number),
+            )
+        connection.commit()
+    with daskbroker.connect(folder) as db:
+        assert db().table().compute().equals(before)
 
 
 def test_a_journal_that_memory_is_too_small_for_is_no_damage(copy, monkeypatch):
