@@ -13,7 +13,8 @@ __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "create_tables"]
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x6461736B  # "dask"
 
-# SQLite stores NaN as NULL.
+# SQLite stores NaN as NULL. `ordered` is 0, or 1, or above it a checksum of the chunk's row: see
+# entry_checksum in sealing.py.
 _TYPES = {int: "INTEGER NOT NULL", bool: "INTEGER NOT NULL", float: "REAL"}
 STATISTICS = ", ".join(f'"{name}" {_TYPES[of]}' for name, of in get_type_hints(Statistics).items())
 
