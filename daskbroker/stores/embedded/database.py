@@ -124,7 +124,7 @@ class Database:
                 raise StoreNotFound(f"there is no daskbroker store at {self.root}{seen_from()}")
             with self.errors():
                 make_folder(self.root)
-        with gate.passed(), self.errors():
+        with gate.inside(), self.errors():
             connection = self._connect(write=not self.read_only, sure=False)
             try:
                 check_or_create(connection, self.path, read_only=self.read_only)
@@ -264,30 +264,25 @@ class Database:
     @interruptible
     def read(self) -> Generator[sqlite3.Connection, None, None]:
         """Give a connection to read with; each statement sees the state at its time."""
-        entered = gate.enter()
-        try:
-            with self.errors():
-                self._check_open()
-                if self._frozen is not None:
-                    self._thaw()
-                self._opened_folder.check()
-                try:
-                    connection = self._readers.pop()
-                except IndexError:
-                    connection = self._new_reader()
-                try:
-                    yield connection
-                except BaseException:
-                    # The connection of an interrupted statement would show its state forever.
-                    self._disconnect(connection)
-                    raise
-                if len(self._readers) < IDLE_READERS and not self._closed:
-                    self._readers.append(connection)
-                else:
-                    self._disconnect(connection)
-        finally:
-            if entered:
-                gate.leave()
+        with gate.inside(), self.errors():
+            self._check_open()
+            if self._frozen is not None:
+                self._thaw()
+            self._opened_folder.check()
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._new_reader()
+            try:
+                yield connection
+            except BaseException:
+                # The connection of an interrupted statement would show its state forever.
+                self._disconnect(connection)
+                raise
+            if len(self._readers) < IDLE_READERS and not self._closed:
+                self._readers.append(connection)
+            else:
+                self._disconnect(connection)
 
     def _new_reader(self) -> sqlite3.Connection:
         connection = self._connect(write=False)
@@ -317,35 +312,30 @@ class Database:
         """
         self.check_writable()
         self.log.wait_if_behind()
-        entered = gate.enter()
-        try:
-            with self._lock, self.errors():
-                self._check_open()
-                connection = self._writer or self._new_writer()
-                begun = self._begun = self._begun + 1
-                if connection.in_transaction:  # left by a block that was interrupted at its end
+        with gate.inside(), self._lock, self.errors():
+            self._check_open()
+            connection = self._writer or self._new_writer()
+            begun = self._begun = self._begun + 1
+            if connection.in_transaction:  # left by a block that was interrupted at its end
+                connection.execute("ROLLBACK")
+            self.log.check(connection)
+            # The same as _transaction, whose context would take a twentieth of an insert.
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                self._opened_folder.check()
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException as error:
+                # After an interrupt, a later block may have begun its own transaction.
+                if connection.in_transaction and self._begun == begun:
                     connection.execute("ROLLBACK")
-                self.log.check(connection)
-                # The same as _transaction, whose context would take a twentieth of an insert.
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    self._opened_folder.check()
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException as error:
-                    # After an interrupt, a later block may have begun its own transaction.
-                    if connection.in_transaction and self._begun == begun:
-                        connection.execute("ROLLBACK")
-                    name = getattr(error, "sqlite_errorname", "")
-                    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-                        # If opening the file to write fails once, SQLite opens it to read only,
-                        # so a new connection is needed.
-                        self._drop_writer()
-                    raise
-                number = self.log.note()
-        finally:
-            if entered:
-                gate.leave()
+                name = getattr(error, "sqlite_errorname", "")
+                if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+                    # If opening the file to write fails once, SQLite opens it to read only,
+                    # so a new connection is needed.
+                    self._drop_writer()
+                raise
+            number = self.log.note()
         if durable or not self.log.interval:
             self.log.promise(number)  # outside the lock, so that other threads can write
 
@@ -364,7 +354,7 @@ class Database:
 
     def bound_log(self) -> None:
         """Keep the log short enough to be copied if others have filled the disk meanwhile."""
-        with gate.passed(), self._lock, self.errors():
+        with gate.inside(), self._lock, self.errors():
             if self._writer is not None:
                 self._log_bytes = bound_log(self._writer, self.root, self._log_bytes)
 
@@ -374,7 +364,7 @@ class Database:
         Nothing is copied while a sync of the log has failed, as its bytes may not be those that
         are on disk.
         """
-        with gate.passed(), self._lock:
+        with gate.inside(), self._lock:
             writer = self._writer
             if writer is None or writer.in_transaction or self.log.is_in_trouble:
                 return False
@@ -417,7 +407,7 @@ class Database:
                 try:
                     self.log.end()
                 finally:
-                    with gate.passed(), self._lock:
+                    with gate.inside(), self._lock:
                         self._closed = True
                         self.disconnect()
                     close_below(self.root)
@@ -430,7 +420,7 @@ class Database:
         StoreError
             If the log cannot be synced.
         """
-        with gate.passed(), self._lock, self.errors():
+        with gate.inside(), self._lock, self.errors():
             if self._writer is not None:
                 self.log.mend(self._writer)
         self.log.sync_all()

@@ -13,9 +13,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from ...core.errors import StoreError
 from ...core.forking import in_each_process
@@ -34,7 +33,10 @@ class _Connected(Protocol):
 class ForkGate:
     """A gate that lets threads use SQLite, except while the process forks.
 
-    If a thread does not leave before a fork, the child may not use SQLite at all.
+    Each thread that uses SQLite holds a lock of its own, and a fork takes the locks of all. A lock
+    is released by whatever ends its ``with`` block, also by an interrupt, after which a note that
+    the thread is inside could stay. If a thread does not leave before a fork, the child may not
+    use SQLite at all.
     """
 
     def __init__(self) -> None:
@@ -45,79 +47,60 @@ class ForkGate:
             os.register_at_fork(before=self._close, after_in_parent=self._open)
 
     def _begin(self) -> None:
-        self._inside: set[int] = set()
-        self._lock = threading.RLock()
-        self._shut = not self._was_quiet
         self._usable = self._was_quiet
+        self._own = threading.local()
+        self._locks: weakref.WeakSet[threading.RLock] = weakref.WeakSet()
+        self._adding = threading.RLock()
+        self._taken: list[threading.RLock] = []
 
     def add(self, connected: _Connected) -> None:
         """Register the owner of connections that have to be closed before a fork."""
         self._connected.add(connected)
 
-    def enter(self) -> bool:
-        """Let this thread in, after a fork that is under way.
-
-        Returns
-        -------
-        bool
-            Whether :meth:`leave` must be called; False if this thread is inside already.
+    def inside(self) -> AbstractContextManager[bool]:
+        """Return the lock of this thread, to hold in ``with`` blocks, which may be nested.
 
         Raises
         ------
         StoreError
             In a child that was forked while a thread was inside.
         """
-        me = threading.get_ident()
-        if me in self._inside:
-            return False
-        # Noted before looking at the gate, as the thread that shuts it looks at the note
-        # afterwards: one of the two sees the other.
-        self._inside.add(me)
-        if self._shut:
-            self._inside.discard(me)
-            self._wait(me)
-        return True
-
-    def leave(self) -> None:
-        """Let this thread out; only after an :meth:`enter` that returned True."""
-        self._inside.discard(threading.get_ident())
-
-    @contextmanager
-    def passed(self) -> Iterator[None]:
-        """Return a context within which this thread is inside."""
-        entered = self.enter()
-        try:
-            yield
-        finally:
-            if entered:
-                self.leave()
-
-    def _wait(self, me: int) -> None:
         if not self._usable:
             raise StoreError(
                 "this process was forked while a thread of its parent was reading or writing, so "
                 "it cannot use the store: fork when no thread does, or start processes by 'spawn'"
             )
-        with self._lock:  # held by the forking thread until the fork is done
-            self._inside.add(me)
+        lock: threading.RLock | None = getattr(self._own, "lock", None)
+        if lock is None:
+            with self._adding:  # held by the forking thread until the fork is done
+                lock = threading.RLock()
+                self._locks.add(lock)  # first, as an interrupt may come in between
+                self._own.lock = lock
+        return lock
 
     # -- a fork ------------------------------------------------------------------------------
 
     def _close(self) -> None:
-        self._lock.acquire()
-        self._shut = True
-        patience = time.monotonic() + PATIENCE_SECONDS
-        mine = {threading.get_ident()}  # a thread that forks while inside must not wait for itself
-        while not self._inside <= mine and time.monotonic() < patience:
-            time.sleep(0.0002)
-        self._was_quiet = self._usable and not self._inside
-        if self._was_quiet:
+        self._adding.acquire()
+        self._was_quiet = False  # until all are outside
+        end = time.monotonic() + PATIENCE_SECONDS
+        own: Any = getattr(self._own, "lock", None)
+        # It cannot wait for itself, if it forks while it is inside.
+        quiet = self._usable and not (own is not None and own._is_owned())
+        for lock in list(self._locks):
+            if lock.acquire(timeout=max(0.0, end - time.monotonic())):
+                self._taken.append(lock)
+            else:
+                quiet = False
+        if quiet:
             for connected in list(self._connected):
                 connected.disconnect()
+        self._was_quiet = quiet
 
     def _open(self) -> None:
-        self._shut = not self._usable
-        self._lock.release()
+        while self._taken:
+            self._taken.pop().release()
+        self._adding.release()
 
 
 gate = ForkGate()
