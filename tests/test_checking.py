@@ -187,6 +187,10 @@ LOST = {
     "DELETE FROM sequence WHERE id = 1": "the sequence of a chunk",
     "DELETE FROM run WHERE uid = 'small-run'": "the run of a descriptor",
     "DELETE FROM chunk_schema": "list of columns",
+    "DELETE FROM chunk": "of its events are not there",
+    "DELETE FROM journal WHERE id = (SELECT max(id) FROM journal)": (
+        "run 'open-run', stream 'primary': the last 1 of its events are not there"
+    ),
 }
 
 

@@ -20,6 +20,7 @@ from ..stored_text import storable
 from .database import FILE_NAME, Database
 from .index import narrow
 from .row_sequences import POSITIONS, sealed_end
+from .uid_keys import KEY_BITS
 
 __all__ = ["EmbeddedChecks", "check_headers"]
 
@@ -143,6 +144,23 @@ def _problem(kind: str, rows: int | None, body: bytes) -> str | None:
         return error_text(error)
 
 
+def _noted_ends(connection: sqlite3.Connection, run: int) -> dict[int, int]:
+    """Return the number of documents that are noted as stored, by sequence of a run."""
+    query = (
+        "SELECT sequence, max(position) + 1 FROM document_key WHERE hash >= ? AND hash < ? "
+        "GROUP BY sequence"
+    )
+    return dict(connection.execute(query, (run << KEY_BITS, (run + 1) << KEY_BITS)))
+
+
+def _end(connection: sqlite3.Connection, number: int) -> int:
+    """Return the position after the last document of a sequence that is there."""
+    low = number * POSITIONS
+    query = "SELECT max(id + coalesce(rows, 1)) FROM journal WHERE id >= ? AND id < ?"
+    waiting = connection.execute(query, (low, low + POSITIONS)).fetchone()[0]
+    return max(sealed_end(connection, number), 0 if waiting is None else waiting - low)
+
+
 def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise StoreDamaged(f"a document is a mapping, not {type(value).__name__}")
@@ -202,18 +220,23 @@ class EmbeddedChecks(EventChecks):
         path = str(self._database.path)
         with self._database.read() as connection:
             sequences = connection.execute(
-                "SELECT sequence.id, kind, descriptor.uid, stream FROM run "
+                "SELECT run.id, sequence.id, kind, descriptor.uid, stream FROM run "
                 "JOIN sequence ON sequence.run = run.id "
                 "LEFT JOIN descriptor ON kind = 'event' AND descriptor.id = owner "
                 "WHERE run.uid = ?",
                 (storable(run),),
             ).fetchall()
-        for number, kind, descriptor, stream in sequences:
+            # Before the rows, of which there are only more later.
+            ends = _noted_ends(connection, sequences[0][0]) if sequences else {}
+        for _, number, kind, descriptor, stream in sequences:
             if kind == EVENT.kind and descriptor is None:
                 yield Damage("there are events whose descriptor is not stored", path=path)
             # In one snapshot, as rows may be sealed meanwhile; there are never many.
             with self._database.snapshot() as connection:
                 damages = list(islice(_damaged_rows(connection, number, kind), MAX_DAMAGES))
+                lost = ends.get(number, 0) - _end(connection, number)
+            if lost > 0:
+                damages.append(f"the last {lost:,} of its {kind}s are not there")
             for problem in damages:
                 yield Damage(problem, stream=stream, path=path)
 
