@@ -21,7 +21,7 @@ from h5py import h5s
 
 from ....core.errors import FillError, FrameMissing
 from ....core.file_identity import Identity, identity
-from ...regions import Axis, as_axis, put_region, shape_of
+from ...regions import Axis, as_axis, compose, put_region, shape_of
 from ..frame_rows import Located, Rows
 from ..stored_frames import NoReference, StoredRows
 from .hdf5_files import NoRows
@@ -223,9 +223,9 @@ class VirtualRows:
                 raise FillError(f"{label}, of which {self.name!r} consists: {error}") from None
             lengths, shape = tuple(map(len, mapping.target)), found.source.shape
             if found.runs is not None:
-                numbers = [meet(rows, mapping.target[0])[1], *map(np.arange, lengths[1:])]
-                if len(numbers[0]):
-                    self._picked(label, found, numbers)
+                _, numbers = meet(rows, mapping.target[0])
+                if len(numbers):
+                    self._picked(label, found, [as_axis(numbers), *map(range, lengths[1:])])
             elif mapping.source is None and prod(shape) != prod(lengths):
                 raise FillError(
                     f"{label} has the shape {shape}, and {self.name!r} maps all of it to a "
@@ -302,17 +302,17 @@ class VirtualRows:
         lengths, dtype = [len(axis) for axis in wanted], self.dtype.newbyteorder("=")
         out: np.ndarray | None = None
         # Tiles of a row or of a column have the same places along that dimension.
-        places: dict[object, tuple[np.ndarray, np.ndarray]] = {}
+        places: dict[object, tuple[Axis, Axis]] = {}
         for mapping in self._touched(*wanted):
             met = []
             for axis, positions in enumerate(mapping.target):
                 key = axis, positions if isinstance(positions, range) else id(positions)
                 if key not in places:
-                    places[key] = meet(wanted[axis], positions)
+                    hits, numbers = meet(wanted[axis], positions)
+                    places[key] = as_axis(hits), as_axis(numbers)
                 met.append(places[key])
-            hits = [found for found, _ in met]
             # The mapping's rows are near the wanted ones, but none of its elements is wanted.
-            if not all(map(len, hits)):
+            if 0 in shape_of([hits for hits, _ in met]):
                 continue
             block = self._read_mapping(mapping, [numbers for _, numbers in met])
             if list(block.shape) == lengths:  # it has all that is wanted
@@ -320,7 +320,7 @@ class VirtualRows:
                 continue
             # What no source has is the fill value; most reads need no such array.
             out = np.full(lengths, self._fill, dtype) if out is None else out
-            put_region(out, hits, block)
+            put_region(out, [hits for hits, _ in met], block)
         out = np.full(lengths, self._fill, dtype) if out is None else out
         return out.reshape(len(rows), *shape_of(axes))
 
@@ -352,7 +352,7 @@ class VirtualRows:
             touched &= begins < ends
         return [self._mappings[number] for number in np.flatnonzero(touched).tolist()]
 
-    def _read_mapping(self, mapping: _Mapping, numbers: list[np.ndarray]) -> np.ndarray:
+    def _read_mapping(self, mapping: _Mapping, numbers: Sequence[Axis]) -> np.ndarray:
         """Read positions of a mapping, by their numbers along each dimension of the target.
 
         The result has length 1 along a dimension that no dimension of the source runs along.
@@ -368,18 +368,20 @@ class VirtualRows:
         picked = self._picked(label, found, numbers)
         rows = np.atleast_1d(np.asarray(picked[0], np.int64))
         block = source.read(rows, picked[1:])
-        shape = [len(n) if axis in runs else 1 for axis, n in enumerate(numbers)]
+        lengths = shape_of(numbers)
+        shape = [length if axis in runs else 1 for axis, length in enumerate(lengths)]
         return self._converted(block.reshape(shape), label)
 
-    def _picked(self, label: str, found: _Pairing, numbers: Sequence[np.ndarray]) -> list[Axis]:
+    def _picked(self, label: str, found: _Pairing, numbers: Sequence[Axis]) -> list[Axis]:
         """Return the places in a source, by their numbers along each dimension of the target."""
         runs, shape = found.runs or (), found.source.shape
+        # A dimension of length 1 in the source may be none in the target.
         picked = [
-            _picked(positions, None if run is None else numbers[run])
+            int(positions[0]) if run is None else compose(positions, numbers[run])
             for positions, run in zip(found.positions, runs)
         ]
         for axis, run, size in zip(picked, runs, shape):
-            last = int(np.max(axis)) if isinstance(axis, (np.ndarray, int)) else max(axis)
+            last = max(axis[0], axis[-1]) if isinstance(axis, range) else int(np.max(axis))
             if last >= size:
                 kind = FrameMissing if run == 0 else FillError  # of rows, those at the end lack
                 raise kind(
@@ -450,13 +452,3 @@ def _positions(mapping: _Mapping, shape: Sequence[int]) -> Selected:
 
 def _is_run(positions: range | np.ndarray) -> bool:
     return isinstance(positions, range) and positions.step == 1 and len(positions) > 0
-
-
-def _picked(positions: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
-    """Return the numbered positions along a source's dimension; its only one for None."""
-    # The dimension has length 1 in the source, and none in the target.
-    if numbers is None:
-        return int(positions[0])
-    if isinstance(positions, range):
-        return as_axis(positions.start + numbers * positions.step)
-    return as_axis(np.asarray(positions)[numbers])
