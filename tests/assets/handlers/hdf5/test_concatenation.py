@@ -12,6 +12,7 @@ import pytest
 
 from daskbroker.assets.files.readable import ANYWHERE
 from daskbroker.assets.handlers.hdf5.open_datasets import OpenDatasets
+from daskbroker.assets.handlers.stored_frames import NoReference
 from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
@@ -226,6 +227,10 @@ def test_a_source_that_ends_early(tmp_path, reader, dtype, chunks, sliced):
     np.testing.assert_array_equal(got[:, 0], np.minimum(frames(2)[::-1], np.iinfo(dtype).max))
     with pytest.raises(FrameMissing, match=r"'s.h5' has the shape \(2, 6, 8\), too small for .* 3"):
         reader.resource("AD_HDF5", tmp_path / "f.h5", points(1, 3))
+    rows = OpenDatasets(str(tmp_path / "f.h5"), swmr=False).get(AD_DATASET, ANYWHERE)
+    for places in ([1, 3], [4]) if dtype == np.uint16 else ([1],):
+        with pytest.raises(NoReference, match=r"f\.h5' has sources"):
+            rows.locate(np.array(places))
     with pytest.raises(FillError, match=r"'narrow.h5' has the shape \(4, 6, 5\)"):
         reader.resource("AD_HDF5", tmp_path / "f.h5", points(4))
 
