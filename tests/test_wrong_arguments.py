@@ -28,6 +28,9 @@ def test_a_name_that_no_argument_has_is_told_with_the_nearest(db):
             view(field="x", filled=True)
     with pytest.raises(TypeError, match=r"^table\(\) has no argument 'streamname'.* stream_name="):
         db[-1].table(streamname="primary")
+    for of in (daskbroker.stream_to_table, daskbroker.RunBuffer().table):
+        with pytest.raises(BadArgument, match=r"\(\) has no argument 'peek'; it has: .*timezone"):
+            of(**({"doc_generator": []} if of is daskbroker.stream_to_table else {}), peek=True)
     with pytest.raises(BadArgument, match=r"header\.stream\(name\) has .* not 'primary'$"):
         db[-1].documents("primary")
     with pytest.raises(BadQuery, match=r"not one of text, .*; db\.insert inserts documents"):

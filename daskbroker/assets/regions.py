@@ -172,9 +172,9 @@ def take_roi(block: np.ndarray, roi: Roi) -> np.ndarray:
     return take_region(block, axes_of(roi, block.shape[1:]), lead=1)
 
 
-def put_region(out: np.ndarray, positions: Sequence[np.ndarray], values: np.ndarray) -> None:
+def put_region(out: np.ndarray, positions: Sequence[Axis], values: np.ndarray) -> None:
     """Assign ``values`` to ``out[np.ix_(*positions)]``, by slices where positions are even."""
-    axes = [as_axis(part) for part in positions]
+    axes = [as_axis(part) if isinstance(part, np.ndarray) else part for part in positions]
     if all(isinstance(axis, range) and axis.step > 0 for axis in axes):
         out[tuple(slice(a.start, a.stop, a.step) for a in axes if isinstance(a, range))] = values
     else:

@@ -19,6 +19,7 @@ from ...core.name_lists import listed
 from ...core.plan_builder import PlanBuilder, with_frames
 from ...core.run_plan import RunPlan, stream_of
 from ...core.validate import check_keys, document_label, prepare
+from ..row_order import Duplicates
 from ..view_options import View, ViewOptions
 from .lazy_table import table
 
@@ -138,7 +139,15 @@ class RunBuffer:
                 builder.add_table(position, 0, encode_rows(EVENT, events, note))
         return with_frames(builder.plan(), lambda runs: self._frames)
 
-    def table(self, stream_name: str = "primary", **options: Any) -> Any:
+    @accepts()
+    def table(
+        self,
+        stream_name: str = "primary",
+        fields: Any = None,
+        timestamps: bool = False,
+        duplicates: Duplicates = "last",
+        timezone: str | None = None,
+    ) -> Any:
         """Return a lazy table of one stream so far, like that of :meth:`daskbroker.Header.table`.
 
         External columns hold datum ids; they are not filled.
@@ -147,13 +156,18 @@ class RunBuffer:
         start: Mapping[str, Any] = self.start or {"uid": plan.descriptors[0]["run_start"]}
         runs = {d["run_start"]: (start, self.stop) for d in plan.descriptors}
         planned = RunPlan(tuple(runs), plan, {})
-        shown = ViewOptions(fill=False, **options)
+        shown = ViewOptions(fields, False, timestamps, duplicates, timezone)
         return table(View(planned, stream_name, runs, shown, FileAccess()))
 
 
 @accepts(doc_generator=ITERABLE, stream=NAME)
 def stream_to_table(
-    doc_generator: Iterable[tuple[str, Mapping[str, Any]]], stream: str = "primary", **options: Any
+    doc_generator: Iterable[tuple[str, Mapping[str, Any]]],
+    stream: str = "primary",
+    fields: Any = None,
+    timestamps: bool = False,
+    duplicates: Duplicates = "last",
+    timezone: str | None = None,
 ) -> Any:
     """Return a stream of documents as a lazy table.
 
@@ -163,8 +177,8 @@ def stream_to_table(
         Pairs ``(name, doc)`` of one run; all are collected in memory.
     stream
         Name of the stream to show.
-    **options
-        ``fields``, ``timestamps``, ``duplicates``, as for a header's table.
+    fields, timestamps, duplicates, timezone
+        As for :meth:`daskbroker.Header.table`.
 
     Returns
     -------
@@ -181,4 +195,4 @@ def stream_to_table(
     buffer = RunBuffer()
     for name, doc in iter_named(doc_generator):
         buffer(name, doc)
-    return buffer.table(stream, **options)
+    return buffer.table(stream, fields, timestamps, duplicates, timezone)

@@ -8,7 +8,7 @@ one is an error.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from h5py import h5s
 
 from ....core.errors import FillError, FrameMissing
 from ....core.file_identity import Identity, identity
-from ...regions import Axis, as_axis, put_region, shape_of
+from ...regions import Axis, as_axis, compose, put_region, shape_of
 from ..frame_rows import Located, Rows
 from ..stored_frames import NoReference, StoredRows
 from .hdf5_files import NoRows
@@ -33,6 +33,17 @@ __all__ = ["VirtualRows"]
 
 OpenRows = Callable[[LinkedFile, str], Rows]
 """Function that opens a source dataset by its name in an open file."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairing:
+    """How a mapping runs through its source."""
+
+    source: Rows
+    positions: Selected
+    """Places in the source."""
+    runs: list[int | None] | None
+    """Dimension of the target that each dimension of the source runs along; None: no such one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +101,7 @@ class VirtualRows:
         """Read the mappings; sources are opened only if they determine the shape."""
         plist = self._dataset.id.get_create_plist()
         self._mappings: list[_Mapping] = []
+        self._pairings: dict[_Mapping, _Pairing] = {}
         self._grows = False
         sizes: list[int] = []
         for number in range(plist.get_virtual_count()):
@@ -121,9 +133,9 @@ class VirtualRows:
         else:
             self.shape = tuple(self._dataset.shape)
             self.maximum = tuple(self._dataset.maxshape)
-        firsts = [m.target[0] for m in self._mappings]
-        self._lows = np.array([min(p[0], p[-1]) if len(p) else 0 for p in firsts], np.int64)
-        self._highs = np.array([max(p[0], p[-1]) if len(p) else -1 for p in firsts], np.int64)
+        sides = list(zip(*(mapping.target for mapping in self._mappings)))
+        self._lows = [_column(min(p[0], p[-1]) if len(p) else 0 for p in side) for side in sides]
+        self._highs = [_column(max(p[0], p[-1]) if len(p) else -1 for p in side) for side in sides]
 
     def _endless(
         self, names: tuple[str, str], target: Selected | Unlimited, source: object
@@ -147,6 +159,15 @@ class VirtualRows:
                 self._sources[key] = self._open_rows(where, dataset)
             return self._sources[key]
 
+    def _pairing(self, mapping: _Mapping) -> _Pairing:
+        if mapping not in self._pairings:
+            source = self._source(mapping.file, mapping.dataset)
+            positions = _positions(mapping, source.shape)
+            same = len(positions) == len(source.shape)
+            runs = paired(mapping.target, positions) if same else None
+            self._pairings[mapping] = _Pairing(source, positions, runs)
+        return self._pairings[mapping]
+
     # -- what it is put together of ----------------------------------------------------------
 
     @property
@@ -155,10 +176,9 @@ class VirtualRows:
         return self._grows
 
     def is_as_mapped(self, rows: np.ndarray) -> bool:
-        """Return whether the sources of some rows have all that is mapped of them.
+        """Return whether :meth:`read` can read some rows, or only HDF5 can.
 
-        HDF5 gives fill values in place of what they lack, and converts values that the dtype
-        cannot hold.
+        HDF5 converts values that the dtype cannot hold, and pairs elements in any order.
 
         Raises
         ------
@@ -167,52 +187,48 @@ class VirtualRows:
         """
         for mapping in self._touched(rows):
             try:
-                source = self._source(mapping.file, mapping.dataset)
+                found = self._pairing(mapping)
             except FrameMissing:
                 raise
             # It has no such dataset, or one that is not readable here.
             except FillError:
                 return False
-            # Without positions the whole source is mapped, so it must have exactly these.
-            positions = mapping.source or tuple(map(range, source.shape))
-            if (
-                not _safely(source.dtype, self.dtype)
-                or len(positions) != len(source.shape)
-                or paired(mapping.target, positions) is None
-                or any(len(p) and max(p[0], p[-1]) >= n for p, n in zip(positions, source.shape))
-            ):
+            if found.runs is None or not _safely(found.source.dtype, self.dtype):
                 return False
         return True
 
     def check_sources(self, rows: np.ndarray) -> None:
         """Check that HDF5 can read the sources of some rows as they are mapped.
 
-        Of those that are not there, or that this user may not read, HDF5 would give fill values.
-        Of a source that is mapped as a whole, and has frames of another size now, it would put
-        parts of frames into other ones.
+        Of those that are not there, or that this user may not read, HDF5 would give fill values,
+        and of what is beyond their end zeros or other bytes of the file. If a source is mapped as a
+        whole, and has frames of another size now, it would put parts of frames into other ones.
 
         Raises
         ------
         FrameMissing, OSError
-            If the file of a source is not there, or cannot be opened.
+            If the file of a source is not there, cannot be opened, or ends before these rows.
         FillError
             If the file has no such dataset, or one of another size.
         """
         for mapping in self._touched(rows):
             label = f"the dataset {mapping.dataset!r} of {mapping.file!r}"
             try:
-                source = self._source(mapping.file, mapping.dataset)
+                found = self._pairing(mapping)
             except FrameMissing:
                 raise
             except NoRows:  # a single value, which HDF5 can read
                 continue
             except FillError as error:
                 raise FillError(f"{label}, of which {self.name!r} consists: {error}") from None
-            lengths = tuple(map(len, mapping.target))
-            longer = source.shape[1:] == lengths[1:] and source.shape[0] >= lengths[0]
-            if mapping.source is None and prod(source.shape) != prod(lengths) and not longer:
+            lengths, shape = tuple(map(len, mapping.target)), found.source.shape
+            if found.runs is not None:
+                _, numbers = meet(rows, mapping.target[0])
+                if len(numbers):
+                    self._picked(label, found, [as_axis(numbers), *map(range, lengths[1:])])
+            elif mapping.source is None and prod(shape) != prod(lengths):
                 raise FillError(
-                    f"{label} has the shape {source.shape}, and {self.name!r} maps all of it to a "
+                    f"{label} has the shape {shape}, and {self.name!r} maps all of it to a "
                     f"part of the shape {lengths}; the virtual dataset must be written again"
                 )
 
@@ -259,7 +275,10 @@ class VirtualRows:
             source = self._source(mapping.file, mapping.dataset)
             if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
                 raise NoReference(f"{label} has sources of another shape or dtype")
-            found, which, where = source.locate(rows[of_it] - low + begin)
+            places = rows[of_it] - low + begin
+            if (places >= source.shape[0]).any():
+                raise NoReference(f"{label} has sources that end before these rows")
+            found, which, where = source.locate(places)
             numbers[of_it], inside[of_it] = which + len(stored), where
             stored.extend(found)
         if (numbers < 0).any():
@@ -282,11 +301,18 @@ class VirtualRows:
         wanted = [np.atleast_1d(np.asarray(axis, np.int64)) for axis in (rows, *axes)]
         lengths, dtype = [len(axis) for axis in wanted], self.dtype.newbyteorder("=")
         out: np.ndarray | None = None
-        for mapping in self._touched(rows):
-            met = [meet(axis, positions) for axis, positions in zip(wanted, mapping.target)]
-            hits = [found for found, _ in met]
+        # Tiles of a row or of a column have the same places along that dimension.
+        places: dict[object, tuple[Axis, Axis]] = {}
+        for mapping in self._touched(*wanted):
+            met = []
+            for axis, positions in enumerate(mapping.target):
+                key = axis, positions if isinstance(positions, range) else id(positions)
+                if key not in places:
+                    hits, numbers = meet(wanted[axis], positions)
+                    places[key] = as_axis(hits), as_axis(numbers)
+                met.append(places[key])
             # The mapping's rows are near the wanted ones, but none of its elements is wanted.
-            if not all(map(len, hits)):
+            if 0 in shape_of([hits for hits, _ in met]):
                 continue
             block = self._read_mapping(mapping, [numbers for _, numbers in met])
             if list(block.shape) == lengths:  # it has all that is wanted
@@ -294,7 +320,7 @@ class VirtualRows:
                 continue
             # What no source has is the fill value; most reads need no such array.
             out = np.full(lengths, self._fill, dtype) if out is None else out
-            put_region(out, hits, block)
+            put_region(out, [hits for hits, _ in met], block)
         out = np.full(lengths, self._fill, dtype) if out is None else out
         return out.reshape(len(rows), *shape_of(axes))
 
@@ -314,43 +340,55 @@ class VirtualRows:
                 total += size
         return total
 
-    def _touched(self, rows: np.ndarray) -> list[_Mapping]:
-        """Return the mappings whose range of rows includes some of these rows."""
-        ordered = np.sort(rows)
-        begins = np.searchsorted(ordered, self._lows)
-        ends = np.searchsorted(ordered, self._highs, side="right")
-        return [self._mappings[number] for number in np.flatnonzero(begins < ends).tolist()]
+    def _touched(self, *wanted: np.ndarray) -> list[_Mapping]:
+        """Return the mappings whose range includes some of these places.
 
-    def _read_mapping(self, mapping: _Mapping, numbers: list[np.ndarray]) -> np.ndarray:
+        They are given along the first dimension, the rows, and perhaps along the others.
+        """
+        touched = np.ones(len(self._mappings), bool)
+        for axis, lows, highs in zip(wanted, self._lows, self._highs):
+            ordered = np.sort(axis)
+            begins, ends = np.searchsorted(ordered, lows), np.searchsorted(ordered, highs, "right")
+            touched &= begins < ends
+        return [self._mappings[number] for number in np.flatnonzero(touched).tolist()]
+
+    def _read_mapping(self, mapping: _Mapping, numbers: Sequence[Axis]) -> np.ndarray:
         """Read positions of a mapping, by their numbers along each dimension of the target.
 
         The result has length 1 along a dimension that no dimension of the source runs along.
         """
         label = f"the dataset {mapping.dataset!r} of {mapping.file!r}"
-        source = self._source(mapping.file, mapping.dataset)
-        positions = mapping.source or tuple(map(range, source.shape))
-        runs = paired(mapping.target, positions)
-        # Source and target have other numbers of long dimensions.
-        if runs is None or len(positions) != len(source.shape):
+        found = self._pairing(mapping)
+        source, runs = found.source, found.runs
+        if runs is None:
             lengths = tuple(map(len, mapping.target))
             raise self._refused(
                 f"{label}, of the shape {source.shape}, is mapped to a part of the shape {lengths}"
             )
-        picked = [_picked(p, None if r is None else numbers[r]) for p, r in zip(positions, runs)]
-        self._check_there(label, picked, source.shape)
+        picked = self._picked(label, found, numbers)
         rows = np.atleast_1d(np.asarray(picked[0], np.int64))
         block = source.read(rows, picked[1:])
-        shape = [len(n) if axis in runs else 1 for axis, n in enumerate(numbers)]
+        lengths = shape_of(numbers)
+        shape = [length if axis in runs else 1 for axis, length in enumerate(lengths)]
         return self._converted(block.reshape(shape), label)
 
-    def _check_there(self, label: str, picked: Sequence[Axis], shape: Sequence[int]) -> None:
-        for axis, size in zip(picked, shape):
-            last = int(np.max(axis)) if isinstance(axis, (np.ndarray, int)) else max(axis)
+    def _picked(self, label: str, found: _Pairing, numbers: Sequence[Axis]) -> list[Axis]:
+        """Return the places in a source, by their numbers along each dimension of the target."""
+        runs, shape = found.runs or (), found.source.shape
+        # A dimension of length 1 in the source may be none in the target.
+        picked = [
+            int(positions[0]) if run is None else compose(positions, numbers[run])
+            for positions, run in zip(found.positions, runs)
+        ]
+        for axis, run, size in zip(picked, runs, shape):
+            last = max(axis[0], axis[-1]) if isinstance(axis, range) else int(np.max(axis))
             if last >= size:
-                raise FillError(
+                kind = FrameMissing if run == 0 else FillError  # of rows, those at the end lack
+                raise kind(
                     f"{self._file.path!r}: {label} has the shape {tuple(shape)}, too small for "
                     f"position {last}, which the virtual dataset {self.name!r} maps"
                 )
+        return picked
 
     def _converted(self, block: np.ndarray, label: str) -> np.ndarray:
         """Convert values to the dtype of the virtual dataset; raise if one would change."""
@@ -397,15 +435,20 @@ def _safely(dtype: np.dtype, into: np.dtype) -> bool:
     return dtype == into or np.can_cast(dtype, into, "safe")
 
 
+def _column(numbers: Iterable[int]) -> np.ndarray:
+    return np.array(list(numbers), np.int64)
+
+
+def _positions(mapping: _Mapping, shape: Sequence[int]) -> Selected:
+    """Return where the values of a mapping lie in its source of some shape."""
+    if mapping.source is not None:
+        return mapping.source
+    count, *frame = map(len, mapping.target)
+    # Rows are in their places also where there are more or fewer of them than when it was mapped.
+    if [n for n in shape[1:] if n != 1] == [n for n in frame if n != 1]:
+        return (range(count), *map(range, shape[1:]))
+    return tuple(map(range, shape))
+
+
 def _is_run(positions: range | np.ndarray) -> bool:
     return isinstance(positions, range) and positions.step == 1 and len(positions) > 0
-
-
-def _picked(positions: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
-    """Return the numbered positions along a source's dimension; its only one for None."""
-    # The dimension has length 1 in the source, and none in the target.
-    if numbers is None:
-        return int(positions[0])
-    if isinstance(positions, range):
-        return as_axis(positions.start + numbers * positions.step)
-    return as_axis(np.asarray(positions)[numbers])

@@ -12,6 +12,7 @@ import pytest
 
 from daskbroker.assets.files.readable import ANYWHERE
 from daskbroker.assets.handlers.hdf5.open_datasets import OpenDatasets
+from daskbroker.assets.handlers.stored_frames import NoReference
 from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
@@ -201,10 +202,37 @@ def test_a_source_that_is_not_as_it_was_mapped(tmp_path, reader, options, messag
     np.testing.assert_array_equal(got[:, 0], DATA[:1])
 
 
-def test_a_source_that_has_more_frames_than_are_mapped(tmp_path, reader):
+@pytest.mark.parametrize("roots", [False, True])
+def test_a_source_that_has_more_frames_than_are_mapped(tmp_path, reader, roots):
+    reader.roots = tmp_path if roots else None
     path = other_source(sources(tmp_path), COUNTS[1] + 2, *DATA.shape[1:])
     got = reader.resource("AD_HDF5", path, points(COUNTS[0] + 1))
     np.testing.assert_array_equal(got[0], frames(2, DATA.shape[1:], start=1)[1:])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint8], ids=["same dtype", "other dtype"])
+@pytest.mark.parametrize("chunks", [None, (1, 6, 8)], ids=["plain", "chunks"])
+@pytest.mark.parametrize("sliced", [False, True], ids=["whole", "sliced"])
+def test_a_source_that_ends_early(tmp_path, reader, dtype, chunks, sliced):
+    """Frames of a series that was aborted are there. HDF5 gives zeros for those after them."""
+    write_hdf5(tmp_path / "s.h5", frames(2), chunks=chunks)
+    write_hdf5(tmp_path / "narrow.h5", frames(4)[..., :5], chunks=chunks and (1, 6, 5))
+    layout = h5py.VirtualLayout((8, 6, 8), dtype)
+    for number, name in enumerate(("s.h5", "narrow.h5")):
+        source = h5py.VirtualSource(name, AD_DATASET, (4, 6, 8))
+        layout[4 * number : 4 * number + 4] = source[:4] if sliced else source
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_virtual_dataset(AD_DATASET, layout)
+    got = reader.resource("AD_HDF5", tmp_path / "f.h5", points(1, 0))
+    np.testing.assert_array_equal(got[:, 0], np.minimum(frames(2)[::-1], np.iinfo(dtype).max))
+    with pytest.raises(FrameMissing, match=r"'s.h5' has the shape \(2, 6, 8\), too small for .* 3"):
+        reader.resource("AD_HDF5", tmp_path / "f.h5", points(1, 3))
+    rows = OpenDatasets(str(tmp_path / "f.h5"), swmr=False).get(AD_DATASET, ANYWHERE)
+    for places in ([1, 3], [4]) if dtype == np.uint16 else ([1],):
+        with pytest.raises(NoReference, match=r"f\.h5' has sources"):
+            rows.locate(np.array(places))
+    with pytest.raises(FillError, match=r"'narrow.h5' has the shape \(4, 6, 5\)"):
+        reader.resource("AD_HDF5", tmp_path / "f.h5", points(4))
 
 
 def test_sources_of_single_values(tmp_path, reader):

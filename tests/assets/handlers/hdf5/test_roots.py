@@ -576,7 +576,7 @@ def test_values_that_the_virtual_dataset_cannot_hold(places, reader):
         reader.stream(HDF5, inside / "f.h5", (6, 8), [0], dataset="/v")
 
 
-@pytest.mark.parametrize("shape", [(144,), (4, 6, 8)])
+@pytest.mark.parametrize("shape", [(144,), (3, 7, 8)])
 def test_mappings_to_another_shape_are_refused(places, reader, shape):
     inside, _ = places
     write_hdf5(inside / "s.h5", np.zeros(shape, np.uint16), "/x")
