@@ -285,15 +285,15 @@ class LogSync:
     def _bring_to_disk(self) -> None:
         # A duplicate stays the log, even if the handle is closed and its number given to another
         # file meanwhile.
-        with self._lock:
-            if self._handle >= 0:
-                self._duplicate = os.dup(self._handle)
-            else:
-                try:
-                    self._duplicate = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-                except FileNotFoundError:
-                    return  # SQLite has copied the log into the database and removed it
         try:
+            with self._lock:
+                if self._handle >= 0:
+                    self._duplicate = os.dup(self._handle)
+                else:
+                    try:
+                        self._duplicate = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                    except FileNotFoundError:
+                        return  # SQLite has copied the log into the database and removed it
             fdatasync(self._duplicate)
             # A new log's name must be on disk, too, which takes one sync of the folder.
             if not self._is_named:
@@ -302,7 +302,8 @@ class LogSync:
                 self._is_named = True
         finally:
             handle, self._duplicate = self._duplicate, -1
-            os.close(handle)
+            if handle >= 0:
+                os.close(handle)
 
     def _write_again(self) -> None:
         """Write the bytes of the log again in place, so that the sync covers all of them.

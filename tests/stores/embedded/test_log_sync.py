@@ -414,6 +414,27 @@ def test_an_interrupt_while_the_log_is_synced_stops_nobody_else(opened, syncs, m
 # -- interrupts ------------------------------------------------------------------------------
 
 
+def test_an_interrupt_as_the_log_is_about_to_be_synced_leaves_no_file_open(opened, monkeypatch):
+    db = opened(0)
+
+    class Interrupted:
+        """A lock of which the block is entered and an interrupt comes at its end."""
+
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *what):
+            raise KeyboardInterrupt("pressed")
+
+    db.insert(*open_run("run")[0])
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(log_of(db), "_lock", Interrupted())
+        with pytest.raises(KeyboardInterrupt, match="pressed"):
+            log_of(db)._bring_to_disk()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_an_interrupt_as_the_background_sync_begins(opened, syncs, monkeypatch, begun):
     """It was never made again: after ten intervals each insert was an error a minute later."""
