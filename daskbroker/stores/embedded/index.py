@@ -39,6 +39,8 @@ MOST_WAITING = 32
 """Maximum number of start documents, and of stop documents, that wait to be indexed."""
 MOST_LOOKED_AT = 256
 """Maximum number of marked runs that are looked at before a search, so that the clause is exact."""
+MOST_BYTES_LOOKED_AT = 4 * 2**20
+"""Maximum bytes of their start documents."""
 MARK = ""
 """Path, or word, that marks a run of which not everything is indexed."""
 LEFT_OUT, WAITING = 0, 1
@@ -232,11 +234,13 @@ def _look_at_marked(
     if not lookups:
         return None
     marked = " UNION ALL ".join(_MARKED[part] for part in {lookup.part for lookup in lookups})
-    rows = connection.execute(
-        f"SELECT id, start, stop FROM header WHERE id IN ({marked}) LIMIT {MOST_LOOKED_AT + 1}"
-    ).fetchall()
-    if len(rows) > MOST_LOOKED_AT:
+    count, size = connection.execute(
+        "SELECT count(*), total(length(start)) FROM "
+        f"(SELECT start FROM header WHERE id IN ({marked}) LIMIT {MOST_LOOKED_AT + 1})"
+    ).fetchone()
+    if count > MOST_LOOKED_AT or size > MOST_BYTES_LOOKED_AT:
         return None
+    rows = connection.execute(f"SELECT id, start, stop FROM header WHERE id IN ({marked})")
     return json.dumps([number for number, *bodies in rows if _may_match(search, *bodies)])
 
 

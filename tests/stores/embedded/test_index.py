@@ -143,6 +143,12 @@ def test_where_many_runs_are_not_all_indexed_each_candidate_is_looked_at(db, ind
     assert len(db(a=3)) == 1
 
 
+def test_where_runs_that_are_not_indexed_are_large_each_candidate_is_looked_at(db):
+    insert(db, [{"a": 3, "notes": "x" * 2**21}] * 3)
+    assert not narrowed(db, query={"a": 3}).exact
+    assert len(uids(db(a=3))) == len(db(a=3)) == 3
+
+
 def rows_of(db, table):
     with db.header_source.store._database.read() as connection:
         return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
