@@ -368,7 +368,8 @@ class LogSync:
                     if self._is_due():
                         self._sync_now()
         except BaseException:
-            self._running = None
+            # The next insert that is behind syncs by itself, and the one after it begins another.
+            self._running = self._thread = None
             raise
 
     def _wait_for_commits(self, thread: object) -> bool:
