@@ -13,14 +13,13 @@ from pyarrow import csv
 
 from ...core.errors import FillError
 from ...core.file_identity import Identity, identity
+from ...core.leaves import EXACT_INTEGER
 from ..shapes import Mismatch, cast
 from .frame_rows import ArrayRows, Rows
 from .stream_rows import StreamRows
 
 __all__ = ["StreamCSV", "StreamCSVWithNames"]
 
-EXACT = 2.0**53
-"""Beyond it, float64 does not hold each integer."""
 _INTEGER = re.compile(r"[+-]?\d+")
 
 
@@ -112,7 +111,7 @@ def _check_has_no_gap(file: Any) -> None:
 
 def _is_long(column: np.ndarray) -> bool:
     """Return whether a column of floats may have integers that were rounded when parsed."""
-    return column.dtype.kind == "f" and bool((np.abs(column) >= EXACT).any())
+    return column.dtype.kind == "f" and bool((np.abs(column) >= EXACT_INTEGER).any())
 
 
 def _as_written(column: np.ndarray, texts: pa.ChunkedArray, position: int) -> np.ndarray:
@@ -127,7 +126,7 @@ def _as_written(column: np.ndarray, texts: pa.ChunkedArray, position: int) -> np
     try:
         return np.array([int(text) for text in written], np.uint64)
     except (TypeError, ValueError, OverflowError):  # missing or other numbers, or out of range
-        long = np.flatnonzero(np.abs(column) >= EXACT).tolist()
+        long = np.flatnonzero(np.abs(column) >= EXACT_INTEGER).tolist()
         integers = {n: int(written[n]) for n in long if _INTEGER.fullmatch(written[n])}
         if any(number != float(column[n]) for n, number in integers.items()):
             raise _would_round(column.dtype, position) from None

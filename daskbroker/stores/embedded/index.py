@@ -184,14 +184,14 @@ def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
     lookups, exact = _lookups(search)
     looked_at = _look_at_marked(connection, lookups, search) if exact else None
     for lookup in lookups:
-        others = _MARKED[lookup.part]
         # Runs that are marked later must not be found, as nobody has looked at them.
         if looked_at is not None:
-            others = "SELECT value FROM json_each(?)"
+            others, values = "SELECT value FROM json_each(?)", [looked_at]
+        else:
+            others, values = _MARKED[lookup.part], []
         clauses.append(f"id IN ({lookup.query} UNION ALL {others})")
-        parameters += lookup.parameters if looked_at is None else [*lookup.parameters, looked_at]
-    exact = exact and (looked_at is not None or not lookups)
-    return Narrowed(" AND ".join(clauses) or "1", parameters, exact)
+        parameters += [*lookup.parameters, *values]
+    return Narrowed(" AND ".join(clauses) or "1", parameters, exact=looked_at is not None)
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def _look_at_marked(
 ) -> str | None:
     """Return the keys of the marked runs that match, as JSON; None if too many are marked."""
     if not lookups:
-        return None
+        return "[]"
     marked = " UNION ALL ".join(_MARKED[part] for part in {lookup.part for lookup in lookups})
     count, size = connection.execute(
         "SELECT count(*), total(length(start)) FROM "
