@@ -145,7 +145,7 @@ def _problem(kind: str, rows: int | None, body: bytes) -> str | None:
 
 
 def _noted_ends(connection: sqlite3.Connection, run: int) -> dict[int, int]:
-    """Return the number of documents that are noted as stored, by sequence of a run."""
+    """Return the position after the last document that is noted as stored, by sequence of a run."""
     query = (
         "SELECT sequence, max(position) + 1 FROM document_key WHERE hash >= ? AND hash < ? "
         "GROUP BY sequence"

@@ -1,34 +1,62 @@
 """Noting which documents an embedded store has, so that each is stored once.
 
 The table ``document_key`` has a number for each uid, unique in the run. Numbers are spread
-evenly, so noting those of a page changes as many leaves of the table as the page has rows. The
-numbers of pages that wait in the journal are therefore held in memory. They are noted together
-when the pages are sealed, or as soon as a document is inserted that may be one of them.
+evenly, so noting those of some documents changes as many leaves of the table. The numbers of
+documents that wait in the journal are therefore held in memory, and noted together when these are
+sealed. If several waiting documents have the same number, all of them have been noted.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from ...core.bounded_dict import BoundedDict
 from ...core.chunks import from_ipc
 from ...core.documents import equal, unpack
-from ...core.errors import DuplicateUID
-from ...core.layouts import LAYOUTS, cells, decode_rows
+from ...core.errors import DuplicateUID, StoreDamaged
+from ...core.layouts import LAYOUTS, Layout, cells, decode_rows
 from .reader import EmbeddedReader, stored_keys
 from .row_sequences import POSITIONS, RowSequence, one_row, owner_of
 from .uid_keys import uid_key, uid_keys
 
 __all__ = ["DocumentKeys"]
 
-MOST_RUNS = 200
-"""Maximum number of runs of which the numbers of waiting pages are held in memory."""
+MOST_NUMBERS = 2**18
+"""Number of waiting documents, of all runs, above which a run that begins makes the others be read
+again. A number takes about 100 bytes of memory."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What is known of the documents of one run that wait in the journal.
+
+    Attributes
+    ----------
+    numbers
+        Key in the journal of each document, by its number. Documents that another process has
+        sealed meanwhile may be among them.
+    ends
+        Key in the journal after the last one that is known, by sequence.
+    look
+        Last look at the journal, see :attr:`RowSequence.look`.
+    """
+
+    numbers: dict[int, int] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
+    look: int = -1
+
+    def add(self, sequence: int, begin: int, keys: Sequence[int]) -> None:
+        """Add the numbers of documents of a sequence, which begin at a key in the journal."""
+        self.ends[sequence] = end = begin + len(keys)
+        self.numbers.update(zip(keys, range(begin, end)))
 
 
 class DocumentKeys:
@@ -36,49 +64,59 @@ class DocumentKeys:
 
     def __init__(self, reader: EmbeddedReader) -> None:
         self._reader = reader
-        self._waiting: dict[int, set[int]] = {}
+        self._waiting: BoundedDict[int, _Waiting] = BoundedDict()
         self._last_chunk: tuple[int, list[Any]] | None = None
 
     def refresh(self, connection: sqlite3.Connection, sequence: RowSequence) -> None:
-        """Read the uids of the run's pages that wait in the journal, unless they are known."""
-        if sequence.run_number not in self._waiting:
-            # All of them, as this is rare and they can be read again.
-            if len(self._waiting) >= MOST_RUNS:
+        """Read the uids of documents that others have put into the journal of the run."""
+        waiting = self._waiting.get(sequence.run_number)
+        if waiting is None:
+            if sum(len(one.numbers) for one in self._waiting.values()) > MOST_NUMBERS:
                 self._waiting.clear()
-            held = self._waiting[sequence.run_number] = set()
-            for page, uids in _waiting_pages(connection, sequence, "run = ?", sequence.run_number):
-                held.update(uid_keys(uids, page.layout.kind, sequence.run_number).tolist())
+            waiting = self._waiting[sequence.run_number] = _Waiting()
+        if waiting.look != sequence.look:
+            _read_journal(connection, sequence.run_number, waiting)
+            waiting.look = sequence.look
 
-    def forget(self, sequence: RowSequence | None = None) -> None:
-        """Drop the numbers held of waiting pages, of the sequence's run or of all runs if None."""
-        if sequence is None:
+    def forget(self, run_number: int | None = None) -> None:
+        """Drop what is known of the waiting documents of a run, or of all runs if None."""
+        if run_number is None:
             self._waiting.clear()
         else:
-            self._waiting.pop(sequence.run_number, None)
+            self._waiting.pop(run_number, None)
 
     def hold_page(
         self, connection: sqlite3.Connection, sequence: RowSequence, uids: Sequence[str]
     ) -> bool:
-        """Claim the uids of a page that goes into the journal; return False if one is stored."""
+        """Claim the uids of a page that goes into the journal.
+
+        Returns
+        -------
+        bool
+            False, and nothing is claimed, if one of them may be stored.
+        """
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number).tolist()
-        fresh = set(keys)
-        held = self._waiting[sequence.run_number]
-        # A number that is taken may be of the same uid or of another one: only a look at it
-        # tells.
-        if len(fresh) < len(keys) or not held.isdisjoint(fresh) or _any_known(connection, keys):
-            return self.claim_page(connection, sequence, uids)
-        held |= fresh
+        waiting = self._waiting[sequence.run_number]
+        # A number that is taken may be of the same uid or of another one: only a look at the
+        # document tells, which is for single rows.
+        if (
+            len(set(keys)) < len(keys)
+            or not waiting.numbers.keys().isdisjoint(keys)
+            or _any_known(connection, keys)
+        ):
+            return False
+        waiting.add(sequence.number, sequence.number * POSITIONS + sequence.next, keys)
         return True
 
     def claim_page(
         self, connection: sqlite3.Connection, sequence: RowSequence, uids: Sequence[str]
     ) -> bool:
-        """Note uids as stored from the next position on; return False if one is stored."""
+        """Note the uids of a page that becomes chunks; return False if one may be stored."""
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
-        # Pages that wait have noted their uids only in memory; now the table has to know them.
-        if not self._waiting[sequence.run_number].isdisjoint(keys.tolist()):
-            self._read_waiting(connection, sequence)
-        if _insert_keys(connection, [(sequence, keys)]):
+        if not self._waiting[sequence.run_number].numbers.keys().isdisjoint(keys.tolist()):
+            return False
+        # Usually all numbers are free, and one statement has noted all.
+        if _insert_keys(connection, sequence.number, sequence.next, keys):
             return True
         return len(set(uids)) == len(uids) and self._claim_rest(connection, sequence, uids, keys)
 
@@ -89,71 +127,58 @@ class DocumentKeys:
         row: Mapping[str, Any],
         position: int,
     ) -> bool:
-        """Note a document as stored at a position; return False if the same one is stored.
+        """Claim the uid of a document that goes into the journal at a position.
+
+        Returns
+        -------
+        bool
+            False if the same document is stored.
 
         Raises
         ------
         DuplicateUID
             If a different document of the run has its uid.
         """
-        uid = row[sequence.layout.uid]
-        there = self._claim(connection, sequence, uid, position)
+        uid, kind = row[sequence.layout.uid], sequence.layout.kind
+        key = uid_key(uid, kind, sequence.run_number)
+        waiting = self._waiting[sequence.run_number]
+        if key not in waiting.numbers and _place_of(connection, key) is None:
+            waiting.add(sequence.number, sequence.number * POSITIONS + position, (key,))
+            return True
+        there = self._claim(connection, sequence, uid, key, position)
         if there is None:
             return True
         if equal(there, dict(row)):
             return False
-        kind = sequence.layout.kind
         raise DuplicateUID(
             f"{kind} {uid!r}: a different {kind} of run {sequence.run!r} is stored under this uid"
         )
 
-    def note_pages(
-        self, connection: sqlite3.Connection, sequence: RowSequence, first: int, rows: int
+    def note(
+        self, connection: sqlite3.Connection, sequence: RowSequence, first: int, uids: Sequence[str]
     ) -> list[int]:
-        """Note the uids of pages in a part of the journal that is about to be sealed.
+        """Note the uids of documents in the journal that are about to be sealed.
 
         Returns
         -------
         list of int
             Their numbers, for :meth:`release` once the transaction has succeeded.
         """
-        low = sequence.number * POSITIONS + first
-        where = "sequence.id = ? AND journal.id >= ? AND journal.id < ?"
-        held = self._waiting.get(sequence.run_number)
-        try:
-            return self._note(connection, sequence, where, sequence.number, low, low + rows)
-        finally:
-            # Other waiting pages were noted too. They are read again later, as this transaction
-            # may still fail, or has failed already.
-            if self._waiting.get(sequence.run_number) is not held:
-                self.forget(sequence)
+        keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
+        numbers: list[int] = keys.tolist()
+        if not _insert_keys(connection, sequence.number, first, keys):
+            for position, key in enumerate(numbers, first):
+                _insert_key(connection, key, (sequence.number, position))
+        return numbers
 
-    def release(self, sequence: RowSequence, numbers: Sequence[int]) -> None:
-        """Drop the numbers of pages that wait no longer. The run's other pages are not read again,
-        as there may be thousands of sequences.
-        """
-        self._waiting.get(sequence.run_number, set()).difference_update(numbers)
+    def release(self, sequence: RowSequence, numbers: Iterable[int]) -> None:
+        """Drop the numbers of documents that wait no longer."""
+        waiting = self._waiting.get(sequence.run_number)
+        if waiting is not None:
+            for number in numbers:
+                waiting.numbers.pop(number, None)
 
-    # -- numbers -----------------------------------------------------------------------------
-
-    def _read_waiting(self, connection: sqlite3.Connection, sequence: RowSequence) -> None:
-        """Note the uids of all waiting pages of the run."""
-        self._waiting[sequence.run_number] = set()
-        self._note(connection, sequence, "run = ?", sequence.run_number)
-
-    def _note(
-        self, connection: sqlite3.Connection, sequence: RowSequence, where: str, *values: int
-    ) -> list[int]:
-        """Note the uids of waiting pages, and return their numbers."""
-        pages = [
-            (page, uids, uid_keys(uids, page.layout.kind, page.run_number))
-            for page, uids in _waiting_pages(connection, sequence, where, *values)
-        ]
-        # Usually all numbers were free, and one statement has noted all.
-        if not _insert_keys(connection, [(page, keys) for page, _, keys in pages]):
-            for page, uids, keys in pages:
-                self._claim_rest(connection, page, uids, keys)
-        return [number for *_, keys in pages for number in keys.tolist()]
+    # -- numbers that are taken --------------------------------------------------------------
 
     def _claim_rest(
         self,
@@ -163,12 +188,11 @@ class DocumentKeys:
         keys: np.ndarray,
     ) -> bool:
         """Note uids of a page whose numbers were taken; return False if one is stored."""
-        for index, key in enumerate(keys.tolist()):
-            position = sequence.next + index
+        for position, (uid, key) in enumerate(zip(uids, keys.tolist()), sequence.next):
             # It was noted by this very page, before another of its numbers was found taken.
-            if _positions_of(connection, key) == (sequence.number, position):
+            if _place_of(connection, key) == (sequence.number, position):
                 continue
-            if self._claim(connection, sequence, uids[index], position, page=uids):
+            if self._claim(connection, sequence, uid, key, position, page=uids):
                 return False
         return True
 
@@ -177,6 +201,7 @@ class DocumentKeys:
         connection: sqlite3.Connection,
         sequence: RowSequence,
         uid: str,
+        key: int,
         position: int,
         page: Sequence[str] = (),
     ) -> dict[str, Any] | None:
@@ -184,29 +209,30 @@ class DocumentKeys:
 
         The uids of ``page`` are being noted before its rows are stored, from ``sequence.next`` on.
         """
-        key = uid_key(uid, sequence.layout.kind, sequence.run_number)
-        # The table must have it before this uid is compared with what is there.
-        if key in self._waiting.get(sequence.run_number, ()):
-            self._read_waiting(connection, sequence)
-        while True:
-            try:
-                connection.execute(
-                    "INSERT INTO document_key VALUES (?, ?, ?)", (key, sequence.number, position)
-                )
-                return None
-            except sqlite3.IntegrityError:
-                there = self._row_behind(connection, key, sequence, page)
-            if there[sequence.layout.uid] == uid:
+        numbers = self._waiting[sequence.run_number].numbers
+        if key in numbers:
+            place = divmod(numbers[key], POSITIONS)
+            there = self._row_at(connection, place)
+            if there.get(sequence.layout.uid) == uid:
+                return there
+            # From now on the table tells the two documents apart.
+            _insert_key(connection, key, place)
+            del numbers[key]
+        while (found := _place_of(connection, key)) is not None:
+            # The row is of the page that is being stored, and not in the journal yet.
+            if found[0] == sequence.number and 0 <= found[1] - sequence.next < len(page):
+                there = {sequence.layout.uid: page[found[1] - sequence.next]}
+            else:
+                there = self._row_at(connection, found)
+            if there.get(sequence.layout.uid) == uid:
                 return there
             key += 1  # another document has the same number, so try the next one
+        _insert_key(connection, key, (sequence.number, position))
+        return None
 
-    def _row_behind(
-        self, connection: sqlite3.Connection, key: int, sequence: RowSequence, page: Sequence[str]
-    ) -> dict[str, Any]:
-        number, position = _positions_of(connection, key)
-        # The row is of the page that is being stored, and not in the journal yet.
-        if number == sequence.number and 0 <= position - sequence.next < len(page):
-            return {sequence.layout.uid: page[position - sequence.next]}
+    def _row_at(self, connection: sqlite3.Connection, place: tuple[int, int]) -> dict[str, Any]:
+        """Return the document at a position of a sequence, wherever it is."""
+        number, position = place
         kind, owner = owner_of(connection, number)
         low = number * POSITIONS
         row = connection.execute(
@@ -240,28 +266,32 @@ class DocumentKeys:
         return self._last_chunk[1]
 
 
-def _positions_of(connection: sqlite3.Connection, key: int) -> tuple[Any, ...]:
+def _place_of(connection: sqlite3.Connection, key: int) -> tuple[int, int] | None:
+    """Return sequence and position of the document that has a number in the table."""
     query = "SELECT sequence, position FROM document_key WHERE hash = ?"
-    return one_row(connection, query, key)
+    place: tuple[int, int] | None = connection.execute(query, (key,)).fetchone()
+    return place
 
 
-def _insert_keys(
-    connection: sqlite3.Connection, pages: Sequence[tuple[RowSequence, np.ndarray]]
-) -> bool:
-    """Note numbers of documents, of each page from its ``next`` on; return if all were free.
+def _insert_key(connection: sqlite3.Connection, key: int, place: tuple[int, int]) -> None:
+    """Note a document under the first number from ``key`` on that is free, if it is not noted."""
+    while (found := _place_of(connection, key)) is not None:
+        if found == place:
+            return
+        key += 1
+    connection.execute("INSERT INTO document_key VALUES (?, ?, ?)", (key, *place))
+
+
+def _insert_keys(connection: sqlite3.Connection, number: int, first: int, keys: np.ndarray) -> bool:
+    """Note numbers of documents from a position of a sequence on; return if all were free.
 
     Numbers that were taken are left as they are.
     """
-    if not pages:
-        return True
-    keys = np.concatenate([some for _, some in pages])
-    numbers = np.concatenate([np.full(len(some), sequence.number) for sequence, some in pages])
-    positions = np.concatenate([sequence.next + np.arange(len(some)) for sequence, some in pages])
     order = np.argsort(keys, kind="stable")  # each leaf of the table is changed once
     before = connection.total_changes
     connection.executemany(
         "INSERT OR IGNORE INTO document_key VALUES (?, ?, ?)",
-        zip(keys[order].tolist(), numbers[order].tolist(), positions[order].tolist()),
+        zip(keys[order].tolist(), repeat(number), (order + first).tolist()),
     )
     return connection.total_changes - before == len(keys)
 
@@ -271,24 +301,27 @@ def _any_known(connection: sqlite3.Connection, keys: Sequence[int]) -> bool:
     return connection.execute(query, (json.dumps(keys),)).fetchone() is not None
 
 
-def _waiting_pages(
-    connection: sqlite3.Connection, sequence: RowSequence, where: str, *values: int
-) -> Iterator[tuple[RowSequence, Sequence[str]]]:
-    """Yield pages in the journal, each as a sequence whose ``next`` is its begin, with its uids."""
-    found = connection.execute(
-        "SELECT kind, sequence.id, journal.id, body FROM sequence JOIN journal ON "
-        f"journal.id >= sequence.id * {POSITIONS} AND journal.id < (sequence.id + 1) * {POSITIONS} "
-        f"WHERE rows IS NOT NULL AND {where}",
-        values,
-    )
-    try:
-        for kind, number, position, body in found:
-            layout = LAYOUTS[kind]
-            page = replace(
-                sequence, layout=layout, number=number, next=position - number * POSITIONS
+def _read_journal(connection: sqlite3.Connection, run: int, waiting: _Waiting) -> None:
+    """Add the documents of a run that are in the journal and not known yet."""
+    query = "SELECT id, kind FROM sequence WHERE run = ?"
+    for sequence, kind in connection.execute(query, (run,)).fetchall():
+        begin = waiting.ends.get(sequence, sequence * POSITIONS)
+        with closing(
+            connection.execute(
+                "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ?",
+                (begin, (sequence + 1) * POSITIONS),
             )
-            yield page, cells(from_ipc(body, [layout.uid]), layout.uid)
-    finally:
-        # After an interrupt the collector of garbage ends this, perhaps after the connection.
-        with suppress(sqlite3.ProgrammingError):
-            found.close()
+        ) as entries:
+            for first, rows, body in entries:
+                # What is damaged is named where it is read. Other documents can be inserted.
+                with suppress(StoreDamaged, TypeError, LookupError):
+                    waiting.add(sequence, first, _keys_of(LAYOUTS[kind], run, rows, body))
+
+
+def _keys_of(layout: Layout, run: int, rows: int | None, body: bytes) -> Sequence[int]:
+    """Return the numbers of the documents in an entry of the journal."""
+    if rows is None:
+        return (uid_key(unpack(body)[layout.uid], layout.kind, run),)
+    uids = cells(from_ipc(body, [layout.uid]), layout.uid)
+    keys: list[int] = uid_keys(uids, layout.kind, run).tolist()
+    return keys

@@ -119,6 +119,7 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
     def end_run(self, connection: sqlite3.Connection, uid: str) -> None:
         """Note in a transaction that a run has stopped; it must be sealed before."""
         connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (storable(uid),))
+        self._journal.claims.forget(self._known_run(uid))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventStore.put_descriptor`."""
@@ -221,15 +222,12 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
     ) -> bool:
         """Put a page into the journal; return False if some of its documents are stored."""
-        try:
-            with self._writing(layout, owner, run) as (connection, sequence):
-                if not self._journal.claims.hold_page(connection, sequence, page[layout.uid]):
-                    raise _RowByRow
-                table = encode_page(layout, page, sequence.metadata)
-                self._journal.append_table(connection, sequence, table)
-        # Some are stored: each is compared with what is there.
-        except _RowByRow:
-            return False
+        with self._writing(layout, owner, run) as (connection, sequence):
+            # Some are stored: each is compared with what is there.
+            if not self._journal.claims.hold_page(connection, sequence, page[layout.uid]):
+                return False
+            table = encode_page(layout, page, sequence.metadata)
+            self._journal.append_table(connection, sequence, table)
         self._seal_if_full(sequence)
         return True
 

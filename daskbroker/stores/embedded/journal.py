@@ -33,6 +33,7 @@ class Journal:
     def __init__(self, reader: EmbeddedReader) -> None:
         self.claims = DocumentKeys(reader)
         self._version: tuple[sqlite3.Connection, int] | None = None
+        self._look = 0
         self._known: dict[int, RowSequence] = {}
 
     def refresh(self, connection: sqlite3.Connection, sequence: RowSequence) -> RowSequence:
@@ -41,24 +42,42 @@ class Journal:
         # values of the same connection.
         version = connection, connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:
-            self.forget()
+            self._look += 1
             self._version = version
         known = self._known.get(sequence.number)
-        if known is None:
-            known = self._known[sequence.number] = sequence
-            low = sequence.number * POSITIONS
-            rows, nbytes, begin, end = connection.execute(
-                "SELECT total(coalesce(rows, 1)), total(length(body)), min(id), "
-                "max(id + coalesce(rows, 1)) FROM journal WHERE id >= ? AND id < ?",
-                (low, low + POSITIONS),
-            ).fetchone()
-            known.waiting_rows, known.waiting_bytes = int(rows), int(nbytes)
-            known.sealed = known.next = sealed_end(connection, sequence.number)
-            if begin is not None:
-                known.next = max(known.sealed, end - low)
-                if begin - low < known.sealed:
-                    move_misplaced(connection, known, known.sealed)
+        if known is None or known.look != self._look:
+            known = self._known[sequence.number] = self._look_again(connection, sequence, known)
+            known.look = self._look
         self.claims.refresh(connection, known)
+        return known
+
+    def _look_again(
+        self, connection: sqlite3.Connection, sequence: RowSequence, known: RowSequence | None
+    ) -> RowSequence:
+        """Bring the counters of a sequence up to date, and return it.
+
+        If no chunk was added to what is known, only new rows of the journal are looked at.
+        """
+        sealed = sealed_end(connection, sequence.number)
+        if known is None or known.sealed != sealed:
+            if known is not None:
+                self.claims.forget(known.run_number)  # else it would grow as long as others seal
+            known = sequence
+            known.waiting_rows, known.waiting_bytes, known.next, known.sealed = 0, 0, 0, sealed
+        low = sequence.number * POSITIONS
+        rows, nbytes, begin, end = connection.execute(
+            "SELECT total(coalesce(rows, 1)), total(length(body)), min(id), "
+            "max(id + coalesce(rows, 1)) FROM journal WHERE id >= ? AND id < ?",
+            (low + known.next, low + POSITIONS),
+        ).fetchone()
+        known.waiting_rows += int(rows)
+        known.waiting_bytes += int(nbytes)
+        known.next = max(known.next, sealed)
+        if begin is not None:
+            known.next = max(known.next, end - low)
+            if begin - low < sealed:
+                move_misplaced(connection, known, sealed)
+                self.claims.forget(known.run_number)
         return known
 
     def forget(self, number: int | None = None) -> None:

@@ -42,6 +42,8 @@ class RowSequence:
         Position after the last row that a chunk holds.
     waiting_rows, waiting_bytes
         Number and bytes of the rows in the journal, which decide when to seal.
+    look
+        Number of the last look at what other processes have stored.
     """
 
     number: int
@@ -54,6 +56,7 @@ class RowSequence:
     sealed: int = 0
     waiting_rows: int = 0
     waiting_bytes: int = 0
+    look: int = 0
 
 
 def owner_of(connection: sqlite3.Connection, number: int) -> tuple[str, str]:

@@ -32,7 +32,7 @@ from ...core.documents import from_json, to_json
 from ...core.durable_files import publish_file, sync_file
 from ...core.errors import StoreDamaged, naming
 from ...core.file_names import file_name
-from ...core.layouts import encode_page, join_tables
+from ...core.layouts import cells, encode_page, join_tables
 from ...core.page_parts import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
 from ..journalled import ORPHAN_SECONDS
@@ -197,7 +197,8 @@ def _publish(
             journal.forget(sequence.number)
             discard_files([(table, final)])
             return 0, False
-        noted = journal.claims.note_pages(connection, sequence, first, rows)
+        uids = cells(table, sequence.layout.uid)
+        noted = journal.claims.note(connection, sequence, first, uids)
         add_chunk(connection, database, sequence, first, table, final)
         connection.execute("DELETE FROM journal WHERE id >= ? AND id < ?", (low, low + rows))
         journal.forget(sequence.number)

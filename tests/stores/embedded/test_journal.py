@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,13 @@ from daskbroker.stores.embedded import document_keys
 from daskbroker.stores.embedded.database import Database
 from daskbroker.stores.embedded.events import EmbeddedEventStore
 from daskbroker.stores.embedded.journal import encoded
-from daskbroker.testing import RunBuilder, assert_documents_equal, expand_documents
+from daskbroker.testing import (
+    RunBuilder,
+    assert_documents_equal,
+    expand_documents,
+    external_run,
+    make_run,
+)
 
 ROWS = 60
 """Enough for a page to be kept as columns."""
@@ -57,7 +64,7 @@ def test_a_page_is_one_row_and_a_short_one_single_rows(db, run, descriptor, rows
     insert(db, mixed(run, descriptor))
     assert rows_of("journal") == 3 + 2 + 3
     assert rows_of("chunk") == 0
-    assert rows_of("document_key") == 3 + 3
+    assert rows_of("document_key") == 0
     db.seal()
     assert rows_of("document_key") == 3 + 3 + 2 * ROWS
 
@@ -147,10 +154,100 @@ def test_what_other_processes_have_stored_is_known(db, run, descriptor, rows_of,
     insert(db, copy.deepcopy(documents))
     other.close()
     assert_documents_equal(documents, db[-1].documents())
-    twice = copy.deepcopy(documents[3][1])
-    twice["data"]["x"][0] = -1.0
-    with pytest.raises(DuplicateUID, match=twice["uid"][0]):
-        db.insert("event_page", twice)
+    for name, doc in copy.deepcopy(documents[2:4]):
+        doc["time"] = -1.0 if name == "event" else [-1.0] * ROWS
+        with pytest.raises(DuplicateUID, match=doc["uid"] if name == "event" else doc["uid"][0]):
+            db.insert(name, doc)
+
+
+def read_entries(monkeypatch):
+    """A list that grows with each entry of the journal that is read for its uids."""
+    found = []
+
+    def keys_of(*arguments):
+        found.append(arguments)
+        return stored(*arguments)
+
+    stored = document_keys._keys_of
+    monkeypatch.setattr(document_keys, "_keys_of", keys_of)
+    return found
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_only_what_others_have_put_into_the_journal_of_the_run_is_read(db, shared, monkeypatch):
+    runs = [make_run(30, stop=False) for _ in range(2)]
+    own, others = (runs[0], runs[0]) if shared else runs
+    for documents in runs:
+        insert(db, documents[:2])
+    other = other_process(db)
+    read = read_entries(monkeypatch)
+    for number in range(2, 32, 2):
+        db.insert(*own[number])
+        other.insert(*others[number + 1])
+    other.close()
+    if not shared:
+        assert read == []
+        return
+    assert len(read) == 29  # each one by the process that did not insert it
+    insert(db, copy.deepcopy(own))
+    assert_documents_equal(own, db[own[0][1]["uid"]].documents())
+
+
+def test_a_store_in_which_waiting_events_are_noted(db, run, descriptor, rows_of, source):
+    """Earlier checkouts noted single events at once."""
+    documents = mixed(run, descriptor)
+    insert(db, documents[:3])
+    with source._database.write() as connection:
+        (sequence,) = source._sequences.values()
+        source._journal.claims.note(connection, sequence, 0, [documents[2][1]["uid"]])
+    source._journal.forget()  # as if it had just been opened
+    insert(db, documents)
+    db.seal()
+    insert(db, copy.deepcopy(documents))
+    assert rows_of("document_key") == 3 + 3 + 2 * ROWS
+    assert_documents_equal(documents, db[-1].documents())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_processes_do_in_turn_each_document_is_stored_once(db, monkeypatch, seed):
+    """Two processes repeat documents, seal and reopen; few numbers, and few held in memory."""
+    choose = random.Random(seed)
+    count = 60 + 400 * seed
+    set_numbers(monkeypatch, lambda uid, kind, run: run * 1000 + sum(uid.encode()) % count)
+    monkeypatch.setattr(document_keys, "MOST_NUMBERS", 3)
+    runs = [make_run(10, stop=False), external_run(3, stop=False), mixed_run(2)]
+    stores = [db.event_sources["embedded"].store, other_process(db)]
+    for documents in runs:
+        insert(db, documents[:1])
+    done = [1] * len(runs)
+    while any(count < len(documents) for count, documents in zip(done, runs)):
+        which = choose.randrange(len(runs))
+        store = choose.choice(stores)
+        last = min(done[which], len(runs[which]) - 1)
+        for number in [last, *choose.sample(range(1, last + 1), min(2, last))]:
+            store.insert(*copy.deepcopy(runs[which][number]))
+        done[which] = last + 1
+        if choose.random() < 0.1:
+            store.seal(choose.choice([None, runs[which][0][1]["uid"]]))
+        if choose.random() < 0.1:
+            stores[1].close()
+            stores[1] = other_process(db)
+    for documents in runs:
+        name, last = copy.deepcopy(documents[-1])
+        with pytest.raises(DuplicateUID, match=last["uid"] if name == "event" else last["uid"][0]):
+            stores[1].insert(name, {**last, "time": 1.0 if name == "event" else [1.0] * ROWS})
+    stores[1].close()
+    for documents in runs:
+        assert_documents_equal(documents, db[documents[0][1]["uid"]].documents(fill=False))
+
+
+def mixed_run(singles):
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": 0.5, "label": "a"})
+    for _ in range(singles):
+        run.event(descriptor, {"x": 0.0, "label": "single"})
+        page(run, descriptor)
+    return run.documents
 
 
 @pytest.mark.parametrize("as_page", [False, True])
@@ -178,21 +275,26 @@ def test_one_uid_in_two_runs_is_two_events(db):
         assert_documents_equal(run.documents, db[uid].documents())
 
 
-def test_uids_of_equal_key_are_told_apart(db, run, descriptor, rows_of, monkeypatch):
-    monkeypatch.setattr(document_keys, "uid_key", lambda uid, kind, run: 7 + len(uid) % 3)
+def set_numbers(monkeypatch, number):
+    """Let a function of uid, kind and run give the numbers of documents."""
+    monkeypatch.setattr(document_keys, "uid_key", number)
     monkeypatch.setattr(
         document_keys,
         "uid_keys",
-        lambda uids, kind, run: np.array([7 + len(uid) % 3 for uid in uids]),
+        lambda uids, kind, run: np.array([number(uid, kind, run) for uid in uids]),
     )
+
+
+def test_uids_of_equal_key_are_told_apart(db, run, descriptor, rows_of, monkeypatch):
+    set_numbers(monkeypatch, lambda uid, kind, run: 7 + len(uid) % 3)
     for number in range(4):
         run.event(descriptor, {"x": number / 2, "label": "a"})
     for _ in range(3):
         page(run, descriptor)
     insert(db, run.documents)
-    assert rows_of("journal") == 4 + 3
+    assert rows_of("journal") == 4 + 3 * ROWS  # a page of taken numbers goes row by row
     insert(db, copy.deepcopy(run.documents))
-    assert rows_of("journal") == 4 + 3
+    assert rows_of("journal") == 4 + 3 * ROWS
     assert_documents_equal(run.documents, db[-1].documents())
 
 
@@ -205,12 +307,7 @@ def test_a_later_document_may_have_the_number_of_one_in_a_waiting_page(
     def number(uid, kind, run):
         return numbers.setdefault(uid, 98 + len(numbers))
 
-    monkeypatch.setattr(document_keys, "uid_key", number)
-    monkeypatch.setattr(
-        document_keys,
-        "uid_keys",
-        lambda uids, kind, run: np.array([number(u, kind, run) for u in uids]),
-    )
+    set_numbers(monkeypatch, number)
     first = run.event(descriptor, {"x": 0.0, "label": "first"})
     page(run, descriptor)
     last = run.event(descriptor, {"x": 0.0, "label": "last"})

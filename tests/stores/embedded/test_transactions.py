@@ -1,6 +1,7 @@
 """What an insert costs in transactions, and that start and stop are one each."""
 
 import sqlite3
+from functools import partial
 
 import pytest
 
@@ -72,6 +73,22 @@ def test_of_a_start_that_fails_nothing_is_stored_nor_remembered(db, source, tabl
     insert_all(db, documents)
     for run in (documents, other):
         assert len(db[run[0][1]["uid"]].table().compute()) == len(run) - 3
+
+
+@pytest.mark.parametrize("when", ["INSERT ON journal", "INSERT ON chunk", "DELETE ON journal"])
+def test_events_that_fail_are_not_known_and_those_that_fail_to_be_sealed_are(db, source, when):
+    documents = make_run(EVENTS, stop=False)
+    insert_all(db, documents[:6])
+    refuse(source, when)
+    attempt = db.seal if when != "INSERT ON journal" else partial(db.insert, *documents[6])
+    with pytest.raises(StoreError, match="refused"):
+        attempt()
+    allow(source)
+    insert_all(db, documents)
+    with pytest.raises(DuplicateUID, match=documents[6][1]["uid"]):
+        db.insert("event", {**documents[6][1], "time": 1.0})
+    db.seal()
+    assert len(db[-1].table().compute()) == EVENTS
 
 
 @pytest.mark.parametrize("when", ["UPDATE ON header", "UPDATE ON run"])
