@@ -388,7 +388,7 @@ class _Opening:
                 noted.setdefault(target.key, {}).setdefault(target.run, target)
 
     def warn(self) -> None:
-        """Warn once per key whose claims files contradict, or whose files have frames in no event."""
+        """Warn once per key whose claims files contradict, or that has frames in no event."""
         extra = dict(self._extra)
         for key, targets in self._wrong.items():
             target = next(iter(targets.values()))

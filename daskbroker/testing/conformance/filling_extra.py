@@ -148,7 +148,8 @@ class ExtraFrameConformance(Conformance):
         with warned("the descriptor declares the shape [3, ") as messages:
             header_of(broker, docs).dataset(peek=True)
         (message,) = messages
-        assert WORDS in message and "frame_per_point=3" in message
+        assert WORDS in message
+        assert "frame_per_point=3" in message
 
     def test_a_run_that_stops_later(self, broker: Any, tmp_path: Path) -> None:
         """Findings from the time when the run was open are not remembered."""
