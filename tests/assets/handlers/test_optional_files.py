@@ -110,7 +110,7 @@ def test_damaged_images(tmp_path, reader, kind):
     contents = [b"", b"none", sound[:100], sound[:-5000], huge]
     if kind == "cbf":  # EDF has no checksum
         middle = sound.index(b"\x0c\x1a\x04\xd5") + 50
-        contents.append(sound[:middle] + b"\x01" + sound[middle + 1 :])
+        contents.append(sound[:middle] + bytes([sound[middle] ^ 64]) + sound[middle + 1 :])
     for content in contents:
         path.write_bytes(content)
         with pytest.raises(FillError, match=r"spec 'multipart.*', path '"):
