@@ -21,6 +21,8 @@ from .stream_rows import StreamRows
 __all__ = ["StreamCSV", "StreamCSVWithNames"]
 
 _INTEGER = re.compile(r"[+-]?\d+")
+MOST_DIGITS = 309
+"""Maximum digits of an integer that is a finite float64; Python converts up to 4,300."""
 
 
 class StreamCSV(StreamRows):
@@ -127,8 +129,11 @@ def _as_written(column: np.ndarray, texts: pa.ChunkedArray, position: int) -> np
         return np.array([int(text) for text in written], np.uint64)
     except (TypeError, ValueError, OverflowError):  # missing or other numbers, or out of range
         long = np.flatnonzero(np.abs(column) >= EXACT_INTEGER).tolist()
-        integers = {n: int(written[n]) for n in long if _INTEGER.fullmatch(written[n])}
-        if any(number != float(column[n]) for n, number in integers.items()):
+        integers = {n: written[n].lstrip("+-0") for n in long if _INTEGER.fullmatch(written[n])}
+        if any(
+            len(digits) > MOST_DIGITS or int(digits) != abs(float(column[n]))
+            for n, digits in integers.items()
+        ):
             raise _would_round(column.dtype, position) from None
         return column
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
 from collections.abc import Callable
+from hashlib import md5
 from importlib import import_module
 from math import prod
 from typing import Any, BinaryIO, ClassVar
@@ -26,6 +28,7 @@ _CBF = {
     "fast": re.compile(rb"X-Binary-Size-Fastest-Dimension:\s*(\d+)", re.I),
     "slow": re.compile(rb"X-Binary-Size-Second-Dimension:\s*(\d+)", re.I),
 }
+_CBF_DIGEST = re.compile(rb"Content-MD5:\s*([A-Za-z0-9+/]{22}==)", re.I)
 _CBF_START = b"\x0c\x1a\x04\xd5"
 _CBF_TYPES = {b"8-bit": 1, b"16-bit": 2, b"32-bit": 4, b"64-bit": 8}
 _EDF_ITEM = re.compile(rb"(\w+)\s*=\s*([^;]*?)\s*;")
@@ -62,6 +65,19 @@ def _look_in_cbf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     return (slow, fast), np.dtype(f"{'u' if kind and kind[1] else 'i'}{width}")
 
 
+def _check_digest(file: BinaryIO) -> None:
+    """Check that a CBF image has the checksum in its header, if any; fabio only logs it."""
+    file.seek(0)
+    head = file.read(HEAD)
+    start, size = head.find(_CBF_START), _CBF["size"].search(head)
+    told = _CBF_DIGEST.search(head, 0, start)
+    if told and size:
+        file.seek(start + len(_CBF_START))
+        found = md5(file.read(int(size[1])), usedforsecurity=False).digest()
+        if b64encode(found) != told[1]:
+            raise FillError("the image is damaged: it does not have the checksum in its header")
+
+
 def _look_in_edf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     head = file.read(HEAD)
     end = head.find(b"}")
@@ -88,7 +104,10 @@ class _Fabio(FileSequence):
     def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
         shape, _ = self.look_in(file)
         axes = region_of(file, shape, roi, like)
-        image = _reader(*self.reader)().read(file.name)
+        is_cbf = self.reader[0] == "cbfimage"
+        if is_cbf:
+            _check_digest(file)
+        image = _reader(*self.reader)().read(file.name, **({"check_MD5": False} if is_cbf else {}))
         try:
             if image.nframes > 1:
                 raise FillError(

@@ -49,7 +49,10 @@ def jpeg_shape(data: bytes) -> tuple[int, ...]:
 
 
 class _JPEG(FileSequence):
-    """Reads JPEG files: uint8, ``(height, width)`` if grey, else ``(height, width, channels)``."""
+    """Reads JPEG files: uint8, ``(height, width)`` if grey, else ``(height, width, channels)``.
+
+    The four channels of CMYK are 0 where there is no ink, as in Pillow.
+    """
 
     def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
         data = file.read()
@@ -63,7 +66,9 @@ class _JPEG(FileSequence):
             raise FillError(
                 f"the JPEG image declares the shape {shape} and has the shape {whole.shape}"
             )
-        return take_region(whole, axes)
+        part = take_region(whole, axes)
+        # CMYK is inverted by Adobe's convention, which Pillow and other programs follow.
+        return 255 - part if shape[2:] == (4,) else part
 
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         return jpeg_shape(file.read()), np.dtype(np.uint8)

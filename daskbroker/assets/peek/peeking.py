@@ -388,14 +388,21 @@ class _Opening:
                 noted.setdefault(target.key, {}).setdefault(target.run, target)
 
     def warn(self) -> None:
-        """Warn once per key whose claims files contradict, and per key with frames in no event."""
-        for targets in self._wrong.values():
+        """Warn once per key whose claims files contradict, or that has frames in no event."""
+        extra = dict(self._extra)
+        for key, targets in self._wrong.items():
             target = next(iter(targets.values()))
-            _warn(
-                f"{target.where}{_more(targets)}: {self._known(target).wrong}. The cells of "
+            known = self._known(target)
+            text = (
+                f"{target.where}{_more(targets)}: {known.wrong}. The cells of "
                 "the file are read; set daskbroker.shape-mismatch to 'raise' for an error instead"
             )
-        for targets in self._extra.values():
+            # A wrong number of frames for each event is both.
+            if known.extra:
+                text += f". Moreover, {known.extra}"
+                extra.pop(key, None)
+            _warn(text)
+        for targets in extra.values():
             target = next(iter(targets.values()))
             _warn(f"{target.where}{_more(targets)}, {self._known(target).extra}. {ADVICE}")
 

@@ -142,6 +142,15 @@ class ExtraFrameConformance(Conformance):
         image = header_of(broker, docs).dataset(peek=True)["img"]
         np.testing.assert_array_equal(image.values, data.reshape(EVENTS, 2, *SHAPE))
 
+    def test_a_claim_that_the_resource_does_not_keep(self, broker: Any, tmp_path: Path) -> None:
+        """A claim of three frames for each event, without ``frame_per_point``: one warning."""
+        docs, _ = datum_run_of(tmp_path, (3, *SHAPE), 3 * EVENTS, write=_ad_hdf5)
+        with warned("the descriptor declares the shape [3, ") as messages:
+            header_of(broker, docs).dataset(peek=True)
+        (message,) = messages
+        assert WORDS in message
+        assert "frame_per_point=3" in message
+
     def test_a_run_that_stops_later(self, broker: Any, tmp_path: Path) -> None:
         """Findings from the time when the run was open are not remembered."""
         docs, _ = stream_run_of(tmp_path, SHAPE, 2 * EVENTS, dtype_numpy=None)

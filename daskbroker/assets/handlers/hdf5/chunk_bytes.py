@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-from h5py import h5f
+from h5py import h5d, h5f, h5p
 
 from ....core.errors import FillError
 from ....core.file_identity import Identity, identity
@@ -28,6 +28,7 @@ from .chunk_index import ChunkIndex, StoredChunk, can_be_indexed
 
 __all__ = [
     "ChunkBytes",
+    "has_fill_value",
     "is_coded_to_its_edge",
     "is_plain",
     "is_written",
@@ -62,8 +63,8 @@ class ChunkBytes:
     state
         Identity of the file when this was determined.
     shape, dtype, chunk, fill
-        Shape, dtype, chunk shape and fill value of the dataset; ``dtype`` is in the byte order of
-        the file.
+        Shape, dtype and chunk shape of the dataset, and the value of what was never written;
+        ``dtype`` is in the byte order of the file.
     filters
         Filters of the chunks.
     index
@@ -96,7 +97,7 @@ class ChunkBytes:
         path, state = dataset.file.filename, identity(dataset.file.id.get_vfd_handle())
         return cls(
             *(path, state, dataset.shape, dataset.dtype, dataset.chunks),
-            dataset.fillvalue,
+            dataset.fillvalue if has_fill_value(dataset.id.get_create_plist()) else 0,
             filters,
             ChunkIndex(dataset),
         )
@@ -177,6 +178,15 @@ class ChunkBytes:
             raise Damaged(f"its size of {stored.size:,} bytes is not possible in this file")
         data = os.pread(file, stored.size, stored.offset)
         self.filters.decode(memoryview(data), stored.mask, out)
+
+
+def has_fill_value(plist: h5p.PropDCID) -> bool:
+    """Return whether HDF5 puts a fill value where nothing was written.
+
+    Otherwise it leaves what is in memory there, which is zero in h5py.
+    """
+    never = plist.get_fill_time() == h5d.FILL_TIME_NEVER
+    return not never and plist.fill_value_defined() != h5d.FILL_VALUE_UNDEFINED
 
 
 def is_plain(dataset: h5py.Dataset) -> bool:

@@ -126,7 +126,7 @@ def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF
     try:
         dataset = open_dataset(file, name)
     except FillError as error:
-        raise _reason(file, name, error, swmr=swmr) from None
+        dataset = _linked(file, name, error, swmr=swmr)
     plist = dataset.id.get_create_plist()
     whole = _rows_of(dataset, plist)
     if depth == 0 or plist.get_layout() != h5d.VIRTUAL:
@@ -143,15 +143,22 @@ def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF
     return whole if parts.grows else MappedRows(whole, parts)
 
 
-def _reason(file: h5py.File, name: str, error: FillError, *, swmr: bool) -> Exception:
-    """Return why HDF5 finds no dataset: a linked file that cannot be opened, or ``error``."""
+def _linked(file: h5py.File, name: str, error: FillError, *, swmr: bool) -> h5py.Dataset:
+    """Return a dataset in a linked file that HDF5 does not open, as it is open in the other mode.
+
+    Raises
+    ------
+    FrameMissing, OSError
+        If the linked file is not there, or cannot be opened.
+    FillError
+        The given error, if there is no such dataset.
+    """
     try:
-        LinkedFiles(str(file.filename), swmr=swmr, readable=ANYWHERE).find(name)
-    except (FrameMissing, OSError) as found:
-        return found
+        return LinkedFiles(str(file.filename), swmr=swmr, readable=ANYWHERE).find(name)[1]
+    except (FrameMissing, OSError):
+        raise
     except FillError:
-        pass
-    return error
+        raise error from None
 
 
 def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth: int) -> HDF5Rows:

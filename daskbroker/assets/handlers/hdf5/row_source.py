@@ -16,7 +16,7 @@ from h5py import h5d, h5f, h5i, h5p
 from ....core.file_identity import identity
 from ...regions import Axis, compose, shape_of, take_region
 from ..frame_rows import Located, one_dataset
-from .chunk_bytes import ChunkBytes
+from .chunk_bytes import ChunkBytes, has_fill_value
 from .frame_bytes import FrameBytes, are_worth
 from .guard import ChunkGuard
 from .stored_rows import stored_rows
@@ -69,6 +69,10 @@ class RowSource:
         self._row_bytes = prod(dataset.shape[1:]) * self.dtype.itemsize
         self._filtered = plist.get_layout() == h5d.CHUNKED and plist.get_nfilters() > 0
         check_chunk(dataset, plist, self.dtype.itemsize)
+        self._blank: object = None if has_fill_value(plist) else 0
+        # HDF5 counts elements of overlapping mappings twice, and leaves out as many fill values.
+        if plist.get_layout() == h5d.VIRTUAL and self._blank is None:
+            self._blank = dataset.fillvalue
         self._bytes: ChunkBytes | FrameBytes | None = None
         self._looked = False
         self._guard: ChunkGuard | None = None
@@ -106,7 +110,8 @@ class RowSource:
         """Read a region of some rows; see :func:`read_rows`."""
         if self._external is not None:
             self._external.check(rows)
-        return read_rows(self.dataset, rows, axes, self._past_hdf5(rows, axes), self._check)
+        stored = self._past_hdf5(rows, axes)
+        return read_rows(self.dataset, rows, axes, stored, self._check, self._blank)
 
     def _past_hdf5(self, rows: np.ndarray, axes: Sequence[Axis]) -> ChunkBytes | FrameBytes | None:
         """Return what reads a region past HDF5, if something can and it is worth it."""
@@ -142,6 +147,7 @@ def read_rows(
     axes: Sequence[Axis],
     stored: ChunkBytes | FrameBytes | None = None,
     check: RegionCheck | None = None,
+    blank: object = None,
 ) -> np.ndarray:
     """Read a region of some rows.
 
@@ -158,6 +164,8 @@ def read_rows(
         Chunks or frames of this dataset, if they can be read past HDF5.
     check
         Function that is called with the positions along all dimensions before HDF5 reads there.
+    blank
+        Value of elements that HDF5 leaves as they are in memory; None if there are none.
 
     Returns
     -------
@@ -166,13 +174,13 @@ def read_rows(
     """
     if len(rows) > 1 and (np.diff(rows) <= 0).any():
         ordered, positions = np.unique(rows, return_inverse=True)
-        return read_rows(dataset, ordered, axes, stored, check)[positions]
+        return read_rows(dataset, ordered, axes, stored, check, blank)[positions]
     if stored is not None:
         with stored.opened() as file:
             found = None if file is None else stored.read_rows(file, rows, axes)
         if found is not None:
             return found
-    return _read_rows(dataset, rows, axes, check or _no_check)
+    return _read_rows(dataset, rows, axes, check or _no_check, blank)
 
 
 def dtype_as_read(dtype: np.dtype) -> np.dtype | None:
@@ -190,7 +198,11 @@ def _no_check(rows: range, axes: Sequence[Axis]) -> None:
 
 
 def _read_rows(
-    dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: RegionCheck
+    dataset: h5py.Dataset,
+    rows: np.ndarray,
+    axes: Sequence[Axis],
+    check: RegionCheck,
+    blank: object,
 ) -> np.ndarray:
     """Read increasing rows through HDF5."""
     dtype = dataset.dtype  # h5py makes a new one each time
@@ -205,8 +217,8 @@ def _read_rows(
         _box(axis, stride=whole and position < len(axes) - 1) for position, axis in enumerate(axes)
     ]
     if all(side.rest is None for side in box):
-        return _read_exactly(dataset, dtype, rows, box, check).reshape(shape)
-    return _read_more(dataset, np.empty(shape, dtype), rows, box, axes, check)
+        return _read_exactly(dataset, dtype, rows, box, check, blank).reshape(shape)
+    return _read_more(dataset, np.empty(shape, dtype), rows, box, axes, check, blank)
 
 
 def _read_objects(
@@ -291,9 +303,10 @@ def _read_exactly(
     rows: np.ndarray,
     box: Sequence[Side],
     check: RegionCheck,
+    blank: object,
 ) -> np.ndarray:
     """Read all that the box selects, of increasing rows, into a new array."""
-    out = np.empty((len(rows), *(side.count for side in box)), dtype)
+    out = _new((len(rows), *(side.count for side in box)), dtype, blank)
     done = 0
     for low, high, count in _spans(rows, out[0].nbytes):
         check(range(low, high), [side.positions for side in box])
@@ -301,11 +314,15 @@ def _read_exactly(
         if high - low == count:
             _read_span(dataset, low, box, into)
         else:
-            span = np.empty((high - low, *out.shape[1:]), out.dtype)
+            span = _new((high - low, *out.shape[1:]), dtype, blank)
             _read_span(dataset, low, box, span)
             np.take(span, rows[done : done + count] - low, axis=0, out=into)
         done += count
     return out
+
+
+def _new(shape: tuple[int, ...], dtype: np.dtype, blank: object) -> np.ndarray:
+    return np.empty(shape, dtype) if blank is None else np.full(shape, blank, dtype)
 
 
 def _read_more(
@@ -315,13 +332,14 @@ def _read_more(
     box: Sequence[Side],
     axes: Sequence[Axis],
     check: RegionCheck,
+    blank: object,
 ) -> np.ndarray:
     """Read a box that has more than is wanted, in pieces, and fill ``out`` with what is wanted."""
     rest = [_of_box(side, axis) for side, axis in zip(box, axes)]
     row_bytes = out.dtype.itemsize * prod(side.count for side in box)
     step = max(1, MAX_READ_BYTES // row_bytes)
     for first in range(0, len(rows), step):
-        piece = _read_exactly(dataset, out.dtype, rows[first : first + step], box, check)
+        piece = _read_exactly(dataset, out.dtype, rows[first : first + step], box, check, blank)
         out[first : first + step] = take_region(piece, rest, lead=1)
     return out
 

@@ -85,6 +85,17 @@ def test_external_links_of_a_master(tmp_path, reader):
     np.testing.assert_array_equal(got[:, 0], DATA[[4, 7]])
 
 
+def test_a_linked_file_that_is_open_in_the_other_mode(tmp_path):
+    """HDF5 opens a linked file in the mode of the first one, and no file in both modes."""
+    write_hdf5(tmp_path / "s.h5", DATA)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["d"] = h5py.ExternalLink("s.h5", AD_DATASET)
+    first = OpenDatasets(str(tmp_path / "s.h5"), swmr=False).get(AD_DATASET, ANYWHERE)
+    rows = OpenDatasets(str(tmp_path / "f.h5"), swmr=True).get("d", ANYWHERE)
+    assert rows.shape == first.shape
+    np.testing.assert_array_equal(rows.read(np.arange(2), [range(20), range(30)]), DATA[:2])
+
+
 def missing(folder):
     path = master(folder, fillvalue=9)
     (folder / "series_data_000002.h5").unlink()

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from dask import config
 
+from daskbroker.assets.files.readable import ANYWHERE
 from daskbroker.assets.handlers.hdf5.frame_bytes import PIECE, FrameBytes
+from daskbroker.assets.handlers.hdf5.open_datasets import OpenDatasets
 from daskbroker.assets.handlers.hdf5.row_source import RowSource
 from daskbroker.assets.regions import axes_of, take_roi
 from daskbroker.core.errors import FillError
@@ -168,6 +170,36 @@ def test_frames_that_were_never_written(tmp_path):
             assert expected[-1, 0, 0] == 7
             got = RowSource(file["d"]).read(np.arange(COUNT), WHOLE)
         np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunks": (1, 5, 8)}, {"chunks": (1, 5, 8), "compression": "gzip"}, {"virtual": True}],
+    ids=["plain", "chunks", "gzip", "virtual"],
+)
+def test_what_hdf5_does_not_fill(tmp_path, options, monkeypatch):
+    """As h5py has it, not what is in memory: without fill values, and beside overlapping parts."""
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["d"] = frames(6, (10, 8)).astype("u4")
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        if options == {"virtual": True}:
+            layout = h5py.VirtualLayout((6, 10, 16), "u2")
+            for first in (0, 4):
+                source = h5py.VirtualSource("s.h5", "d", (6, 10, 8))
+                layout[:, :, first : first + 8] = source
+            file.create_virtual_dataset("d", layout)
+        else:
+            more = {"fillvalue": 3, "fill_time": "never", **options}
+            dataset = file.create_dataset("d", (6, 10, 16), ">u2", **more)
+            if dataset.chunks:
+                dataset[2, 7:] = 5
+    monkeypatch.setattr(np, "empty", lambda shape, dtype=None: np.full(shape, 77, dtype))
+    rows = OpenDatasets(str(tmp_path / "f.h5"), swmr=False).get("d", ANYWHERE)
+    got = rows.read(np.arange(6), (range(10), range(16)))
+    with h5py.File(tmp_path / "f.h5") as file:
+        np.testing.assert_array_equal(got, file["d"][...])
+    picked = rows.read(np.array([5, 0, 2]), (range(8, 1, -3), np.array([1, 14])))
+    np.testing.assert_array_equal(picked, got[[5, 0, 2]][:, 8:1:-3][..., [1, 14]])
 
 
 @pytest.mark.parametrize("chunks", [None, (1, SIDE, SIDE)])
