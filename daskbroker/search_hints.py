@@ -176,6 +176,8 @@ class SearchHints:
             return f"Stop documents have it: write {advice.words(stop={path: advice.ANY})}"
         if document == "start" and path in self._known.of(DATA_KEY):
             return f"It is a data key: write {advice.words(data_key=path)}"
+        if path == "limit":
+            return f"To limit the number of runs, use {advice.newest()}"
         known = self._known.of(document)
         names = list(known)
         if document == "start":

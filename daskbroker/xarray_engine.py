@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import signature
 from os import PathLike, fspath
 from typing import Any, ClassVar
 
@@ -10,9 +11,14 @@ import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 from .connect import connect
+from .core.arguments import unknown_argument
 from .core.redaction import redacted
+from .header import Header
 
 __all__ = ["DaskbrokerEntrypoint"]
+
+OPTIONS = ("run", "stream", *list(signature(Header.dataset).parameters)[2:])
+"""Names of the options of :meth:`DaskbrokerEntrypoint.open_dataset`."""
 
 
 class DaskbrokerEntrypoint(BackendEntrypoint):
@@ -75,6 +81,9 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
         StreamNotFound
             If the run has no such stream.
         """
+        for name in options:
+            if name not in OPTIONS:
+                raise unknown_argument("open_dataset", name, OPTIONS)
         header = connect(filename_or_obj, create=False)[run]
         opened = header.dataset(stream, chunks=None, **options)
         kept = opened.drop_vars(_names(drop_variables), errors="ignore")

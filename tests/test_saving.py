@@ -60,11 +60,15 @@ def header(db):
     motor = {"source": "PV:m", "dtype": "number", "shape": [], "units": "mm", "precision": 3}
     odd = {"source": "PV:o", "dtype": "number", "shape": [], "units": "a\0b"}
     exposure = {"source": "t", "dtype": "number", "shape": [], "units": "s"}
+    since = {"source": "t", "dtype": "number", "shape": [], "units": "seconds since start"}
+    day = {"source": "t", "dtype": "number", "shape": [], "units": "days since 2000-01-01"}
     keys = {"motor": motor, "odd": odd, "exposure": exposure, "label": "a", "v": [0.5, 0.5], "n": 1}
+    keys |= {"since": since, "day": day}
     descriptor = run.descriptor(keys)
     dark = run.descriptor({"level": 0.5}, "dark")
     for number in range(5):
         row = {"motor": number / 2, "odd": 1.0, "exposure": 0.1, "label": f"ü{number}"}
+        row |= {"since": number * 0.5, "day": 9000.25}
         run.event(descriptor, {**row, "v": [number * 1.0, -1.0], "n": number})
     run.event(dark, {"level": 9.5})
     insert_all(db, run.stop())
@@ -83,6 +87,8 @@ def test_a_dataset_is_saved_as_it_is(header, tmp_path, format, chunks):
     assert set(found.coords) == {"time", "seq_num", "motor"}
     assert found["motor"].attrs["units"] == "mm"
     assert found["exposure"].dtype == np.float64
+    # xarray would decode these as times, or fail for the whole file, if they were `units`.
+    assert found["since"].attrs["unit"] == "seconds since start"
     assert json.loads(found["odd"].attrs["units"]) == "a\0b"
     told = daskbroker.attrs(found)
     assert told == daskbroker.attrs(dataset)
@@ -95,6 +101,7 @@ def test_a_dataset_is_saved_as_it_is(header, tmp_path, format, chunks):
 def test_a_tree_is_saved_and_comes_back_as_one_run(db, header, tmp_path, format):
     path = save(header.tree(), tmp_path / f"file.{format}")
     assert daskbroker.attrs(opened(path, tree=True))["start"] == header.start
+    header.export(tmp_path / f"exported.{format}")  # which compares what is read back
     report = ingest(db, [path])
     assert not report.refusals
     (uid,) = report.runs
@@ -104,6 +111,7 @@ def test_a_tree_is_saved_and_comes_back_as_one_run(db, header, tmp_path, format)
     assert new.stop["num_events"] == {"primary": 5, "dark": 1}
     assert new.start["derived_from"]["runs"] == [header.uid]
     assert_comes_back(new.dataset(), header.dataset(), dtypes=False)
+    assert new.descriptors["primary"][0]["data_keys"]["since"]["units"] == "seconds since start"
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -33,6 +33,10 @@ def test_a_name_that_no_argument_has_is_told_with_the_nearest(db):
             of(**({"doc_generator": []} if of is daskbroker.stream_to_table else {}), peek=True)
     with pytest.raises(BadArgument, match=r"header\.stream\(name\) has .* not 'primary'$"):
         db[-1].documents("primary")
+    with pytest.raises(BadArgument, match=r"'stream_name'; write header\.stream\(name\)$"):
+        db[-1].events(stream_name="primary")
+    with pytest.raises(BadArgument, match="has no argument 'fmt'; it has: folder, format, stream"):
+        db().export("out", fmt="csv")
     with pytest.raises(BadQuery, match=r"not one of text, .*; db\.insert inserts documents"):
         db("start", {"uid": "u"})  # as of RE.subscribe(db)
 
@@ -106,6 +110,8 @@ def test_every_wrong_argument_is_named(db, tmp_path):
         (header.export, (), {"path": (5, "", None, b"x")}),
         (header.export, (tmp_path / "e",), {"format": ("", 5, [])}),
         (results.export, (), {"folder": (5, "", None, b"x")}),
+        (results.export, (tmp_path / "e", "csv"), {"verify": ("no",), "resume": ("no", None)}),
+        (header.export, (tmp_path / "e", "csv"), {"verify": ("no", None), "fill": ("no",)}),
         (results.map, (), {"func": (5, None, "zz")}),
         (results.map, (len,), {"in_flight": (0, -1, "zz", 1.5), "progress": ("zz", [])}),
         (results.map, (len,), {"in_flight": (np.timedelta64(2),)}),

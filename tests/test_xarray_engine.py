@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 import daskbroker
-from daskbroker.core.errors import StoreNotFound, StreamNotFound
+from daskbroker.core.errors import BadArgument, StoreNotFound, StreamNotFound
 from daskbroker.stores.embedded.events import EmbeddedEventStore
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
@@ -88,6 +88,10 @@ def test_what_is_not_there_is_an_error(place, tmp_path):
         xr.open_dataset(tmp_path / "nothing", engine=DaskbrokerEntrypoint)
     with pytest.raises(StreamNotFound, match="has no stream 'dark'"):
         xr.open_dataset(folder, engine=DaskbrokerEntrypoint, run=uid, stream="dark")
+    with pytest.raises(
+        BadArgument, match=r"open_dataset\(\) .* 'uid'; it has: run, stream, fields"
+    ):
+        xr.open_dataset(folder, engine=DaskbrokerEntrypoint, uid=uid)
     assert not (tmp_path / "nothing").exists()
 
 

@@ -46,7 +46,9 @@ def meant_fields(name: Any, data_keys: Collection[str] = (), argument: str | Non
     """
     if isinstance(name, str) and name not in data_keys:
         return ""
+    if not isinstance(name, Collection):
+        return ". A stream is named by text"
     fields = [name] if isinstance(name, str) else name
-    why = f"{name!r} is a data key" if isinstance(name, str) else "a stream is named by text"
+    why = f"{name!r} is a data key" if isinstance(name, str) else "A stream is named by text"
     how = f"given as fields={fields!r:.200}" if argument is None else f"chosen with {argument}"
     return f". {why}: data keys are {how}"

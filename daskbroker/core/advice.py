@@ -9,7 +9,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["ANY", "call", "condition", "for_command_line", "opening", "option", "run_by", "words"]
+__all__ = [
+    "ANY",
+    "call",
+    "condition",
+    "for_command_line",
+    "newest",
+    "opening",
+    "option",
+    "run_by",
+    "words",
+]
 
 ANY = "…"
 """Value that stands for any, in the conditions of messages."""
@@ -44,6 +54,11 @@ def condition(key: str, value: Any, document: str = "start") -> str:
 def run_by(key: str) -> str:
     """Return what finds a run by its uid or the beginning of it."""
     return f"daskbroker show {shlex.quote(key)}" if _for_shell.get() else f"db[{key!r}]"
+
+
+def newest() -> str:
+    """Return how a search is limited to the newest runs."""
+    return "--limit 10" if _for_shell.get() else "a slice, db(...)[:10]"
 
 
 def option(name: str) -> str:

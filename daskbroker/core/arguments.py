@@ -21,6 +21,7 @@ import numpy as np
 
 from .errors import BadArgument, BadQuery
 from .name_lists import listed, nearest
+from .old_names import OTHER_ARGUMENTS
 from .printable import shown
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "check_one_of",
     "instance",
     "is_whole",
+    "unknown_argument",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -149,9 +151,12 @@ def instance(what: str, *types: type) -> Accepted:
     return Accepted(what, lambda value: isinstance(value, types))
 
 
-def _unknown(function: str, name: str, names: Collection[str]) -> BadArgument:
+def unknown_argument(function: str, name: str, names: Collection[str]) -> BadArgument:
+    """Return the error for an argument that a function lacks; it says what to write instead."""
     near = nearest(names, name)
     hint = f"it has: {listed(names)}" if near is None else f"the nearest is {near}="
+    instead = OTHER_ARGUMENTS.get(function, {}).get(name)
+    hint = hint if instead is None else f"write {instead}"
     return BadArgument(f"{function}() has no argument {shown(name)}; {hint}")
 
 
@@ -165,7 +170,11 @@ def accepts(**kinds: Accepted) -> Callable[[Function], Function]:
     def decorated(function: Function) -> Function:
         parameters = signature(function).parameters
         names = list(parameters)
-        by_name = [name for name in names if name != "self"]
+        by_name = [
+            name
+            for name, one in parameters.items()
+            if name != "self" and one.kind is not one.POSITIONAL_ONLY
+        ]
         takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
         by_position = [(names.index(name), name, kind) for name, kind in kinds.items()]
 
@@ -178,8 +187,8 @@ def accepts(**kinds: Accepted) -> Callable[[Function], Function]:
                     kind.check(name, args[position])
             if not takes_any:
                 for name in kwargs:
-                    if name not in parameters:
-                        raise _unknown(function.__name__, name, by_name)
+                    if name not in by_name:
+                        raise unknown_argument(function.__name__, name, by_name)
             return function(*args, **kwargs)
 
         return cast("Function", checked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-__all__ = ["OLD_NAMES", "OTHER_NAMES", "instead_of", "missing"]
+__all__ = ["OLD_NAMES", "OTHER_ARGUMENTS", "OTHER_NAMES", "instead_of", "missing"]
 
 OLD_NAMES: Mapping[str, Mapping[str, str]] = {
     "DataBroker": {
@@ -92,9 +92,18 @@ OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
     "DataBroker": {
         "dataset": "db().dataset()",
         "documents": "db().documents()",
+        "get_run": "db[uid], db[scan_id], or db[-1] for the newest run",
+        "head": "db[-5:]",
+        "last": "db[-1]",
+        "map": "db().map(func)",
+        "plot": "db().plot()",
         "table": "db().table()",
+        "to_dataframe": "db().to_dataframe()",
     },
     "Header": {
+        "exit_status": "header.stop.exit_status",
+        "plan_name": "header.start.plan_name",
+        "scan_id": "header.start.scan_id",
         "to_csv": "header.export('scan.csv', stream='primary')",
         "to_dataframe": "header.table().compute()",
         "to_netcdf": "header.export('scan.nc')",
@@ -103,8 +112,30 @@ OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
         "to_xarray": "header.dataset()",
         "to_zarr": "header.export('scan.zarr')",
     },
+    "Results": {
+        "count": "len(results)",
+        "first": "results[-1] for the oldest run, results[0] for the newest",
+        "head": "results[:5] for the newest runs",
+        "last": "results[0] for the newest run, results[-1] for the oldest",
+        "limit": "results[:5] for the newest runs",
+        "start": "a loop over the results, whose headers have start",
+        "stop": "a loop over the results, whose headers have stop",
+        "streams": "a loop over the results, whose headers have streams",
+        "tail": "results[-5:] for the oldest runs",
+        "to_list": "list(results)",
+        "to_pandas": "results.to_dataframe()",
+        "tree": "results.dataset(combine='tree')",
+        "uid": "a loop over the results, whose headers have uid",
+        "uids": "a loop over the results, whose headers have uid",
+    },
 }
 """What to write instead of names that users of pandas, Dask and xarray try, by class."""
+
+OTHER_ARGUMENTS: Mapping[str, Mapping[str, str]] = {
+    "documents": dict.fromkeys(("name", "stream", "stream_name"), "header.stream(name)"),
+    "tree": {"fields": "header.dataset(stream, fields=...)"},
+}
+"""What to write instead of an argument that a function lacks, by the name of the function."""
 
 FACES: Mapping[str, str] = {
     "DataBroker": "db.v1 or db.v2",

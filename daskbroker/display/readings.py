@@ -104,7 +104,7 @@ def _numbers(header: Header, stream: str, key: str, variable: xr.DataArray) -> n
 
 
 def _label(key: str, variable: xr.DataArray) -> str:
-    units = variable.attrs.get("units")
+    units = variable.attrs.get("units", variable.attrs.get("unit"))
     return f"{key} ({units})" if isinstance(units, str) and units else key
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import advice
-from ..core.arguments import check_one_of
+from ..core.arguments import FLAG, check_one_of
 from ..core.documents import ALL, StreamName
 from ..core.errors import BadQuery, DaskbrokerError, file_error, naming
 from ..core.file_names import file_name
@@ -68,6 +68,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         check_one_of("the format", self.format, FORMATS)
         check_one_of("arrays", self.arrays, ARRAYS)
+        FLAG.check("fill", self.fill)
+        FLAG.check("verify", self.verify)
         if self.partition is not None:
             check_one_of("partition", self.partition, PARTITIONS)
         if self.files is not None and self.format != "jsonl":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import advice
-from ..core.arguments import accepts
+from ..core.arguments import FLAG, accepts
 from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.documents import ALL, StreamName
 from ..core.errors import BadQuery, StoreDamaged
@@ -39,9 +39,10 @@ WRITERS = {
 }
 
 
-@accepts()
+@accepts(resume=FLAG)
 def export(
     headers: Iterable[Header],
+    /,
     folder: str | os.PathLike[str],
     format: str | None = None,
     *,

@@ -135,12 +135,17 @@ class ArrayConformance(Conformance):
             found = header.dataset(dtypes=chosen, **options)
             assert {name: found[name].dtype for name in chosen} == chosen
             assert found["n"].values.tolist() == [7, 7, 7]
+            text = header.dataset(dtypes={"n": "U1", "x": str}, **options)
+            assert text["n"].values.tolist() == ["7", "7", "7"]
+            assert text["x"].values.tolist() == ["2.0", "2.0", "2.0"]
             np.testing.assert_array_equal(found["w"], [[1, 2.5], [NAN, NAN], [3, 4]])
         exact = header.dataset(dtypes={"w": object})["w"].values.tolist()
         assert exact == [[1, 2.5], [None, None], [3, 4]]
         assert type(exact[2][0]) is int
 
-    @pytest.mark.parametrize(("name", "dtype"), [("w", "i8"), ("x", "i2"), ("n", "u1")])
+    @pytest.mark.parametrize(
+        ("name", "dtype"), [("w", "i8"), ("x", "i2"), ("n", "u1"), ("n", "U2")]
+    )
     def test_a_chosen_dtype_that_does_not_hold_the_values(
         self, put: Put, name: str, dtype: str
     ) -> None:

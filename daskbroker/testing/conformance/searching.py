@@ -169,6 +169,7 @@ class SearchConformance(Conformance):
                 {"$or": [{"plan_nam": "scan"}, {"scan_id": 77}]},
                 "The nearest known key is 'plan_name'",
             ),
+            ({"limit": 3}, r"To limit the number of runs, use a slice, db\(\.\.\.\)\[:10\]"),
             ({"reason": "stuck"}, "Stop documents have it: write stop={'reason': …}"),
             ({"det": 1}, "It is a data key: write data_key='det'"),
             ({"stop": {"exit_statu": "fail"}}, "The nearest known key is 'exit_status'"),

@@ -191,7 +191,9 @@ class Cast(ColumnSource):
         try:
             with np.errstate(invalid="raise", over="raise"):
                 found = values.astype(self.dtype)
-            if self.dtype.kind not in "biu" or bool((found == values).all()):
+            if self.dtype.kind in "US":  # which NumPy cuts to the width of the dtype
+                values = values.astype(self.dtype.kind)
+            if self.dtype.kind not in "biuUS" or bool((found == values).all()):
                 return found
         except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
             reason = error

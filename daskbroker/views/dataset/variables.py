@@ -270,4 +270,7 @@ def variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:
         (name for name, keys in devices if isinstance(keys, list) and field.key in keys), None
     )
     found |= {"object": owner} if owner else {}
+    # With such `units`, xarray takes the numbers in a file for times, or cannot open the file.
+    if "since" in str(found.get("units")):
+        found = {"unit" if name == "units" else name: value for name, value in found.items()}
     return {name: plain_attr(value) for name, value in found.items()}

@@ -312,7 +312,8 @@ class _Cube:
         units = time_units(dtype)
         # Documents have no times or durations: they are stored as integers, with their unit.
         stored = np.dtype(np.int64) if dtype.kind in "mM" else dtype
-        more = {n: normalize(attrs[n], form.name) for n in ("units", "precision") if n in attrs}
+        given = {"units": attrs["unit"], **attrs} if "unit" in attrs else attrs
+        more = {n: normalize(given[n], form.name) for n in ("units", "precision") if n in given}
         return {
             "source": str(attrs.get("source", "derived")),
             "dtype": "array" if dims else DTYPES.get(stored.kind, "string"),
