@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import dask
 import pytest
@@ -97,6 +99,28 @@ def test_a_fork_in_the_middle_of_a_reading_is_told(db):
     with db.event_sources["embedded"].store._database.read() as connection:
         assert "was forked while" in answer_of_child(lambda: len(db))
         assert connection.execute("SELECT count(*) FROM header").fetchone() == (1,)
+
+
+def test_a_check_may_be_ended_by_another_thread(db, monkeypatch):
+    """As the collector of garbage may run in any."""
+    monkeypatch.setattr(fork_gate, "PATIENCE_SECONDS", 0.2)
+    insert_all(db, make_run(2))
+    store = db.event_sources["embedded"].store
+    with closing(sqlite3.connect(store._database.path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE damaged (x)")
+        connection.execute("INSERT INTO damaged VALUES (NULL)")
+        connection.execute("PRAGMA writable_schema=1")
+        change = (
+            "UPDATE sqlite_master SET sql='CREATE TABLE damaged (x NOT NULL)' WHERE name='damaged'"
+        )
+        connection.execute(change)
+    found, ended = store.check_rest(), []
+    assert "NULL value in damaged.x" in str(next(found))
+    thread = threading.Thread(target=lambda: ended.append(found.close()))
+    thread.start()
+    thread.join()
+    assert ended == [None]
+    assert answer_of_child(lambda: len(db)) == "1"
 
 
 def test_calls_that_the_parent_has_started_do_not_end_in_a_child(db):

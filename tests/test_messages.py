@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import pickle
+import resource
 import sys
 import uuid
 from enum import StrEnum
@@ -235,7 +236,40 @@ def test_damage_with_nothing_readable_behind_it_is_kept(tmp_path, place, caplog)
     assert "cannot be read" in caplog.text
 
 
+def test_a_file_that_is_deleted_is_followed_by_another(tmp_path):
+    inbox = Inbox(tmp_path, "listen-x")
+    inbox.put(b"0")
+    next(tmp_path.glob("*.spool")).unlink()
+    inbox.put(b"1")
+    assert [file.stat().st_size for file in tmp_path.glob("*.spool")] == [9]
+    for message in (b"0", b"1"):
+        assert inbox.first() == message
+        inbox.drop()
+    assert (inbox.waiting, inbox.close()) == (0, [])
+
+
 # -- inserting -------------------------------------------------------------------------------
+
+
+def test_a_refused_document_that_has_no_room_spoils_no_others(db, tmp_path):
+    told, kept = [], tmp_path / "refused.jsonl"
+    inserter = TolerantInserter(db, kept, told.append, lambda seconds: True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for uid in ("one", "two", "three"):
+        start = {"uid": uid, "time": "never"}
+        # Files may then be 3 bytes longer.
+        if uid == "two":
+            most = kept.stat().st_size + 3
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        try:
+            assert not inserter.insert("start", start)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [json.loads(line)[1]["uid"] for line in kept.read_text().splitlines()] == [
+        "one",
+        "three",
+    ]
+    assert ["only 3 bytes could be written" in line for line in told] == [False, True, False]
 
 
 def test_an_error_of_the_store_is_waited_for_and_any_other_is_outlived(db, tmp_path, monkeypatch):

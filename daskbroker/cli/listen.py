@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,19 +62,25 @@ def listen(
         lines = _Lines(broker.timezone)
         listener = Listener(
             broker, address, folder, prefix=prefix.encode(), serializer=serializer.value,
-            taken=lines.show, tell=say, warn=_warn,
+            taken=lines.show, tell=_tell, warn=_warn,
         )  # fmt: skip
-        say(f"listening for {broker.uri}; documents that wait are in {folder}")
+        _tell(f"listening for {broker.uri}; documents that wait are in {folder}")
         with _ending(listener):
             done = listener.run()
     if not done:
         raise typer.Exit(1)
 
 
+def _tell(text: str, *, err: bool = False) -> None:
+    # Documents are stored even if nobody reads the output, or the disk of its file is full.
+    with suppress(OSError):
+        say(text, err=err)
+
+
 def _warn(text: str) -> None:
     from ..core.redaction import redacted
 
-    say(redacted(f"daskbroker: warning: {' '.join(text.split())}"), err=True)
+    _tell(redacted(f"daskbroker: warning: {' '.join(text.split())}"), err=True)
 
 
 @contextmanager
@@ -110,9 +116,10 @@ class _Lines:
         """Print a line for a document that was stored."""
         from .tail import run_line, stop_line
 
-        if name == "start":
-            self._starts[doc["uid"]] = doc
-            say_of_run(doc["uid"], run_line(doc, self._zone))
-        elif name == "stop":
-            start = self._starts.pop(doc["run_start"], {})
-            say_of_run(doc["run_start"], stop_line(start, doc, self._zone))
+        with suppress(OSError):  # as in _tell
+            if name == "start":
+                self._starts[doc["uid"]] = doc
+                say_of_run(doc["uid"], run_line(doc, self._zone))
+            elif name == "stop":
+                start = self._starts.pop(doc["run_start"], {})
+                say_of_run(doc["run_start"], stop_line(start, doc, self._zone))

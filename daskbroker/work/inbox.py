@@ -46,8 +46,13 @@ class Inbox:
         self.waiting = 0
 
     def put(self, message: bytes) -> None:
-        """Add a message to the end; raises as :meth:`SpoolFile.append`."""
+        """Add a message to the end; raises as those of :class:`SpoolFile` do."""
         with self._changed:
+            # A file that was moved or deleted would not be found by the next process.
+            if not self._own.is_in_place():
+                self._own = SpoolFile.new(self._folder, self._name)
+                self._files.append(self._own)
+                self.waiting = 0
             self._own.append(message)
             self.waiting += 1
             self._changed.notify()

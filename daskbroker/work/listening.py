@@ -103,6 +103,7 @@ class Listener:
         self._ended = threading.Event()
         self._received = threading.Event()
         self._malformed = 0
+        self._failure: BaseException | None = None
         name = "listen-" + hashlib.sha256(str(broker.uri).encode()).hexdigest()[:12]
         refused = f"refused-{name}-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
         self._inserter = TolerantInserter(broker, spool / refused, warn, self._wait)
@@ -127,6 +128,8 @@ class Listener:
         ------
         ConfigError
             If pyzmq is not installed, or 0MQ cannot connect to the address.
+        Exception
+            If receiving has failed, such as a MemoryError; what was received until then is stored.
         """
         try:
             socket = self._connected()
@@ -145,6 +148,8 @@ class Listener:
         self._inserter.count_events(at_once=not waiting)
         for path in waiting:
             self._warn(f"documents wait in {path}; run daskbroker listen again to insert them")
+        if self._failure is not None:
+            raise self._failure
         # The first one was reported when it came.
         if self._malformed > 1:
             self._warn(f"{self._malformed:,} messages held no document and are lost")
@@ -197,6 +202,8 @@ class Listener:
                     self._put(b" ".join(socket.recv_multipart()))
                 elif ended:
                     return
+        except BaseException as error:
+            self._failure = error
         finally:
             _close(socket)
             self._received.set()

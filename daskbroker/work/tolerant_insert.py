@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -160,10 +161,14 @@ class TolerantInserter:
     def _keep(self, name: str, doc: Doc) -> str:
         """Append a document to the file of refused ones and return a sentence about that."""
         try:
-            line = to_json([name, plain(doc)])
+            line = to_json([name, plain(doc)]).encode() + b"\n"
             self._refused.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._refused, "a", encoding="utf8", opener=_private) as file:
-                file.write(line + "\n")
+            with open(self._refused, "ab", buffering=0, opener=_private) as file:
+                end = file.tell()
+                # The next line would be unreadable behind a part of this one.
+                if (written := file.write(line)) < len(line):
+                    file.truncate(end)
+                    raise OSError(errno.ENOSPC, f"only {written:,} bytes could be written")
         except Exception as error:  # the document may hold anything, or the disk may be full
             return f"It cannot be written to {self._refused} either, and is lost: {error}."
         return f"It is kept in {self._refused}; insert it by daskbroker ingest."

@@ -280,6 +280,20 @@ def test_nothing_begins_while_runs_stop_one_after_the_other(quick):
     peeker.close()
 
 
+def test_a_stop_is_no_error_if_no_thread_can_begin(quick, monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    seen = []
+    peeker = BackgroundPeeker(seen.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        peeker.add("a")
+    peeker.add("b")
+    wait_until(lambda: seen == ["b", "a"])
+    peeker.close()
+
+
 def test_closing_waits_for_what_is_under_way_and_drops_the_rest(quick):
     begun, ended = threading.Event(), []
 

@@ -19,6 +19,7 @@ import zmq
 from bluesky.callbacks.zmq import Publisher
 
 import daskbroker
+from daskbroker.cli import listen
 from daskbroker.core.errors import ConfigError
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
@@ -374,6 +375,29 @@ def test_a_connection_that_cannot_be_made_leaves_nothing_open(tmp_path):
         assert after["spool"] == 0 < before["spool"]
         assert after["eventfd"] <= before["eventfd"]
         assert threading.active_count() <= threads
+
+
+def test_output_that_cannot_be_written_stops_nothing(monkeypatch):
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    monkeypatch.setattr(sys, "stdout", full)
+    lines = listen._Lines("UTC")
+    for name, doc in scan("unheard"):
+        lines.show(name, doc)
+    listen._tell("connected")
+    assert not lines._starts  # until the stop
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
+
+
+def test_an_error_of_receiving_is_raised(wire, tmp_path):
+    def fail(line):
+        raise MemoryError(line)
+
+    with daskbroker.connect(tmp_path / "store") as db:
+        listener = Listener(db, f"zmq://127.0.0.1:{wire.ports[1]}", wire.spool, tell=fail)
+        with pytest.raises(MemoryError, match="connected to tcp"):
+            listener.run()
+    assert not list(wire.spool.iterdir())
 
 
 def test_problems_are_reported_for_ever(tmp_path, monkeypatch):

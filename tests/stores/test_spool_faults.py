@@ -9,11 +9,13 @@ import errno
 import os
 import re
 import shutil
+import sys
 import threading
 
 import pytest
 
 from daskbroker.core.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
+from daskbroker.stores.spool import sender as sending
 from daskbroker.stores.spool.file import SpoolFile, left_behind
 from daskbroker.stores.spool.sender import Entry, Sender
 from daskbroker.testing.interrupts import finalizers_unheard, interrupted_calls
@@ -245,14 +247,70 @@ def test_a_file_that_cannot_be_emptied_is_sent_again(sender, store, tmp_path, mo
     assert store.entries == [1, 2]
 
 
-def test_a_sender_whose_thread_has_died_gets_another(sender, store, monkeypatch):
+def test_a_thread_that_does_not_begin_is_followed_by_another(sender, store, monkeypatch):
+    def failing(error):
+        return lambda *_: (_ for _ in ()).throw(error)
+
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(sending, "start_new_thread", failing(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             sender.put(entry(1))
+        patch.setattr(sending, "start_new_thread", failing(RuntimeError("too many")))
+        sender.put(entry(2))
+        with pytest.raises(StoreUnavailable, match=r"too many\. 2 events wait in .*\.spool"):
+            sender.flush()
+    sender.put(entry(3))
+    sender.flush()
+    assert store.entries == [1, 2, 3]
+
+
+def test_a_thread_that_dies_is_followed_by_another(sender, store, monkeypatch):
+    """Those that wait for it are told."""
+    died = []
+    monkeypatch.setattr(sys, "unraisablehook", died.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(sender, "_batch", lambda waiting: (_ for _ in ()).throw(MemoryError))
+        sender.put(entry(1))
+        with pytest.raises(StoreUnavailable, match=r"has ended\. 1 events wait in .*\.spool"):
+            sender.flush()
     sender.put(entry(2))
     sender.flush()
     assert store.entries == [1, 2]
+    assert [one.exc_type for one in died] == [MemoryError]
+
+
+def test_what_the_dead_left_is_sent_by_a_later_flush_if_the_store_is_away(tmp_path):
+    store = Store()
+    dead = Sender(tmp_path, "store", store, 1000)
+    store.there = False
+    dead.put(entry(1))
+    assert killed(dead) == [1]
+    sender = Sender(tmp_path, "store", store, 1000)
+    sender.put(entry(2))  # it does not wait for the store
+    with pytest.raises(StoreUnavailable, match="away"):
+        sender.flush()
+    store.there = True
+    sender.put(entry(3))
+    sender.flush()
+    assert sorted(store.entries) == [1, 2, 3]
+    sender.close()
+    dead.close()
+    assert not found(tmp_path)
+
+
+def test_files_that_cannot_be_opened_are_named(tmp_path, caplog):
+    """Such as those of another user."""
+    (tmp_path / "store-other.spool").symlink_to("store-other.spool")
+    assert list(left_behind(tmp_path, "store")) == []
+    assert "not sent now: [Errno 40]" in caplog.text
+    assert "store-other.spool" in caplog.text
+
+
+def test_a_sender_that_is_closed_before_it_takes_an_entry_refuses_it(sender, store, monkeypatch):
+    monkeypatch.setattr(Entry, "to_bytes", lambda _: sender.close())  # as another thread does
+    with pytest.raises(StoreError, match="has been closed"):
+        sender.put(entry(1))
+    assert store.entries == []
 
 
 @pytest.mark.parametrize(

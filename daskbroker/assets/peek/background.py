@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 
 from ...core.forking import ForkBarrier, in_each_process
@@ -80,10 +81,11 @@ class BackgroundPeeker:
             self._waiting.append(run)
             self._newest = time.monotonic()
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="daskbroker-peek", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="daskbroker-peek", daemon=True)
+                # With too many threads the run is left to the next one that stops: it is stored.
+                with suppress(RuntimeError):
+                    thread.start()
+                    self._thread = thread
 
     def _work(self) -> None:
         while True:

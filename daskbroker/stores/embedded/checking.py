@@ -247,9 +247,11 @@ class EmbeddedChecks(EventChecks):
         """
         path = str(self._database.path)
         with self._database.read() as connection:
-            for (line,) in connection.execute(f"PRAGMA integrity_check({MAX_DAMAGES})"):
-                if line != "ok":
-                    yield Damage(f"SQLite says: {line}", path=path)
+            lines = connection.execute(f"PRAGMA integrity_check({MAX_DAMAGES})").fetchall()
+        # Not within the reading, which only this thread can end.
+        for (line,) in lines:
+            if line != "ok":
+                yield Damage(f"SQLite says: {line}", path=path)
         for what, table, column, target in LOST:
             with self._database.read() as connection:
                 lost = _lost(connection, table, column, target)

@@ -92,9 +92,9 @@ class LogSync:
         self._told = False
         self._is_named = False
         self._handle = -1  # it is closed before a fork, with the connections
-        duplicate, self._duplicate = getattr(self, "_duplicate", -1), -1
-        if duplicate >= 0:  # in a child: a thread of the parent was syncing with it
-            os.close(duplicate)
+        for handle in getattr(self, "_opened", []):  # in a child: the parent was syncing with it
+            os.close(handle)
+        self._opened: list[int] = []
 
     # -- with the writing connection ---------------------------------------------------------
 
@@ -284,26 +284,27 @@ class LogSync:
 
     def _bring_to_disk(self) -> None:
         # A duplicate stays the log, even if the handle is closed and its number given to another
-        # file meanwhile.
+        # file meanwhile. It is opened and noted by one call, closed and forgotten by another, as
+        # an interrupt in between would leave it open.
         try:
             with self._lock:
                 if self._handle >= 0:
-                    self._duplicate = os.dup(self._handle)
+                    self._opened.extend(map(os.dup, [self._handle]))
                 else:
                     try:
-                        self._duplicate = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                        flags = os.O_RDONLY | os.O_CLOEXEC
+                        self._opened.extend(map(os.open, [self._path], [flags]))
                     except FileNotFoundError:
                         return  # SQLite has copied the log into the database and removed it
-            fdatasync(self._duplicate)
+            fdatasync(self._opened[-1])
             # A new log's name must be on disk, too, which takes one sync of the folder.
             if not self._is_named:
                 with suppress(FileNotFoundError):  # the store has been removed
                     sync_folder(self._path.parent)
                 self._is_named = True
         finally:
-            handle, self._duplicate = self._duplicate, -1
-            if handle >= 0:
-                os.close(handle)
+            while self._opened:
+                list(map(os.close, map(self._opened.pop, [-1])))
 
     def _write_again(self) -> None:
         """Write the bytes of the log again in place, so that the sync covers all of them.

@@ -254,11 +254,10 @@ def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:
     for path in sorted(folder.glob(f"{store}-*.spool")):
         try:
             file = SpoolFile(path)
-        # Its process is alive, or this one cannot lock files.
-        except (BlockingIOError, ConfigError):
+        except BlockingIOError:  # its process is alive
             continue
-        except StoreError as error:
-            logger.warning("a spool file is not sent now: %s", error)
+        except (ConfigError, StoreError) as error:  # such as a file of another user
+            logger.warning("a spool file is not sent now: %s", error.__cause__ or error)
             continue
         if file.path.exists():  # its owner may have removed it between the two
             yield file

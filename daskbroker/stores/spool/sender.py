@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 import weakref
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,13 @@ import pyarrow as pa
 
 from ...core.chunks import from_ipc, to_ipc
 from ...core.documents import pack, unpack
-from ...core.errors import BadDocument, DaskbrokerError, StoreError, closed_error
+from ...core.errors import (
+    BadDocument,
+    DaskbrokerError,
+    StoreError,
+    StoreUnavailable,
+    closed_error,
+)
 from ...core.forking import in_each_process
 from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
 from .file import SpoolFile, left_behind
@@ -143,10 +150,11 @@ class Sender:
         self._since = 0.0
         self._hurry = 0
         self._file: SpoolFile | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: object | None = None  # stands for the thread that sends
         self._trouble: DaskbrokerError | None = None
         self._refused: list[BadDocument] = []
-        self._recovered = False
+        self._recovering = threading.RLock()
+        self._recovered: bool | None = None  # False if the store took nothing
 
     # -- taking ------------------------------------------------------------------------------
 
@@ -166,20 +174,22 @@ class Sender:
         self._report()
         body = entry.to_bytes()
         with self._lock:
+            if self._closed:  # since _ready
+                raise closed_error("the store")
             # A large entry would fill much of the spool, so it goes straight to the store; all
             # that waits is sent first, to keep the order.
             if len(body) > MOST_BYTES // 8:
                 self._wait_until_sent()
                 self._send([entry])
                 return
+            # The file may grow no further until the store has taken what is in it.
+            if self._file is not None and self._file.size > MOST_BYTES:
+                self._wait_until_sent()
             # Otherwise no process would find events in the file after a crash.
             if self._file is not None and not self._file.is_in_place():
                 self._abandon_file(self._file)
             if self._file is None:
                 self._file = SpoolFile.new(self._folder, self.store)
-            # The file may grow no further until the store has taken what is in it.
-            if self._file.size > MOST_BYTES:
-                self._wait_until_sent()
             self._file.append(body)
             if not self._waiting:
                 self._since = time.monotonic()
@@ -206,8 +216,10 @@ class Sender:
                 f"the spool {file.path} was moved, deleted or replaced; {self._rows} events are "
                 "in memory only, because the store refuses inserts. This event is not stored"
             ) from error
-        file.close(remove=False)
-        self._file = None
+        # While this thread waited, another one may have done the same.
+        if self._file is file:
+            file.close(remove=False)
+            self._file = None
 
     def flush(self, *, report: bool = True) -> None:
         """Return once everything that was taken is stored.
@@ -224,7 +236,7 @@ class Sender:
         StoreUnavailable, StoreError
             If the store takes nothing; the events still wait.
         """
-        self._ready()
+        self._ready(settle=True)
         with self._lock:
             self._wait_until_sent()
         if report:
@@ -236,7 +248,9 @@ class Sender:
             return
         _senders.discard(self)
         try:
-            self.flush()
+            with self._lock:
+                self._wait_until_sent()
+            self._report()
         finally:
             with self._lock:
                 self._closed = True
@@ -245,17 +259,16 @@ class Sender:
                 if self._file is not None:
                     self._file.close(remove=not self._waiting)
 
-    def _ready(self) -> None:
+    def _ready(self, *, settle: bool = False) -> None:
         if self._closed:
             raise closed_error("the store")
-        # Events of dead processes come first; a failed attempt is repeated by the next insert.
-        if not self._recovered:
-            self._recovered = True
-            try:
-                self._recover()
-            except BaseException:
-                self._recovered = False
-                raise
+        # Events of dead processes come first. If the store takes nothing, a flush tries again; an
+        # insert does not wait for the store each time.
+        if self._recovered or (self._recovered is False and not settle):
+            return
+        with self._recovering:
+            if not self._recovered:
+                self._recovered = self._recover(settle=settle)
 
     def _report(self) -> None:
         if not self._refused:
@@ -280,9 +293,13 @@ class Sender:
             # While somebody waits, the thread sends without waiting for a full batch.
             self._hurry += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._waiting or self._trouble is not None)
+            self._changed.wait_for(
+                lambda: not self._waiting or self._trouble is not None or self._thread is None
+            )
         finally:
             self._hurry -= 1
+        if self._waiting and self._trouble is None:
+            self._trouble = StoreUnavailable("the thread that sends events of the spool has ended")
         if self._trouble is not None:
             kept = "" if self._file is None else f" {self._rows} events wait in {self._file.path}."
             raise type(self._trouble)(f"{self._trouble}.{kept}") from self._trouble
@@ -290,22 +307,35 @@ class Sender:
     # -- sending -----------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="daskbroker-spool", daemon=True)
+        """Begin the thread; if that is not possible, the next insert tries again."""
+        thread = object()
+        # A Thread would wait until it has begun: for ever, if memory is used up at that moment.
         try:
-            self._thread.start()
-        except BaseException:
-            self._thread = None
-            raise
+            start_new_thread(self._run, (thread,))
+            self._thread = thread
+        except RuntimeError as error:
+            self._trouble = StoreUnavailable(f"no thread can send events of the spool: {error}")
 
-    def _is_sender(self) -> bool:
-        """Return whether this thread is the sender; an interrupted start may leave another."""
-        return self._thread is threading.current_thread()
+    def _is_sender(self, thread: object) -> bool:
+        """Return whether this is the sender; an interrupted start may leave another thread."""
+        return self._thread is thread
 
-    def _run(self) -> None:
+    def _run(self, thread: object) -> None:
+        try:
+            self._send_all(thread)
+        finally:
+            with self._lock:
+                # Those that wait for it would wait for ever, and inserts begin no other.
+                if self._is_sender(thread):
+                    self._thread = None
+                self._changed.notify_all()
+
+    def _send_all(self, thread: object) -> None:
+        """Send what waits until nothing does."""
         while True:
             with self._lock:
                 self._changed.wait_for(lambda: self._waiting or self._closed, IDLE_SECONDS)
-                if not self._is_sender():
+                if not self._is_sender(thread):
                     return
                 # Ends the thread of an idle store; the next insert starts another.
                 if self._closed or not self._waiting:
@@ -325,7 +355,7 @@ class Sender:
                 self._pause(error)
                 continue
             with self._lock:
-                if not self._closed and self._is_sender():
+                if not self._closed and self._is_sender(thread):
                     self._sent(batch, refused)
 
     def _batch(self, entries: Iterable[Entry]) -> list[Entry]:
@@ -392,11 +422,22 @@ class Sender:
 
     # -- after a death -----------------------------------------------------------------------
 
-    def _recover(self) -> None:
-        """Send the events of dead processes; those that cannot be sent stay in their files."""
+    def _recover(self, *, settle: bool) -> bool:
+        """Send the events of dead processes; those that cannot be sent stay in their files.
+
+        Returns
+        -------
+        bool
+            Whether there is nothing to try again.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the store takes nothing, and ``settle``.
+        """
         # No process of this machine has used a spool in this folder.
         if not self._folder.is_dir():
-            return
+            return True
         for file in left_behind(self._folder, self.store):
             done = False
             try:
@@ -415,9 +456,15 @@ class Sender:
                 if not done:
                     file.path.rename(file.path.with_suffix(".refused"))
             except (DaskbrokerError, OSError) as error:
+                away = isinstance(error, StoreUnavailable)
+                if away and settle:
+                    raise
                 logger.warning("the spool %s cannot be sent now: %s", file.path, error)
+                if away:
+                    return False
             finally:
                 file.close(remove=done)
+        return True
 
     def _resend(self, file: SpoolFile, refused: list[BadDocument]) -> None:
         entries = deque(Entry.from_bytes(body) for body in file.records())

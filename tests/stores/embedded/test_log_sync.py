@@ -18,6 +18,7 @@ from daskbroker.core.errors import ConfigError, StoreError
 from daskbroker.stores.embedded import log_sync
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.interrupts import finalizers_unheard, interrupted_calls
 from daskbroker.testing.processes import Program
 from daskbroker.work.copying import copy
 
@@ -432,6 +433,17 @@ def test_an_interrupt_as_the_log_is_about_to_be_synced_leaves_no_file_open(opene
         patch.setattr(log_of(db), "_lock", Interrupted())
         with pytest.raises(KeyboardInterrupt, match="pressed"):
             log_of(db)._bring_to_disk()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@finalizers_unheard()
+def test_interrupts_at_any_moment_of_a_sync_leave_no_file_open(opened):
+    db = opened(0)
+    db.insert(*open_run("run")[0])
+    before = len(os.listdir("/proc/self/fd"))
+    _, interrupted = interrupted_calls([log_of(db)._bring_to_disk] * 500, 1, microseconds=40)
+    log_of(db)._bring_to_disk()
+    assert interrupted
     assert len(os.listdir("/proc/self/fd")) == before
 
 
