@@ -85,7 +85,8 @@ stage_peers() { # side by side with databroker 1.2.5 and suitcase-mongo
 
 stage_conformance() { # the whole suite over the stores of which CI runs a sample
     DASKBROKER_WHOLE_CONFORMANCE=1 "$python" -m pytest -q tests/stores/test_log_conformance.py \
-        tests/stores/test_mongo_replica_conformance.py tests/stores/test_mongo_spool_conformance.py
+        tests/stores/test_mongo_conformance.py tests/stores/test_mongo_replica_conformance.py \
+        tests/stores/test_mongo_spool_conformance.py
 }
 
 stage_databroker() { # databroker's own tests, as installed with it; makes an environment

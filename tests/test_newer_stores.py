@@ -98,11 +98,11 @@ def test_a_database_whose_note_has_no_number(mongo_database, note):
         daskbroker.connect(mongo_database)
 
 
-def test_a_database_that_became_newer_before_the_first_insert(mongo_database):
+def test_a_database_that_became_newer_before_the_first_insert(new_mongo_database):
     documents = make_run(3)
     with (
-        daskbroker.connect(mongo_database) as db,
-        pymongo.MongoClient(mongo_database) as client,
+        daskbroker.connect(new_mongo_database) as db,
+        pymongo.MongoClient(new_mongo_database) as client,
     ):
         database = client.get_default_database()
         database.daskbroker_meta.insert_one({"_id": "store", "store_id": "x", "format": 2})

@@ -12,7 +12,7 @@ from daskbroker.testing.conformance import BrokerConformance
 
 @pytest.mark.usefixtures("log_package")
 class TestLog(BrokerConformance):
-    sample = 1
+    sample = "one"
     remembers_peeks = False
 
     @pytest.fixture

@@ -1,4 +1,8 @@
-"""The MongoDB store passes the public conformance suite."""
+"""The MongoDB store passes the public conformance suite.
+
+CI runs each state of the rows and each kind of case of a test, but not each kind in each state as
+for the embedded store, whose chunks are the same; the stage ``conformance`` of ci/long.sh runs all.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,19 @@ from daskbroker.testing.conformance import BadRunConformance, BrokerConformance
 
 
 class TestMongo(BrokerConformance):
+    sample = "each value"
+
     @pytest.fixture
-    def store_place(self, emptied_database):
-        return emptied_database
+    def store_place(self, mongo_database):
+        return mongo_database
 
 
 class TestMongoBadRuns(BadRunConformance):
     """Documents of another writer."""
 
     @pytest.fixture
-    def store_place(self, emptied_database):
-        return emptied_database
+    def store_place(self, mongo_database):
+        return mongo_database
 
     @pytest.fixture
     def spoil(self, store_place):

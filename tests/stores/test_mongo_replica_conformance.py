@@ -26,7 +26,7 @@ if os.environ.get("DASKBROKER_WHOLE_CONFORMANCE"):
 
 
 class TestMongoReplicaSet(*PARTS):  # type: ignore[misc]
-    sample = 1
+    sample = "one"
 
     @pytest.fixture
     def store_place(self, emptied_on_set):

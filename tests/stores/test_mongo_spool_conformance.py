@@ -15,9 +15,9 @@ from daskbroker.testing.conformance.repeats import RepeatConformance
 
 
 class TestMongoSpool(ModelConformance, PageConformance, NounConformance, RepeatConformance):
-    sample = 1
+    sample = "one"
 
     @pytest.fixture
-    def store_place(self, emptied_database, tmp_path):
+    def store_place(self, mongo_database, tmp_path):
         with dask.config.set({"daskbroker.mongo-spool": tmp_path / "spool"}):
-            yield emptied_database
+            yield mongo_database

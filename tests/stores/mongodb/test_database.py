@@ -35,6 +35,12 @@ from daskbroker.stores.mongodb.reader import MongoReader
 from daskbroker.testing import assert_documents_equal, external_run, make_run
 
 
+@pytest.fixture
+def mongo_database(new_mongo_database):
+    """Return the URI of a database without any indexes."""
+    return new_mongo_database
+
+
 def test_no_password_is_shown():
     uri = "mongodb://me:s3cr@t@host:27017/db?authSource=admin&tlsCertificateKeyFilePassword=s3cr"
     database = Database(uri)

@@ -18,6 +18,12 @@ from daskbroker.testing import (
 )
 
 
+@pytest.fixture
+def mongo_database(new_mongo_database):
+    """Return the URI of a database without any indexes."""
+    return new_mongo_database
+
+
 def write(raw, documents, **options):
     serializer = Serializer(raw, **options)
     for name, doc in documents:

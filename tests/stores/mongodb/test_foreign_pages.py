@@ -19,6 +19,12 @@ UIDS = ("first", "middle", "last")
 
 
 @pytest.fixture
+def mongo_database(new_mongo_database):
+    """Return the URI of a database without any indexes."""
+    return new_mongo_database
+
+
+@pytest.fixture
 def runs(raw):
     """Three runs in the database, the second to be damaged."""
     made = {}
