@@ -176,6 +176,7 @@ def run_command(monkeypatch, capfd):
 
 
 QUIET = ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.worker")
+QUIET_WORKER = "import logging; logging.getLogger('distributed').setLevel(logging.CRITICAL)"
 
 
 @pytest.fixture(scope="session")
@@ -183,11 +184,18 @@ def cluster():
     """Start two worker processes. Some tests kill them, and their nannies restart them."""
     from distributed import LocalCluster
 
+    from daskbroker.testing.processes import PROCESSES
+
+    # Workers, and the successors of those that tests kill, are forked from where other processes
+    # of tests are: to import what they need would take each three seconds of a core. Demo, README
+    # and examples have workers that begin with nothing, as those of users do.
+    PROCESSES.Process(target=int).start()
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = {
+        "distributed.worker.multiprocessing-method": "forkserver",
         # Of the workers. `silence_logs` would silence pytest's own handlers too, for all tests.
-        "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+        "distributed.worker.preload": [QUIET_WORKER],
         "distributed.scheduler.allowed-failures": 30,
         "distributed.comm.timeouts.connect": "10s",
         # A slow machine may take longer than the default to start a killed worker's successor;

@@ -1,7 +1,7 @@
 """Other processes for tests: forked from a server that has imported daskbroker once.
 
-A process of its own takes two seconds of a core to import what a store needs, and most tests with
-several processes much less for all the rest.
+A process of its own takes two seconds of a core to import what a store and its views need, and most
+tests with several processes much less for all the rest.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ PROCESSES.set_forkserver_preload(
         "daskbroker.stores.embedded.opening",
         "daskbroker.stores.mongodb.opening",
         "daskbroker.testing.base",
+        "daskbroker.connect",
+        # What is imported late: by the first document, view and computation.
+        "event_model",
+        "daskbroker.work.reprocess",
+        "distributed",
     ]
 )
 
