@@ -272,6 +272,4 @@ def _column_of_table(column: Any) -> np.ndarray:
     # NumPy's fixed-width text drops trailing null characters.
     if all(isinstance(item, str) and not item.endswith("\0") for item in values):
         return np.array(values, str)
-    found = np.empty(len(values), object)
-    found[:] = values
-    return found
+    return np.fromiter(values, object, len(values))

@@ -347,18 +347,15 @@ def _nullable(array: pa.Array, dtype: str) -> Any:
 
 
 def _objects(array: pa.Array, arrow_field: pa.Field, kind: ColumnKind) -> np.ndarray:
-    out = np.empty(len(array), dtype=object)
     if kind.name == "array" and kind.dtype != "<U":
         rows: Iterable[Any] = block(array, kind).copy()  # Arrow's memory cannot be written to
     elif kind.name == "list" and kind.dtype != "<U":
         rows = _ragged_rows(array)
-    elif kind.name == "rows":
-        cells = decode(array, arrow_field)
-        rows = [cell.array() if type(cell) is ArrayList else cell for cell in cells]
     else:
-        rows = decode(array, arrow_field)
-    for position, cell in enumerate(rows):
-        out[position] = None if cell is MISSING else cell
+        rows = (None if cell is MISSING else cell for cell in decode(array, arrow_field))
+        if kind.name == "rows":
+            rows = (cell.array() if type(cell) is ArrayList else cell for cell in rows)
+    out = np.fromiter(rows, object, len(array))
     # Fixed-size lists have storage below null cells, so block and split gave these values.
     if kind.nulls and kind.name in ("array", "list"):
         out[~array.is_valid().to_numpy(zero_copy_only=False)] = None
@@ -425,10 +422,7 @@ def constant(value: Any, rows: int, dtype: str) -> Any:
 def of_values(values: Sequence[Any], dtype: str) -> Any:
     """Return an array of values of the given dtype; None becomes null."""
     if dtype == "object":
-        out = np.empty(len(values), dtype=object)
-        for position, value in enumerate(values):
-            out[position] = value
-        return out
+        return np.fromiter(values, object, len(values))
     if dtype == TIME_DTYPE:
         return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME_DTYPE)
     if dtype in NULLS:

@@ -11,14 +11,10 @@ from .plots import Y, plot_runs
 if TYPE_CHECKING:
     from ..header import Header
 
-    HeadersBase = list[Header]
-else:
-    HeadersBase = list
-
 __all__ = ["HeaderList"]
 
 
-class HeaderList(HeadersBase):
+class HeaderList(list["Header"]):
     """The list of headers that ``db[-5:]`` and ``db[[...]]`` return, shown as a table."""
 
     def __getitem__(self, key: Any) -> Any:

@@ -10,10 +10,11 @@ import pandas as pd
 
 from ..core.bad_runs import BadRun
 from ..core.batches import batched
-from ..core.clock import EARLIEST_SECONDS, LATEST_SECONDS, seconds_of, zone_of
+from ..core.clock import seconds_of, zone_of
 from ..core.documents import is_unicode, plain
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.fields import PROJECTIONS, Field, MetadataOfRuns, project
+from ..core.schema import posix_to_datetime
 from ..core.search import is_derived
 from .facts import duration_of, motors_of, points_of, sample_of
 
@@ -135,19 +136,12 @@ def _check_configuration(wanted: Mapping[str, Field | None], columns: Columns) -
 def _column(db: DataBroker, name: str, values: list[Any]) -> Any:
     if name == "time":
         # Documents of any writer may hold times that no datetime64 has: they become NaT.
-        seconds = np.array(values, dtype=float)
-        seconds[~((seconds >= EARLIEST_SECONDS) & (seconds < LATEST_SECONDS))] = np.nan
-        micros = np.round(seconds * 1e6)
-        there = np.isfinite(micros)
-        stamps = np.full(len(values), np.datetime64("NaT", "us"))
-        stamps[there] = micros[there].astype("int64").astype("datetime64[us]")
-        return pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(zone_of(db.timezone))
+        return posix_to_datetime(np.array(values, float)).tz_convert(zone_of(db.timezone))
     if name == "duration":
         # Those that no timedelta64 has, of times of any writer, become NaT.
         return pd.to_timedelta(np.array(values, dtype=float), unit="s", errors="coerce")
     if name == "points":
         return pd.array([v if v is not None and abs(v) < 2**63 else None for v in values], "Int64")
-    made = pd.Series(np.empty(len(values), dtype=object))
-    made[:] = values
+    made = pd.Series(np.fromiter(values, object, len(values)))
     held = all(is_unicode(value) for value in values if isinstance(value, str))
     return made.infer_objects() if held else made  # pandas' text has no lone surrogates

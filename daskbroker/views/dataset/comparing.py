@@ -40,10 +40,8 @@ def comparable(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _tuples(values: np.ndarray) -> np.ndarray:
-    cells = np.empty(values.size, dtype=object)
-    for position, cell in enumerate(values.ravel().tolist()):
-        cells[position] = _tuple(cell, within=False)
-    return cells.reshape(values.shape)
+    cells = (_tuple(cell, within=False) for cell in values.ravel().tolist())
+    return np.fromiter(cells, object, values.size).reshape(values.shape)
 
 
 def _tuple(cell: Any, *, within: bool = True) -> Any:

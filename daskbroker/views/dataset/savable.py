@@ -281,14 +281,11 @@ def _replaced(dataset: xr.Dataset, name: Any, values: np.ndarray, dims: Any) -> 
 
 
 def _of_json(values: np.ndarray) -> np.ndarray:
-    out = np.empty(values.size, dtype=object)
-    for position, text in enumerate(values.ravel()):
-        out[position] = from_extended_json(text)
-    return out.reshape(values.shape)
+    cells = map(from_extended_json, values.ravel())
+    return np.fromiter(cells, object, values.size).reshape(values.shape)
 
 
 def _unpadded(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    out = np.empty(len(values), dtype=object)
-    for position, (row, length) in enumerate(zip(values, lengths.tolist())):
-        out[position] = row[:length].copy() if length >= 0 else None
-    return out
+    pairs = zip(values, lengths.tolist())
+    cells = (row[:length].copy() if length >= 0 else None for row, length in pairs)
+    return np.fromiter(cells, object, len(values))

@@ -282,10 +282,7 @@ def _objects(values: object, shape: tuple[int, ...]) -> np.ndarray:
     leaves = list(_leaves(values, len(shape)))
     if len(leaves) != prod(shape):
         raise ValueError(f"{len(leaves):,} values cannot be an array of shape {shape}")
-    out = np.empty(len(leaves), dtype=object)
-    for position, leaf in enumerate(leaves):
-        out[position] = leaf
-    return out.reshape(shape)
+    return np.fromiter(leaves, object, len(leaves)).reshape(shape)
 
 
 def _leaves(values: Any, depth: int) -> Iterator[Any]:

@@ -116,9 +116,8 @@ def _in_arrow(frame: pd.DataFrame, types: Mapping[str, pa.DataType]) -> pd.DataF
     """
     columns = {}
     for name, kind in types.items():
-        cells = np.empty(len(frame), dtype=object)
-        for position, cell in enumerate(_as_arrow_type(frame[name], kind).to_pandas()):
-            cells[position] = cell
+        converted = _as_arrow_type(frame[name], kind).to_pandas()
+        cells = np.fromiter(converted, object, len(frame))
         columns[name] = pd.Series(cells, index=frame.index, dtype=object)
     return frame.assign(**columns)
 
