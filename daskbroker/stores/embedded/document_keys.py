@@ -25,7 +25,7 @@ from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import LAYOUTS, Layout, cells, decode_rows
 from .reader import EmbeddedReader, stored_keys
 from .row_sequences import POSITIONS, RowSequence, one_row, owner_of
-from .uid_keys import uid_key, uid_keys
+from .uid_keys import FEW, KEY_BITS, uid_key, uid_keys
 
 __all__ = ["DocumentKeys"]
 
@@ -44,18 +44,22 @@ class _Waiting:
         Key in the journal of each document, by its number. Documents that another process has
         sealed meanwhile may be among them.
     ends
-        Key in the journal after the last one that is known, by sequence.
+        Key in the journal of the last one that is known, by sequence.
+    noted
+        Whether the table may have numbers of the run.
     look
         Last look at the journal, see :attr:`RowSequence.look`.
     """
 
     numbers: dict[int, int] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
+    noted: bool = False
     look: int = -1
 
     def add(self, sequence: int, begin: int, keys: Sequence[int]) -> None:
         """Add the numbers of documents of a sequence, which begin at a key in the journal."""
-        self.ends[sequence] = end = begin + len(keys)
+        end = begin + len(keys)
+        self.ends[sequence] = end - 1
         self.numbers.update(zip(keys, range(begin, end)))
 
 
@@ -102,7 +106,7 @@ class DocumentKeys:
         if (
             len(set(keys)) < len(keys)
             or not waiting.numbers.keys().isdisjoint(keys)
-            or _any_known(connection, keys)
+            or (waiting.noted and _any_known(connection, keys))
         ):
             return False
         waiting.add(sequence.number, sequence.number * POSITIONS + sequence.next, keys)
@@ -113,8 +117,10 @@ class DocumentKeys:
     ) -> bool:
         """Note the uids of a page that becomes chunks; return False if one may be stored."""
         keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
-        if not self._waiting[sequence.run_number].numbers.keys().isdisjoint(keys.tolist()):
+        waiting = self._waiting[sequence.run_number]
+        if not waiting.numbers.keys().isdisjoint(keys.tolist()):
             return False
+        waiting.noted = True
         # Usually all numbers are free, and one statement has noted all.
         if _insert_keys(connection, sequence.number, sequence.next, keys):
             return True
@@ -142,8 +148,9 @@ class DocumentKeys:
         uid, kind = row[sequence.layout.uid], sequence.layout.kind
         key = uid_key(uid, kind, sequence.run_number)
         waiting = self._waiting[sequence.run_number]
-        if key not in waiting.numbers and _place_of(connection, key) is None:
-            waiting.add(sequence.number, sequence.number * POSITIONS + position, (key,))
+        if key not in waiting.numbers and (not waiting.noted or _place_of(connection, key) is None):
+            place = sequence.number * POSITIONS + position
+            waiting.numbers[key] = waiting.ends[sequence.number] = place
             return True
         there = self._claim(connection, sequence, uid, key, position)
         if there is None:
@@ -175,6 +182,7 @@ class DocumentKeys:
         """Drop the numbers of documents that wait no longer."""
         waiting = self._waiting.get(sequence.run_number)
         if waiting is not None:
+            waiting.noted = True
             for number in numbers:
                 waiting.numbers.pop(number, None)
 
@@ -209,15 +217,16 @@ class DocumentKeys:
 
         The uids of ``page`` are being noted before its rows are stored, from ``sequence.next`` on.
         """
-        numbers = self._waiting[sequence.run_number].numbers
-        if key in numbers:
-            place = divmod(numbers[key], POSITIONS)
+        waiting = self._waiting[sequence.run_number]
+        waiting.noted = True
+        if key in waiting.numbers:
+            place = divmod(waiting.numbers[key], POSITIONS)
             there = self._row_at(connection, place)
             if there.get(sequence.layout.uid) == uid:
                 return there
             # From now on the table tells the two documents apart.
             _insert_key(connection, key, place)
-            del numbers[key]
+            del waiting.numbers[key]
         while (found := _place_of(connection, key)) is not None:
             # The row is of the page that is being stored, and not in the journal yet.
             if found[0] == sequence.number and 0 <= found[1] - sequence.next < len(page):
@@ -287,11 +296,14 @@ def _insert_keys(connection: sqlite3.Connection, number: int, first: int, keys: 
 
     Numbers that were taken are left as they are.
     """
-    order = np.argsort(keys, kind="stable")  # each leaf of the table is changed once
+    positions = np.arange(first, first + len(keys))
+    if len(keys) > FEW:  # each leaf of the table is changed once
+        order = np.argsort(keys, kind="stable")
+        keys, positions = keys[order], positions[order]
     before = connection.total_changes
     connection.executemany(
         "INSERT OR IGNORE INTO document_key VALUES (?, ?, ?)",
-        zip(keys[order].tolist(), repeat(number), (order + first).tolist()),
+        zip(keys.tolist(), repeat(number), positions.tolist()),
     )
     return connection.total_changes - before == len(keys)
 
@@ -303,13 +315,17 @@ def _any_known(connection: sqlite3.Connection, keys: Sequence[int]) -> bool:
 
 def _read_journal(connection: sqlite3.Connection, run: int, waiting: _Waiting) -> None:
     """Add the documents of a run that are in the journal and not known yet."""
+    if not waiting.noted:
+        query = "SELECT 1 FROM document_key WHERE hash >= ? AND hash < ? LIMIT 1"
+        ends = run << KEY_BITS, (run + 1) << KEY_BITS
+        waiting.noted = connection.execute(query, ends).fetchone() is not None
     query = "SELECT id, kind FROM sequence WHERE run = ?"
     for sequence, kind in connection.execute(query, (run,)).fetchall():
-        begin = waiting.ends.get(sequence, sequence * POSITIONS)
+        known = waiting.ends.get(sequence, sequence * POSITIONS - 1)
         with closing(
             connection.execute(
-                "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ?",
-                (begin, (sequence + 1) * POSITIONS),
+                "SELECT id, rows, body FROM journal WHERE id > ? AND id < ?",
+                (known, (sequence + 1) * POSITIONS),
             )
         ) as entries:
             for first, rows, body in entries:

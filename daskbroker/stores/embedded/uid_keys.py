@@ -12,10 +12,13 @@ from functools import cache
 
 import numpy as np
 
-__all__ = ["KEY_BITS", "uid_key", "uid_keys"]
+__all__ = ["FEW", "KEY_BITS", "uid_key", "uid_keys"]
 
 KEY_BITS = 38
 """Bits of a number that come from the uid; the rest of its 63 bits is the number of the run."""
+
+FEW = 15
+"""Number of uids up to which a loop in Python is faster than NumPy."""
 
 # Multiplying by 2**64 over the golden ratio spreads the bits of a word upwards, and folding the
 # upper bits back lets the next multiplication spread them again. Stored numbers depend on these.
@@ -44,10 +47,10 @@ def uid_keys(uids: Sequence[str], kind: str, run: int) -> np.ndarray:
     """Return the numbers of at least one uid, as :func:`uid_key`; int64, ``(len(uids),)``."""
     width = len(uids[0])
     try:
-        if set(map(len, uids)) != {width}:
+        if len(uids) <= FEW or set(map(len, uids)) != {width}:
             raise ValueError("uids of different length")
         texts = np.array(uids, f"S{max(1, width)}")
-    except ValueError:  # different lengths, or characters that are not ASCII
+    except ValueError:  # few, of different lengths, or with characters that are not ASCII
         return np.array([uid_key(uid, kind, run) for uid in uids], np.int64)
     count = -(-width // 8)
     words = texts.astype(f"S{max(1, count) * 8}").view("<u8").reshape(len(uids), -1)

@@ -19,6 +19,7 @@ from daskbroker.stores.embedded import document_keys
 from daskbroker.stores.embedded.database import Database
 from daskbroker.stores.embedded.events import EmbeddedEventStore
 from daskbroker.stores.embedded.journal import encoded
+from daskbroker.stores.embedded.uid_keys import KEY_BITS
 from daskbroker.testing import (
     RunBuilder,
     assert_documents_equal,
@@ -213,7 +214,7 @@ def test_whatever_processes_do_in_turn_each_document_is_stored_once(db, monkeypa
     """Two processes repeat documents, seal and reopen; few numbers, and few held in memory."""
     choose = random.Random(seed)
     count = 60 + 400 * seed
-    set_numbers(monkeypatch, lambda uid, kind, run: run * 1000 + sum(uid.encode()) % count)
+    set_numbers(monkeypatch, lambda uid: sum(uid.encode()) % count)
     monkeypatch.setattr(document_keys, "MOST_NUMBERS", 3)
     runs = [make_run(10, stop=False), external_run(3, stop=False), mixed_run(2)]
     stores = [db.event_sources["embedded"].store, other_process(db)]
@@ -276,17 +277,20 @@ def test_one_uid_in_two_runs_is_two_events(db):
 
 
 def set_numbers(monkeypatch, number):
-    """Let a function of uid, kind and run give the numbers of documents."""
-    monkeypatch.setattr(document_keys, "uid_key", number)
-    monkeypatch.setattr(
-        document_keys,
-        "uid_keys",
-        lambda uids, kind, run: np.array([number(uid, kind, run) for uid in uids]),
-    )
+    """Let a function of the uid give the number of a document in its run."""
+
+    def uid_key(uid, kind, run):
+        return (run << KEY_BITS) + number(uid)
+
+    def uid_keys(uids, kind, run):
+        return np.array([uid_key(uid, kind, run) for uid in uids])
+
+    monkeypatch.setattr(document_keys, "uid_key", uid_key)
+    monkeypatch.setattr(document_keys, "uid_keys", uid_keys)
 
 
 def test_uids_of_equal_key_are_told_apart(db, run, descriptor, rows_of, monkeypatch):
-    set_numbers(monkeypatch, lambda uid, kind, run: 7 + len(uid) % 3)
+    set_numbers(monkeypatch, lambda uid: 7 + len(uid) % 3)
     for number in range(4):
         run.event(descriptor, {"x": number / 2, "label": "a"})
     for _ in range(3):
@@ -304,7 +308,7 @@ def test_a_later_document_may_have_the_number_of_one_in_a_waiting_page(
     """Its own number is taken, and the next one is that of a page which is not noted yet."""
     numbers = {}
 
-    def number(uid, kind, run):
+    def number(uid):
         return numbers.setdefault(uid, 98 + len(numbers))
 
     set_numbers(monkeypatch, number)
