@@ -22,6 +22,7 @@ class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
     handler: BlockHandler | None = None
     identity: Identity = None
+    path: str = ""
 
 
 class HandlerCache:
@@ -61,12 +62,14 @@ class HandlerCache:
         entry = self._entry(key)
         with entry.lock:
             now = identity(path)
-            handler = entry.handler
+            handler, entry.path = entry.handler, path
             if handler is not None and now != entry.identity:
                 # A file that has grown can be refreshed; a replaced one has another inode.
                 same_file = now is not None and (now[:2] == (entry.identity or ())[:2])
-                handler = handler if same_file and handler.refresh() else None
+                handler = handler if same_file and _is_refreshed(handler) else None
                 entry.handler = handler
+                if handler is None:
+                    self._drop_others(path, now)
             if handler is None:
                 handler = build()
             entry.handler, entry.identity = handler, now
@@ -84,6 +87,20 @@ class HandlerCache:
         del dropped  # files may close here, outside the lock
         return entry
 
+    def _drop_others(self, path: str, now: Identity) -> None:
+        """Drop other handlers of a file that changed: HDF5 opens no file anew that is still open.
+
+        It shares what it has read of a file among all that have it open in the process.
+        """
+        with self._lock:
+            keys = [
+                key
+                for key, entry in self._entries.items()
+                if entry.path == path and entry.handler is not None and entry.identity != now
+            ]
+            dropped = [self._entries.pop(key) for key in keys]
+        del dropped  # files may close here, outside the lock
+
     def discard(self, key: Hashable) -> None:
         """Drop the handler of a key, if any."""
         with self._lock:
@@ -95,6 +112,15 @@ class HandlerCache:
         with self._lock:
             entries, self._entries = self._entries, OrderedDict()
         entries.clear()
+
+
+def _is_refreshed(handler: BlockHandler) -> bool:
+    """Return whether a handler has adapted to its file, which may have been written anew."""
+    try:
+        return handler.refresh()
+    # Where the file had an object, it now has something else.
+    except (OSError, RuntimeError, KeyError, ValueError):
+        return False
 
 
 _current: HandlerCache | None = None

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -76,8 +77,8 @@ class _Footer:
 
     @cached_property
     def dotted(self) -> tuple[str, ...]:
-        """Names of columns that have a dot."""
-        return tuple(name for name in self.numbers if "." in name)
+        """Sorted names of columns that have a dot."""
+        return tuple(sorted(name for name in self.numbers if "." in name))
 
     def column_indices(self, names: Sequence[str]) -> set[int]:
         """Return the indices in the schema of all columns that Arrow reads for some names.
@@ -86,8 +87,9 @@ class _Footer:
         """
         wanted = {self.numbers[name] for name in names}
         if self.dotted and len(wanted) < len(self.numbers):
-            prefixes = tuple(f"{name}." for name in names)
-            wanted |= {self.numbers[name] for name in self.dotted if name.startswith(prefixes)}
+            for name in names:  # in the order of characters "/" follows the dot
+                begin, end = (bisect_left(self.dotted, f"{name}{mark}") for mark in "./")
+                wanted.update(self.numbers[below] for below in self.dotted[begin:end])
         return wanted
 
 

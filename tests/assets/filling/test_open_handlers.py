@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 
 import dask
+import h5py
 import numpy as np
 import pytest
 
@@ -74,6 +76,36 @@ def test_a_file_that_grew_is_refreshed_and_one_that_was_replaced_is_opened_anew(
         third = get()
         path.write_text("back")
         assert get() is not third
+
+
+@pytest.mark.parametrize("spec", ["AD_HDF5", "AD_HDF5_SWMR"])
+def test_a_file_that_is_written_again_in_its_place(tmp_path, reader, spec):
+    """By handlers of two datasets: HDF5 keeps what it has read of a file while one has it open."""
+
+    def write(name, names, data):
+        for key in names:
+            write_hdf5(tmp_path / name, data, key, compression="gzip")
+        return tmp_path / name
+
+    path = write("f.h5", "ab", frames(4, (30, 40)))
+    shutil.copyfile(path, tmp_path / "linked.h5")
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        layout = h5py.VirtualLayout((4, 30, 40), "u2")
+        layout[:] = h5py.VirtualSource("linked.h5", "a", (4, 30, 40))
+        file.create_virtual_dataset("a", layout)
+
+    def check(data):
+        for key, name in (("a", "f.h5"), ("b", "f.h5"), ("a", "virtual.h5")):
+            points = [{"point_number": n} for n in range(len(data) if name == "f.h5" else 4)]
+            got = reader.resource(spec, tmp_path / name, points, key=key)
+            np.testing.assert_array_equal(got[:, 0], data[: len(points)])
+
+    check(frames(4, (30, 40)))
+    again = frames(7, (30, 40), start=99)
+    other = write("other.h5", "ba", again)
+    for name in ("f.h5", "linked.h5"):
+        shutil.copyfile(other, tmp_path / name)
+    check(again)
 
 
 def test_failing_to_build_keeps_nothing():

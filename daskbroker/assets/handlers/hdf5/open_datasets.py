@@ -11,7 +11,9 @@ from h5py import h5d, h5p
 
 from ....core.errors import FillError, FrameMissing
 from ....core.file_identity import Identity, identity
+from ....core.regular_files import open_regular
 from ...files.readable import ANYWHERE, ReadableRoots
+from .chunk_bytes import is_written
 from .concatenation import MappedRows
 from .hdf5_files import NoRows, open_dataset, open_file
 from .links import LinkedFile, LinkedFiles
@@ -74,7 +76,11 @@ class OpenDatasets:
         """
         with self._lock:
             entry = self._open.get(name)
-            if entry is None or not self._is_current(entry):
+            if entry is not None and not self._is_current(entry):
+                # HDF5 opens no file anew that is still open.
+                self._open.clear()
+                entry = None
+            if entry is None:
                 entry = self._open[name] = _Entry(
                     _open_rows(self.path, name, swmr=self._swmr, readable=readable)
                 )
@@ -99,10 +105,20 @@ class OpenDatasets:
         """Take in rows that a writer added; return False if a file was not opened for watching."""
         with self._lock:
             watched = all(entry.rows.watched for entry in self._open.values())
-            if watched:
+            # What no such writer changed may be anywhere else in the file.
+            if watched and _is_written(self.path):
                 for entry in self._open.values():
                     entry.rows.refresh()
-            return watched
+                return True
+            return False
+
+
+def _is_written(path: str) -> bool:
+    try:
+        with open_regular(path, buffering=0) as file:
+            return is_written(file.fileno())
+    except OSError:
+        return False
 
 
 def _open_rows(path: str, name: str, *, swmr: bool, readable: ReadableRoots) -> HDF5Rows:

@@ -157,6 +157,8 @@ def test_spectra_of_channels(tmp_path, reader):
             reader.resource("XSP3", path, [{"frame": 0, "channel": channel}])
     with pytest.raises(FillError, match="too few for place 5"):
         reader.resource("XSP3", path, [{"frame": 5, "channel": 1}])
+    with pytest.raises(FillError, match="datums lack 'channel'"):
+        reader.resource("XSP3", path, [{"frame": 4}])
 
 
 @pytest.mark.parametrize("spec", sorted(BulkXSPRESS.specs))
