@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..core.documents import Document
 from ..core.errors import FieldNotFound
 from ..header import Header
+from .selecting import names_of
 from .stream_datasets import stream_dataset
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ class BlueskyEventStream:
             raise ValueError("give include or exclude, not both")
         self.header = header
         self.name = name
+        include = [include] if isinstance(include, str) else include  # the order is kept
         self._include = None if include is None else list(include)
-        self._exclude = frozenset(exclude or ())
+        self._exclude = names_of(exclude) or set()
         self._check = deregistered
 
     def __call__(
