@@ -84,9 +84,15 @@ class BlueskyEventStream:
         """Return ``{"name": …, "metadata": …}``."""
         return {"name": self.name, "metadata": self.metadata}
 
-    def read(self) -> xr.Dataset:
-        """Read the stream into memory as a Dataset, with external data filled."""
-        return self.to_dask().load()
+    def read(self, variables: Iterable[str] | None = None) -> xr.Dataset:
+        """Read the stream into memory as a Dataset, with external data filled.
+
+        Parameters
+        ----------
+        variables
+            Data keys to read, as in databroker 2 and Tiled; those of the stream if None.
+        """
+        return (self if variables is None else self(include=variables)).to_dask().load()
 
     def to_dask(self) -> xr.Dataset:
         """Open the stream as a lazy Dataset; ``time`` is in POSIX seconds."""
