@@ -23,6 +23,8 @@ def test_a_name_that_no_argument_has_is_told_with_the_nearest(db):
         BadArgument, match=r"^connect\(\) has no argument 'readonly'; it has: uri, .*mode"
     ):
         daskbroker.connect(readonly=True)
+    with pytest.raises(BadArgument, match=r"'root_map'; write connect\(\{'uri': .*'root_map': "):
+        daskbroker.connect(root_map={})
     for view in (db[-1].table, db[-1].dataset, db[-1].documents, db().table, db().dataset):
         with pytest.raises(TypeError, match=r"^\w+\(\) has no argument '.*; the nearest is f\w+="):
             view(field="x", filled=True)
