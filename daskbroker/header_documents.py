@@ -10,7 +10,7 @@ from typing import Any
 from .assets.access import Handlers, Overrides
 from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
-from .core.arguments import FLAG, SECONDS, TIMEOUT, accepts
+from .core.arguments import FLAG, SECONDS, TIMEOUT, accepts, instance
 from .core.documents import ALL, AllStreams, Document, StreamName
 from .core.errors import BadQuery
 from .core.run_plan import RunPlan
@@ -23,6 +23,7 @@ from .views.view_options import FillOptions, ViewOptions
 __all__ = ["HeaderDocuments"]
 
 FOLLOWED = ("documents", "dataframe")
+_STREAM = instance("the name of a stream; leave it out to follow all", str, AllStreams)
 _FILL = replace(FLAG, what="True or False (header.stream(name) has the documents of one stream)")
 
 
@@ -141,7 +142,7 @@ class HeaderDocuments(StoredRun):
             )
         )
 
-    @accepts(interval=SECONDS, timeout=TIMEOUT)
+    @accepts(stream_name=_STREAM, interval=SECONDS, timeout=TIMEOUT)
     def follow(
         self,
         stream_name: StreamName = ALL,

@@ -51,6 +51,15 @@ def only(found):
     return found[0]
 
 
+def test_a_check_that_has_not_begun_says_so(db):
+    """``print(daskbroker.check(db))`` has checked nothing."""
+    insert_all(db, SMALL)
+    check = daskbroker.check(db)
+    assert repr(check).startswith("<Check: nothing is checked yet: for damage in check, or list")
+    assert list(check) == []
+    assert str(check).startswith("1 run, 1 chunk, ")
+
+
 # -- embedded --------------------------------------------------------------------------------
 
 

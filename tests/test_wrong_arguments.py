@@ -23,6 +23,8 @@ def test_a_name_that_no_argument_has_is_told_with_the_nearest(db):
         BadArgument, match=r"^connect\(\) has no argument 'readonly'; it has: uri, .*mode"
     ):
         daskbroker.connect(readonly=True)
+    with pytest.raises(BadArgument, match=r"'root_map'; write connect\(\{'uri': .*'root_map': "):
+        daskbroker.connect(root_map={})
     for view in (db[-1].table, db[-1].dataset, db[-1].documents, db().table, db().dataset):
         with pytest.raises(TypeError, match=r"^\w+\(\) has no argument '.*; the nearest is f\w+="):
             view(field="x", filled=True)
@@ -35,6 +37,8 @@ def test_a_name_that_no_argument_has_is_told_with_the_nearest(db):
         db[-1].documents("primary")
     with pytest.raises(BadArgument, match=r"'stream_name'; write header\.stream\(name\)$"):
         db[-1].events(stream_name="primary")
+    with pytest.raises(BadQuery, match=r"derived_from: a .*Header is no .*; write its uid, or use"):
+        db(derived_from=db[-1])
     with pytest.raises(BadArgument, match="has no argument 'fmt'; it has: folder, format, stream"):
         db().export("out", fmt="csv")
     with pytest.raises(BadQuery, match=r"not one of text, .*; db\.insert inserts documents"):
@@ -104,6 +108,7 @@ def test_every_wrong_argument_is_named(db, tmp_path):
         (lambda spec: db.register_handler(spec, "json:loads"), (), {"spec": (5, "", None, [5])}),
         (db.deregister_handler, (), {"spec": (5, "", None, [])}),
         (db.seal, (), {"keep_journal": ("zz", None, [])}),
+        (header.follow, (), {"stream_name": (None, 5, ["primary"])}),
         (header.follow, (), {"interval": (-1, "zz", None), "timeout": (-1, "zz")}),
         (header.references, (), {"to": (5, "zz", [5])}),
         (header.plot, (), {"frame": ("a", 1.5, True, [0], (), (0, "a"))}),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..core.documents import Document
 from ..core.errors import FieldNotFound
 from ..header import Header
+from .selecting import names_of
 from .stream_datasets import stream_dataset
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ class BlueskyEventStream:
             raise ValueError("give include or exclude, not both")
         self.header = header
         self.name = name
+        include = [include] if isinstance(include, str) else include  # the order is kept
         self._include = None if include is None else list(include)
-        self._exclude = frozenset(exclude or ())
+        self._exclude = names_of(exclude) or set()
         self._check = deregistered
 
     def __call__(
@@ -82,9 +84,15 @@ class BlueskyEventStream:
         """Return ``{"name": …, "metadata": …}``."""
         return {"name": self.name, "metadata": self.metadata}
 
-    def read(self) -> xr.Dataset:
-        """Read the stream into memory as a Dataset, with external data filled."""
-        return self.to_dask().load()
+    def read(self, variables: Iterable[str] | None = None) -> xr.Dataset:
+        """Read the stream into memory as a Dataset, with external data filled.
+
+        Parameters
+        ----------
+        variables
+            Data keys to read, as in databroker 2 and Tiled; those of the stream if None.
+        """
+        return (self if variables is None else self(include=variables)).to_dask().load()
 
     def to_dask(self) -> xr.Dataset:
         """Open the stream as a lazy Dataset; ``time`` is in POSIX seconds."""

@@ -13,9 +13,14 @@ from typing import Any
 
 from ..core.clock import seconds_of
 
-__all__ = ["Selection"]
+__all__ = ["Selection", "names_of"]
 
 Doc = Mapping[str, Any]
+
+
+def names_of(fields: Iterable[str] | None) -> set[str] | None:
+    """Return fields as a set, of which a text is one; None for all."""
+    return None if fields is None else {fields} if isinstance(fields, str) else set(fields)
 
 
 @dataclass(frozen=True)

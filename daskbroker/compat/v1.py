@@ -24,6 +24,7 @@ from ..core.search import LEAST_PREFIX, Search, compile_search
 from .file_registry import Registry, file_list
 from .human_time import seconds
 from .images import Images
+from .selecting import names_of
 from .v1_documents import Hook, hooked_document, run_documents
 from .v1_runs import Header, Headers, Results, runs_of
 from .v1_tables import table_of
@@ -298,7 +299,7 @@ class Broker:
             If ``handler_registry`` is given.
         """
         _no_handlers(handler_registry)
-        fields = None if fields is None else list(fields)
+        fields = names_of(fields)
         return (
             pair
             for run in runs_of(headers)

@@ -10,7 +10,7 @@ from ..core.external import external_keys
 from ..core.frozen import FrozenDict
 from ..core.run_plan import stream_of
 from ..header import Header
-from .selecting import Selection
+from .selecting import Selection, names_of
 
 __all__ = ["Hook", "descriptors_of", "hooked", "hooked_document", "run_documents"]
 
@@ -63,7 +63,7 @@ def run_documents(
     fill
         Whether to replace references by external data.
     """
-    fields = None if fields is None else set(fields)
+    fields = names_of(fields)
     descriptors = descriptors_of(header, stream_name)
     chosen = {d["uid"]: Selection.of(fields, d, header.start, header.stop) for d in descriptors}
     kept = (set(chosen[d["uid"]].kept(d)) & set(external_keys(d)) for d in descriptors)

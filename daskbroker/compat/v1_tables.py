@@ -10,7 +10,7 @@ import pandas as pd
 from ..core.absent_streams import no_stream
 from ..core.external import external_keys
 from ..header import Header
-from .selecting import Selection
+from .selecting import Selection, names_of
 
 __all__ = ["table_of"]
 
@@ -36,8 +36,8 @@ def table_of(
     as_datetime
         Whether ``time`` is ``datetime64[ns]`` in UTC, without a zone; otherwise POSIX seconds.
     """
-    fields = None if fields is None else set(fields)
-    frames = [_frame(header, stream_name, fields, fill=fill) for header in headers]
+    names = names_of(fields)
+    frames = [_frame(header, stream_name, names, fill=fill) for header in headers]
     found = [frame for frame in frames if frame is not None]
     table = pd.concat(found) if found else pd.DataFrame()
     table.index.name = "seq_num"

@@ -153,6 +153,8 @@ def _normalize_rare(value: Any, arrays: int, levels: int) -> Any:
         table = _structured_table(value)
         return _normalize(lists_of(table) if arrays == _NONE else table, arrays, levels)
     advice = next((advice for kind, advice in _ADVICE if isinstance(value, kind)), "")
+    if isinstance(getattr(value, "uid", None), str):  # a Header
+        advice = "write its uid, or "
     raise _NoSuchForm(
         f"a {type(value).__module__}.{type(value).__qualname__} is no JSON-like value; {advice}"
         "use numbers, text, booleans, None, bytes, UUIDs, lists, arrays and mappings of these"

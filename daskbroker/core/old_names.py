@@ -132,6 +132,10 @@ OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
 """What to write instead of names that users of pandas, Dask and xarray try, by class."""
 
 OTHER_ARGUMENTS: Mapping[str, Mapping[str, str]] = {
+    "connect": {
+        "handlers": "connect({'uri': ..., 'handlers': {...}})",
+        "root_map": "connect({'uri': ..., 'root_map': {...}})",
+    },
     "documents": dict.fromkeys(("name", "stream", "stream_name"), "header.stream(name)"),
     "tree": {"fields": "header.dataset(stream, fields=...)"},
 }

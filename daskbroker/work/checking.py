@@ -114,17 +114,24 @@ class Check(Iterator[Damage]):
         self.runs = self.chunks = self.bytes = self.damages = 0
         self._files = files
         self._progress = progress
+        self._is_begun = False
         self._seen: set[int] = set()
         self._runs = (
             self._of_broker(runs) if isinstance(runs, DataBroker) else self._of_runs(runs_of(runs))
         )
 
     def __next__(self) -> Damage:
+        self._is_begun = True
         damage = next(self._runs)
         self.damages += 1
         return damage
 
+    def __repr__(self) -> str:
+        return f"<Check: {self}>"
+
     def __str__(self) -> str:
+        if not self._is_begun:
+            return "nothing is checked yet: for damage in check, or list(check), checks the runs"
         return (
             f"{counted(self.runs, 'run')}, {counted(self.chunks, 'chunk')}, {self.bytes:,} bytes: "
             f"{self.damages:,} damaged"

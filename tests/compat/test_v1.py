@@ -41,6 +41,8 @@ def test_fields_are_expressions_and_metadata(db):
     header = db.v1["configured"]
     table = header.table(fields=["mot.*", "gain", "sample", "exit_status"])
     assert list(table.columns) == ["time", "motor", "gain", "sample", "exit_status"]
+    assert list(header.table(fields="motor").columns) == ["time", "motor"]
+    assert next(header.events(fields="motor"))["data"].keys() == {"motor"}
     assert table["gain"].tolist() == [1, 1, 2]  # by the descriptor of each event
     assert set(table["sample"]) == {"Ag"}
     (event, *_) = header.events(fields=["gain", "det"])

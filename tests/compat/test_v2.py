@@ -163,6 +163,8 @@ def test_streams_are_datasets(db):
 def test_data_keys_are_included_or_excluded(db):
     primary = db.v2["configured"].primary
     assert set(primary(include=["motor"]).read().variables) == {"time", "motor"}
+    assert set(primary.read(["motor"]).variables) == {"time", "motor"}
+    assert primary(include="motor").read().equals(primary(exclude="det").read())
     assert set(primary(exclude=["motor", "nosuch"]).read().variables) == {"time", "det"}
     with pytest.raises(ValueError, match="not both"):
         primary(include=["motor"], exclude=["det"])

@@ -25,7 +25,15 @@ from ...core.documents import Document, is_unicode, to_json
 from ...core.errors import BadArgument, BadDocument
 from ...core.json_text import from_extended_json
 
-__all__ = ["DOCUMENTED", "SOFTWARE", "attrs", "plain_attr", "root_attrs", "run_attrs"]
+__all__ = [
+    "DOCUMENTED",
+    "SOFTWARE",
+    "attrs",
+    "plain_attr",
+    "renamed_units",
+    "root_attrs",
+    "run_attrs",
+]
 
 DOCUMENTED = (
     "run", "runs", "scan_id", "plan_name", "stream", "time", "exit_status", "descriptors",
@@ -91,6 +99,16 @@ def plain_attr(value: Any) -> Any:
         if all(texts) or not any(texts):
             return list(value)
     return to_json(value)
+
+
+def renamed_units(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return attributes in which units such as ``seconds since start`` are ``unit``.
+
+    As ``units``, xarray takes the numbers in a file for times, or cannot open the file.
+    """
+    if "since" not in str(attrs.get("units")):
+        return dict(attrs)
+    return {"unit" if name == "units" else name: value for name, value in attrs.items()}
 
 
 def _is_plain(value: object) -> bool:

@@ -66,7 +66,9 @@ class Grid:
         if shape is None and len(motors) == 1:
             shape = [start.get("num_points")]
         if not _is_shape(shape):
-            raise refuse(f"start.shape must be a list of numbers, not {shape!r:.80}")
+            one_axis = ", or start.num_points a number" if len(motors) == 1 else ""
+            given = start.get("shape")
+            raise refuse(f"start.shape must be a list of numbers, not {given!r:.80}{one_axis}")
         if len(shape) != len(motors):
             raise refuse(
                 f"start.shape {list(shape)} has {len(shape)} axes, hints.dimensions {len(motors)}"

@@ -24,6 +24,7 @@ from ...core.errors import StoreDamaged
 from ...core.fields import shown_names
 from ...core.layouts import as_one_chunk
 from ...core.schema import to_pandas
+from .attributes import renamed_units
 from .column_sources import ColumnSource, OneColumn
 from .row_block import RowBlock
 from .savable import needs_form
@@ -186,7 +187,7 @@ class Restoring:
         variable = column.to_base_variable()
         inner = tuple(dim for dim in form.dims if dim != self.form.dim)
         variable.dims = (self._dim, *inner)
-        variable.attrs = dict(form.attrs)
+        variable.attrs = renamed_units(form.attrs)
         if variable.dtype != form.cell.dtype:
             # Not by `Variable.astype`, which makes pandas' text of objects on the way.
             data = variable.data.astype(form.cell.dtype)
@@ -204,7 +205,7 @@ class Restoring:
                 f"{chunk_label(self._descriptor)}: the configuration of {DEVICE!r} has no "
                 f"{form.key!r} of the shape {list(form.cell.shape)}: {error}"
             ) from None
-        return _variable(form.dims, array, dict(form.attrs))
+        return _variable(form.dims, array, renamed_units(form.attrs))
 
     def _wanted(self, variables: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
         """Return the selected variables, and the coordinates that belong to their dimensions."""

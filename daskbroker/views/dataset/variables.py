@@ -21,7 +21,7 @@ from ...core.fields import Field
 from ...core.schema import TIME_DTYPE, TableColumn, constant_of, stored_kinds
 from ..view_options import Runs
 from .array_sources import Cast, StoredArray, StructuredField, leaf_paths
-from .attributes import plain_attr
+from .attributes import plain_attr, renamed_units
 from .column_sources import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
 from .dataset_rows import DatasetRows
 
@@ -270,7 +270,4 @@ def variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:
         (name for name, keys in devices if isinstance(keys, list) and field.key in keys), None
     )
     found |= {"object": owner} if owner else {}
-    # With such `units`, xarray takes the numbers in a file for times, or cannot open the file.
-    if "since" in str(found.get("units")):
-        found = {"unit" if name == "units" else name: value for name, value in found.items()}
-    return {name: plain_attr(value) for name, value in found.items()}
+    return {name: plain_attr(value) for name, value in renamed_units(found).items()}

@@ -120,6 +120,8 @@ def test_an_unfinished_grid_whose_plan_tells_no_positions_is_an_error(db):
 NO_GRID = [
     ({"hints": {}}, "hints.dimensions, which names the motors of each axis, is missing"),
     ({"shape": None}, "start.shape must be a list of numbers, not None"),
+    ({"shape": None, "num_points": None, "hints": {"dimensions": [[["m0"], "primary"]]}},
+     "must be a list of numbers, not None, or start.num_points a number"),
     ({"shape": [3]}, r"start.shape \[3\] has 1 axes, hints.dimensions 2"),
     ({"shape": [2, 4]}, r"an event has seq_num 9, and a grid of \[2, 4\] has 8 points"),
     ({"shape": [3, "4"]}, "start.shape must be a list of numbers"),

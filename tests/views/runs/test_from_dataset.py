@@ -121,6 +121,15 @@ def test_the_origin_is_the_run_that_the_attributes_tell(db):
     assert new.start["sample"] == {"name": "Ag"}
 
 
+def test_units_that_xarray_would_decode_have_another_name(db, tmp_path):
+    units = {"units": "days since 2000-01-01"}
+    written = xr.Dataset({"age": ("x", [1.5, 2.5], units)}, {"x": ("x", [1.0, 2.0], units)})
+    header = stored(db, dataset_to_stream(written.swap_dims(x="step").assign_coords(k=0.5)))
+    header.export(tmp_path / "age.nc")  # which compares what is read back
+    assert header.dataset()["age"].attrs["unit"] == "days since 2000-01-01"
+    assert header.dataset()["x"].attrs == {"unit": "days since 2000-01-01"}
+
+
 def test_nothing_of_a_tree_is_dropped(db):
     """A run has one level of streams: what has no place in it is named."""
     step = xr.Dataset({"x": ("time", [1.0, 2.0])})
