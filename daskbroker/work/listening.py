@@ -103,6 +103,7 @@ class Listener:
         self._ended = threading.Event()
         self._received = threading.Event()
         self._malformed = 0
+        self._lost = False
         self._failure: BaseException | None = None
         name = "listen-" + hashlib.sha256(str(broker.uri).encode()).hexdigest()[:12]
         refused = f"refused-{name}-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
@@ -155,7 +156,7 @@ class Listener:
             self._warn(f"{self._malformed:,} messages held no document and are lost")
         for uid in self._inserter.open_runs:
             self._warn(f"run {uid} has no stop yet; its documents are not received from now on")
-        return not waiting
+        return not waiting and not self._lost
 
     # -- receiving ---------------------------------------------------------------------------
 
@@ -236,6 +237,7 @@ class Listener:
                 warned = True
                 # The listener is ended while the disk refuses the message.
                 if self._ended.wait(1.0):
+                    self._lost = True
                     self._warn(f"a message of {len(message):,} bytes is lost: {error}")
                     return
 

@@ -20,7 +20,7 @@ from bluesky.callbacks.zmq import Publisher
 
 import daskbroker
 from daskbroker.cli import listen
-from daskbroker.core.errors import ConfigError
+from daskbroker.core.errors import ConfigError, StoreFull
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.mongod import Mongod
@@ -398,6 +398,20 @@ def test_an_error_of_receiving_is_raised(wire, tmp_path):
         with pytest.raises(MemoryError, match="connected to tcp"):
             listener.run()
     assert not list(wire.spool.iterdir())
+
+
+def test_a_message_that_is_lost_is_no_success(tmp_path, monkeypatch):
+    told = []
+    with daskbroker.temp() as db:
+        listener = Listener(db, "zmq://127.0.0.1:1", tmp_path, warn=told.append)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                listener._inbox, "put", lambda _: (_ for _ in ()).throw(StoreFull("full"))
+            )
+            listener.stop()
+            listener._put(b"message")
+        assert not listener.run()
+    assert told[1] == "a message of 7 bytes is lost: full"
 
 
 def test_problems_are_reported_for_ever(tmp_path, monkeypatch):

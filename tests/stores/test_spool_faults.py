@@ -218,7 +218,8 @@ def test_a_folder_that_is_gone_while_the_store_takes_events(sender, store, tmp_p
     assert store.entries[:1] == [1]
     assert sender._file.is_in_place()
     sender.flush()
-    assert store.entries == [1, 2]
+    # A copy is taken for the file of a dead process; to send its events again changes nothing.
+    assert store.entries == ([1, 1, 2] if change is replaced else [1, 2])
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -233,7 +234,7 @@ def test_a_folder_that_is_gone_while_the_store_takes_nothing(sender, store, tmp_
     store.there = True
     sender.put(entry(3))
     sender.flush()
-    assert store.entries == [1, 3]
+    assert store.entries == ([1, 1, 3] if change is replaced else [1, 3])  # as above
 
 
 def test_a_file_that_cannot_be_emptied_is_sent_again(sender, store, tmp_path, monkeypatch):
@@ -301,9 +302,12 @@ def test_what_the_dead_left_is_sent_by_a_later_flush_if_the_store_is_away(tmp_pa
 def test_files_that_cannot_be_opened_are_named(tmp_path, caplog):
     """Such as those of another user."""
     (tmp_path / "store-other.spool").symlink_to("store-other.spool")
-    assert list(left_behind(tmp_path, "store")) == []
-    assert "not sent now: [Errno 40]" in caplog.text
+    sender = Sender(tmp_path, "store", Store(), 1000)
+    sender.put(entry(1))
+    sender.flush()
+    sender.close()
     assert "store-other.spool" in caplog.text
+    assert caplog.text.count("not sent now: [Errno 40]") == 1
 
 
 def test_a_sender_that_is_closed_before_it_takes_an_entry_refuses_it(sender, store, monkeypatch):

@@ -249,15 +249,29 @@ def _not_opened(path: Path, error: OSError) -> ConfigError | StoreError:
     )
 
 
-def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:
-    """Yield the files of dead processes for a store, each locked; the caller must close them."""
+def left_behind(folder: Path, store: str, skipped: set[Path] | None = None) -> Iterator[SpoolFile]:
+    """Yield the files of dead processes for a store, each locked; the caller must close them.
+
+    Parameters
+    ----------
+    folder
+        Folder of the files.
+    store
+        Id of the store.
+    skipped
+        Paths to skip, to which those are added that cannot be opened; the log names them.
+    """
+    skipped = set() if skipped is None else skipped
     for path in sorted(folder.glob(f"{store}-*.spool")):
+        if path in skipped:
+            continue
         try:
             file = SpoolFile(path)
         except BlockingIOError:  # its process is alive
             continue
         except (ConfigError, StoreError) as error:  # such as a file of another user
             logger.warning("a spool file is not sent now: %s", error.__cause__ or error)
+            skipped.add(path)
             continue
         if file.path.exists():  # its owner may have removed it between the two
             yield file

@@ -154,7 +154,8 @@ class Sender:
         self._trouble: DaskbrokerError | None = None
         self._refused: list[BadDocument] = []
         self._recovering = threading.RLock()
-        self._recovered: bool | None = None  # False if the store took nothing
+        self._recovered = False  # once, before the first event
+        self._skipped: set[Path] = set()  # files that were sent, or cannot be
 
     # -- taking ------------------------------------------------------------------------------
 
@@ -262,13 +263,13 @@ class Sender:
     def _ready(self, *, settle: bool = False) -> None:
         if self._closed:
             raise closed_error("the store")
-        # Events of dead processes come first. If the store takes nothing, a flush tries again; an
-        # insert does not wait for the store each time.
-        if self._recovered or (self._recovered is False and not settle):
+        # Events of dead processes come first: those that are there before the first insert, and
+        # before each flush and read those of processes that have died since.
+        if self._recovered and not settle:
             return
         with self._recovering:
-            if not self._recovered:
-                self._recovered = self._recover(settle=settle)
+            self._recover(settle=settle)
+            self._recovered = True
 
     def _report(self) -> None:
         if not self._refused:
@@ -402,6 +403,7 @@ class Sender:
                 self._file.clear()
             except StoreError as error:  # the next process sends the file again: no harm
                 logger.warning("the sent events of a spool file cannot be removed: %s", error)
+                self._skipped.add(self._file.path)
                 self._file.close(remove=False)
                 self._file = None
         self._changed.notify_all()
@@ -422,13 +424,8 @@ class Sender:
 
     # -- after a death -----------------------------------------------------------------------
 
-    def _recover(self, *, settle: bool) -> bool:
+    def _recover(self, *, settle: bool) -> None:
         """Send the events of dead processes; those that cannot be sent stay in their files.
-
-        Returns
-        -------
-        bool
-            Whether there is nothing to try again.
 
         Raises
         ------
@@ -437,8 +434,8 @@ class Sender:
         """
         # No process of this machine has used a spool in this folder.
         if not self._folder.is_dir():
-            return True
-        for file in left_behind(self._folder, self.store):
+            return
+        for file in left_behind(self._folder, self.store, self._skipped):
             done = False
             try:
                 refused: list[BadDocument] = []
@@ -455,16 +452,17 @@ class Sender:
                 # again.
                 if not done:
                     file.path.rename(file.path.with_suffix(".refused"))
+                self._skipped.add(file.path)  # even if it cannot be removed
             except (DaskbrokerError, OSError) as error:
                 away = isinstance(error, StoreUnavailable)
                 if away and settle:
                     raise
                 logger.warning("the spool %s cannot be sent now: %s", file.path, error)
                 if away:
-                    return False
+                    return
+                self._skipped.add(file.path)
             finally:
                 file.close(remove=done)
-        return True
 
     def _resend(self, file: SpoolFile, refused: list[BadDocument]) -> None:
         entries = deque(Entry.from_bytes(body) for body in file.records())
