@@ -46,7 +46,8 @@ class Results(ResultsViews):
     def to_dataframe(self, fields: Any = None) -> pd.DataFrame:
         """Return a pandas DataFrame with one row per run: the listed columns, or any metadata.
 
-        The runs are read in batches; only the chosen values are kept in memory.
+        The runs are read in batches; only the chosen values are kept in memory. Runs of which a
+        document cannot be read are left out with a :class:`daskbroker.BadRunWarning`.
 
         Parameters
         ----------
@@ -70,7 +71,7 @@ class Results(ResultsViews):
         """
         from .display.runs_frame import runs_frame
 
-        return runs_frame(self._db, self, fields)
+        return runs_frame(self._db, self, fields, self._leave_out)
 
     @accepts(stream=NAME.or_none())
     def plot(self, stream: str | None = None, y: Y = None, *, ax: Any = None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,14 +47,23 @@ HEADS = {"plan": "plan_name", "status": "exit_status"}
 Columns = dict[str, list[Any]]
 
 
-def runs_frame(db: DataBroker, headers: Iterable[Header], fields: Any = None) -> pd.DataFrame:
-    """Return a DataFrame with one row per run; see :meth:`daskbroker.Results.to_dataframe`."""
+def runs_frame(
+    db: DataBroker,
+    headers: Iterable[Header],
+    fields: Any,
+    leave_out: Callable[[Mapping[str, BadRun]], None],
+) -> pd.DataFrame:
+    """Return a DataFrame with one row per run; see :meth:`daskbroker.Results.to_dataframe`.
+
+    ``leave_out`` is called with the runs, by uid, of which a needed descriptor cannot be read. They
+    have no row.
+    """
     wanted = _wanted(fields)
     columns: Columns = {name: [] for name in wanted}
     metadata = MetadataOfRuns()
     projected = [field for field in wanted.values() if field is not None]
     for batch in batched(headers, BATCH):
-        _add(db, batch, wanted, columns)
+        leave_out(_add(db, batch, wanted, columns))
         for header in batch:
             metadata.look(projected, header.start, header.known_stop)
     metadata.check()
@@ -89,16 +98,20 @@ def _add(
     batch: Sequence[Header],
     wanted: Mapping[str, Field | None],
     columns: Columns,
-) -> None:
+) -> dict[str, BadRun]:
+    """Add the values of some runs to the columns; return the runs, by uid, that are left out."""
     configured = any(field and field.role == "config" for field in wanted.values())
-    descriptors = _descriptors(db, batch) if configured else {}
+    descriptors, bad = _descriptors(db, batch) if configured else ({}, {})
     for header in batch:
+        if header.uid in bad:
+            continue
         for name, field in wanted.items():
             if field is None:
                 value = RUN_COLUMNS[HEADS.get(name, name)](header.start, header.known_stop)
             else:
                 value = _projected(field, header, descriptors.get(header.uid, ()))
             columns[name].append(value)
+    return bad
 
 
 def _projected(field: Field, header: Header, descriptors: Sequence[Mapping[str, Any]]) -> Any:
@@ -111,15 +124,20 @@ def _projected(field: Field, header: Header, descriptors: Sequence[Mapping[str, 
     return None
 
 
-def _descriptors(db: DataBroker, batch: Sequence[Header]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the descriptors of some runs, by uid; damaged ones are left out."""
+def _descriptors(
+    db: DataBroker, batch: Sequence[Header]
+) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, BadRun]]:
+    """Return the descriptors of some runs, and the runs with one that cannot be read, by uid."""
     uids = [header.uid for header in batch]
     found: dict[str, list[Mapping[str, Any]]] = {}
+    bad: dict[str, BadRun] = {}
     for source in db.event_sources.values():
         for one in source.store.list_descriptors(uids):
-            if not isinstance(one, BadRun):
+            if isinstance(one, BadRun):
+                bad[str(one.uid)] = one
+            else:
                 found.setdefault(one["run_start"], []).append(one)
-    return found
+    return found, bad
 
 
 def _check_configuration(wanted: Mapping[str, Field | None], columns: Columns) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pickle
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pandas as pd
 import pytest
 
 import daskbroker
+from daskbroker import BadRunWarning
 from daskbroker.core.errors import BadQuery, FieldNotFound, StreamNotFound
 from daskbroker.display.text_columns import text_width
 from daskbroker.testing import RunBuilder, make_run
@@ -194,6 +197,25 @@ def test_the_frame_has_any_metadata(db):
         db().to_dataframe("gian")
     with pytest.raises(BadQuery, match="fields"):
         db().to_dataframe([3])
+
+
+def test_the_frame_leaves_out_runs_whose_configuration_cannot_be_read(tmp_path):
+    settings = {"det": {"data": {"det_gain": 10}, "timestamps": {}, "data_keys": {}}}
+    with daskbroker.connect(tmp_path / "store") as db:
+        for uid in ("one", "two"):
+            run = RunBuilder(uid)
+            run.descriptor({"det": 0.5}, configuration=settings)
+            insert(db, run.stop())
+    with closing(sqlite3.connect(tmp_path / "store" / "daskbroker.sqlite")) as connection:
+        connection.execute("UPDATE descriptor SET body = x'00' WHERE run = 2")
+        connection.commit()
+    with daskbroker.connect(tmp_path / "store") as db:
+        results = db()
+        with pytest.warns(BadRunWarning, match="run 'two': descriptor"):
+            frame = results.to_dataframe("config:det:gain")
+        assert frame["uid"].tolist() == ["one"]
+        assert [one.uid for one in results.bad] == ["two"]
+        assert results.to_dataframe("scan_id")["uid"].tolist() == ["two", "one"]
 
 
 def test_the_frame_of_nothing_and_of_many(many):

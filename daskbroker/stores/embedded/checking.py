@@ -11,7 +11,7 @@ from ...core.chunks import from_ipc
 from ...core.damage import Damage
 from ...core.documents import Document, unpack, unpack_document
 from ...core.errors import StoreDamaged
-from ...core.layouts import EVENT, LAYOUTS
+from ...core.layouts import LAYOUTS
 from ...core.printable import shown
 from ...core.run_plan import stream_of
 from ...core.search import Search
@@ -19,6 +19,7 @@ from ..checking import MAX_DAMAGES, CheckedHeader, EventChecks, check_document, 
 from ..stored_text import storable
 from .database import FILE_NAME, Database
 from .index import narrow
+from .planning import lost_rows
 from .row_sequences import POSITIONS, sealed_end
 from .uid_keys import KEY_BITS
 
@@ -201,6 +202,8 @@ class EmbeddedChecks(EventChecks):
                 "WHERE run.uid = ? ORDER BY descriptor.time, descriptor.id",
                 (storable(run),),
             ).fetchall()
+            lost = lost_rows(connection, [storable(run)], [run] if rows else [])
+        yield from (Damage(problem, path=path) for _, problem in lost)
         for uid, stream, body in rows:
             damages: list[Damage] = []
             doc = _document("descriptor", body, damages)
@@ -220,7 +223,7 @@ class EmbeddedChecks(EventChecks):
         path = str(self._database.path)
         with self._database.read() as connection:
             sequences = connection.execute(
-                "SELECT run.id, sequence.id, kind, descriptor.uid, stream FROM run "
+                "SELECT run.id, sequence.id, kind, stream FROM run "
                 "JOIN sequence ON sequence.run = run.id "
                 "LEFT JOIN descriptor ON kind = 'event' AND descriptor.id = owner "
                 "WHERE run.uid = ?",
@@ -228,9 +231,7 @@ class EmbeddedChecks(EventChecks):
             ).fetchall()
             # Before the rows, of which there are only more later.
             ends = _noted_ends(connection, sequences[0][0]) if sequences else {}
-        for _, number, kind, descriptor, stream in sequences:
-            if kind == EVENT.kind and descriptor is None:
-                yield Damage("there are events whose descriptor is not stored", path=path)
+        for _, number, kind, stream in sequences:
             # In one snapshot, as rows may be sealed meanwhile; there are never many.
             with self._database.snapshot() as connection:
                 damages = list(islice(_damaged_rows(connection, number, kind), MAX_DAMAGES))

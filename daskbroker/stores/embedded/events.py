@@ -22,10 +22,10 @@ from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import EmbeddedChecks
 from .database import Database
-from .format import FORMAT_VERSION
+from .format import ENDED, FORMAT_VERSION
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import replace_peeks, select_peeks
-from .planning import PlannedSequence, add_sequences, among
+from .planning import PlannedSequence, add_sequences, among, lost_rows
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
 from .sequence_store import SequenceStore
@@ -116,9 +116,9 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         with self._database.write(durable=True) as connection:
             self.end_run(connection, uid)
 
-    def end_run(self, connection: sqlite3.Connection, uid: str) -> None:
-        """Note in a transaction that a run has stopped; it must be sealed before."""
-        connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (storable(uid),))
+    def end_run(self, connection: sqlite3.Connection, uid: str, state: int = ENDED) -> None:
+        """Note in a transaction that a run has ended; it must be sealed before."""
+        connection.execute("UPDATE run SET stopped = ? WHERE uid = ?", (state, storable(uid)))
         self._journal.claims.forget(self._known_run(uid))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
@@ -263,7 +263,7 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         order = {storable(uid): position for position, uid in enumerate(runs)}
         condition, values = among(list(order))
         query = (
-            "SELECT run.uid, descriptor.uid, body "
+            "SELECT run.uid, descriptor.uid, stream, body "
             f"FROM run JOIN descriptor ON descriptor.run = run.id WHERE run.uid {condition}"
         )
         # One more condition for the index; all streams are listed without it.
@@ -274,15 +274,21 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
             rows = list(
                 connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
             )
+            lost = lost_rows(connection, order, {row[0] for row in rows}, stream_name)
         rows.sort(key=lambda row: order[row[0]])
-        return [self._listed(runs[order[row[0]]], *row) for row in rows]
+        listed = [self._listed(runs[order[row[0]]], *row) for row in rows]
+        path = str(self._database.path)
+        return [*listed, *(BadRun(runs[order[uid]], reason, path) for uid, reason in lost)]
 
-    def _listed(self, run: str, stored_run: str, uid: str, body: bytes) -> Document | BadRun:
+    def _listed(
+        self, run: str, stored_run: str, uid: str, stream: str, body: bytes
+    ) -> Document | BadRun:
         try:
             doc = unpack_document(body)
+            told_by = storable(doc["uid"]), storable(doc["run_start"]), storable(stream_of(doc))
             # Else its events would not be found, or those of another run.
-            if (storable(doc["uid"]), storable(doc["run_start"])) != (uid, stored_run):
-                raise StoreDamaged("it has another uid or run than its row")
+            if told_by != (uid, stored_run, stream):
+                raise StoreDamaged("it has another uid, run or stream than its row")
             return doc
         except (StoreDamaged, LookupError, TypeError, AttributeError) as error:
             return BadRun(run, f"descriptor {uid!r}: {error}", str(self._database.path))
@@ -300,6 +306,13 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
                 uids,
             )
             numbers = dict(found)
+            without = {
+                storable(descriptor["run_start"]): index
+                for index, descriptor in enumerate(descriptors)
+                if storable(descriptor["uid"]) not in numbers
+            }
+            for run, reason in lost_rows(connection, without, without):
+                builder.note_bad(without[run], reason)
             add_sequences(
                 connection,
                 [

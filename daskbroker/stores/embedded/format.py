@@ -8,10 +8,15 @@ from typing import get_type_hints
 
 from ...core.chunk_statistics import Statistics
 
-__all__ = ["APPLICATION_ID", "FORMAT_VERSION", "create_tables"]
+__all__ = ["APPLICATION_ID", "ENDED", "FORMAT_VERSION", "STOPPED", "create_tables"]
 
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x6461736B  # "dask"
+
+ENDED, STOPPED = 1, 2
+"""Values of ``run.stopped``: all events are sealed, or also the stop is stored.
+
+The second is of one transaction with the stop; stores of earlier versions have only the first."""
 
 # SQLite stores NaN as NULL. `ordered` is 0, or 1, or above it a checksum of the chunk's row: see
 # entry_checksum in sealing.py.

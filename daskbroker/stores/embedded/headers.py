@@ -27,7 +27,8 @@ from .backup import EmbeddedBackup
 from .checking import check_headers
 from .database import Database
 from .events import EmbeddedEventStore
-from .index import Narrowed, index_later, narrow
+from .format import STOPPED
+from .index import STOP, Narrowed, index_later, narrow
 
 __all__ = ["EmbeddedHeaderStore"]
 
@@ -87,7 +88,7 @@ class EmbeddedHeaderStore(HeaderStore):
             # Sealing has transactions of its own, so it comes before that of the stop.
             store.seal(run)
             with self._database.write(durable=True) as connection:
-                store.end_run(connection, run)
+                store.end_run(connection, run, STOPPED)
                 self._insert_stop(connection, doc)
 
     def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
@@ -128,7 +129,7 @@ class EmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.find_uid`."""
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT start, stop, time FROM header WHERE uid = ?", (storable(uid),)
+                f"SELECT start, {STOP}, time FROM header WHERE uid = ?", (storable(uid),)
             ).fetchone()
         if row is None:
             return None
@@ -240,7 +241,7 @@ class EmbeddedHeaderStore(HeaderStore):
             values = [*narrowed.parameters, *(after or ()), size, offset if after is None else 0]
             with self._database.read() as connection:
                 cursor = connection.execute(
-                    f"SELECT start, stop, time, id FROM header WHERE {clause} "
+                    f"SELECT start, {STOP}, time, id FROM header WHERE {clause} "
                     f"ORDER BY time {order}, id {order} LIMIT ? OFFSET ?",
                     values,
                 )
@@ -299,7 +300,7 @@ class EmbeddedHeaderStore(HeaderStore):
                 return
             # A store that is opened for the first time would be read as a whole.
             first = max(self._looked, newest - LOOKED_AT)
-            query = "SELECT start, stop, time, id FROM header WHERE id > ? OR id IN "
+            query = f"SELECT start, {STOP}, time, id FROM header WHERE id > ? OR id IN "
             rows = connection.execute(
                 f"{query}(SELECT value FROM json_each(?))", (first, json.dumps(list(self._bad)))
             )
@@ -328,7 +329,7 @@ def _damage(start: bytes, stop: bytes | None, time: float) -> str:
     try:
         without_checksum(start, "its start document")
         if stop is not None:
-            without_checksum(stop, "its stop document")
+            without_checksum(_not_lost(stop), "its stop document")
         # Most have these bytes; decoding all that are new would take ten times longer.
         if type(time) is not float or TIME.pack(time) not in start:
             _pair((start, stop, time))
@@ -343,4 +344,10 @@ def _pair(row: tuple[Any, ...]) -> HeaderPair:
     # It has no checksum, and decides where the run is in every list.
     if start["time"] != row[2] and float(start["time"]) != row[2]:
         raise StoreDamaged(f"its row has the time {shown(row[2])}, its start {start['time']!r}")
-    return start, None if row[1] is None else unpack_document(row[1])
+    return start, None if row[1] is None else unpack_document(_not_lost(row[1]))
+
+
+def _not_lost(stop: bytes | int) -> bytes:
+    if stop == STOPPED:  # see STOP
+        raise StoreDamaged("its stop document is not stored, though its events have ended")
+    return stop  # type: ignore[return-value]

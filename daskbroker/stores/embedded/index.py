@@ -24,8 +24,9 @@ from ...core.errors import StoreDamaged
 from ...core.full_text import document_words
 from ...core.query import Condition
 from ...core.search import Search
+from .format import STOPPED
 
-__all__ = ["Narrowed", "index_later", "narrow"]
+__all__ = ["STOP", "Narrowed", "index_later", "narrow"]
 
 LONGEST_TEXT = 200
 """Maximum length of a text or word that is indexed, in characters."""
@@ -45,6 +46,11 @@ MARK = ""
 """Path, or word, that marks a run of which not everything is indexed."""
 LEFT_OUT, WAITING = 0, 1
 """Values of the path :data:`MARK`: something of the document is left out, or it waits."""
+
+STOP = (
+    f"coalesce(stop, (SELECT stopped FROM run WHERE run.uid = header.uid AND stopped = {STOPPED}))"
+)
+"""SQL for the stop of a row of ``header``, which is a number if the stop is lost."""
 
 _WAITING = {
     part: f"SELECT header FROM leaf WHERE part = '{part}' AND path = '' AND value = {WAITING}"
@@ -178,9 +184,9 @@ def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
             parameters.append(end)
     # Without conditions that the index can use, the run must have a stop all the same.
     if search.stop:
-        clauses.append("stop IS NOT NULL")
+        clauses.append(f"{STOP} IS NOT NULL")
     if search.is_open:
-        clauses.append("stop IS NULL")
+        clauses.append(f"{STOP} IS NULL")
     lookups, exact = _lookups(search)
     looked_at = _look_at_marked(connection, lookups, search) if exact else None
     for lookup in lookups:
@@ -240,7 +246,7 @@ def _look_at_marked(
     ).fetchone()
     if count > MOST_LOOKED_AT or size > MOST_BYTES_LOOKED_AT:
         return None
-    rows = connection.execute(f"SELECT id, start, stop FROM header WHERE id IN ({marked})")
+    rows = connection.execute(f"SELECT id, start, {STOP} FROM header WHERE id IN ({marked})")
     return json.dumps([number for number, *bodies in rows if _may_match(search, *bodies)])
 
 

@@ -28,7 +28,7 @@ from .own_cursor import OwnCursor
 from .references import of_runs
 from .sealed_rows import SEALED_MARK
 
-__all__ = ["MongoChecks", "check_headers", "path_in"]
+__all__ = ["MongoChecks", "check_headers", "lost_references", "path_in"]
 
 BATCH = 500
 """Number of documents, or of resources in a query, at a time."""
@@ -184,7 +184,8 @@ def _lost(database: Database, name: str, field: str, target: str, key: str) -> I
         {"$match": {field: {"$ne": SEALED_MARK}}},
         {"$group": {"_id": f"${field}"}},
         {"$lookup": {"from": target, "localField": "_id", "foreignField": key, "as": "found"}},
-        {"$match": {"found": []}},
+        # An item of a list is found, too, but a list refers to nothing.
+        {"$match": {"$or": [{"found": []}, {"_id": {"$type": "array"}}]}},
         {"$project": {"_id": 1}},
     ]
     with (
@@ -192,6 +193,18 @@ def _lost(database: Database, name: str, field: str, target: str, key: str) -> I
         database.collection(name).aggregate(pipeline, allowDiskUse=True) as found,
     ):
         yield from (doc["_id"] for doc in found)
+
+
+def lost_references(
+    database: Database, name: str, field: str, target: str, key: str
+) -> Iterator[Damage]:
+    """Yield a damage for each value of a field that no document of the target collection has."""
+    for value in _lost(database, name, field, target, key):
+        # That of a run is reported with the run, see MongoChecks.list_runs.
+        if name == "event_descriptor" and isinstance(value, str):
+            continue
+        problem = f"documents of {name} have the {field} {value!r}, which is not stored"
+        yield Damage(problem, key=field, path=path_in(database, name))
 
 
 class MongoChecks(EventChecks):
@@ -202,7 +215,7 @@ class MongoChecks(EventChecks):
     def list_runs(self) -> Iterator[str]:
         """See :meth:`EventStore.list_runs`. Only runs without a start matter, and are listed."""
         for run in _lost(self._database, "event_descriptor", "run_start", "run_start", "uid"):
-            if isinstance(run, str):
+            if isinstance(run, str):  # else it is no run, see check_rest
                 yield run
 
     def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
@@ -239,11 +252,7 @@ class MongoChecks(EventChecks):
     def check_rest(self) -> Iterator[Damage]:
         """See :meth:`EventStore.check_rest`. Finds references to documents that are not stored."""
         for name, field, target, key in LOST:
-            if target == "run_start" and name == "event_descriptor":
-                continue  # reported by list_runs
-            for value in _lost(self._database, name, field, target, key):
-                problem = f"documents of {name} have the {field} {value!r}, which is not stored"
-                yield Damage(problem, key=field, path=path_in(self._database, name))
+            yield from lost_references(self._database, name, field, target, key)
 
     def path_of(self, key: Any) -> str | None:
         """See :meth:`EventStore.path_of`."""

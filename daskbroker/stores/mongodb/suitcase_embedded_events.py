@@ -6,7 +6,7 @@ Descriptors and resources are inside the documents of ``header``. Events and dat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.bad_runs import BadRun
@@ -14,6 +14,7 @@ from ...core.chunk_statistics import Statistics
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.clock import seconds_of
 from ...core.column_kinds import ColumnKind
+from ...core.damage import Damage
 from ...core.documents import ALL, Document, StreamName
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout
@@ -23,7 +24,7 @@ from ...core.stored_documents import encode_stored_rows
 from ..contract import EventStore
 from ..stored_text import storable
 from .bson_documents import checked_from_bson
-from .checking import path_in
+from .checking import lost_references, path_in
 from .database import Database
 from .foreign_pages import page_key
 from .journal_ranges import range_facts
@@ -73,6 +74,10 @@ class SuitcaseEmbeddedEventStore(EventStore):
     def tells_kinds(self, key: Any) -> bool:
         """See :meth:`EventStore.tells_kinds`. The kinds of a page are a guess."""
         return not _is_page(key)
+
+    def check_rest(self) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_rest`. Finds pages of events of no stored descriptor."""
+        return lost_references(self._database, "event", "descriptor", "header", "descriptors.uid")
 
     # -- what there is -----------------------------------------------------------------------
 

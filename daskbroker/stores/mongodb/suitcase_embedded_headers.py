@@ -25,7 +25,7 @@ from .own_cursor import OwnCursor
 
 __all__ = ["SuitcaseEmbeddedHeaderStore", "header_uid", "refuse_writing"]
 
-HEADER_PROJECTION = {"start": 1, "stop": 1}
+HEADER_PROJECTION = {"run_id": 1, "start": 1, "stop": 1}
 
 
 def refuse_writing(database: Database) -> NoReturn:
@@ -105,7 +105,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
             return start, None if stop is None else checked_from_bson("stop", stop)
         except StoreDamaged as error:
             where = f"{self._database.label}, header, _id {stored.get('_id')!r}"
-            return BadRun(header_uid(stored), str(error), where)
+            return BadRun(header_uid(stored) or _run_id(stored), str(error), where)
 
     def count(self, search: Search) -> int:
         """See :meth:`HeaderStore.count`.
@@ -133,6 +133,12 @@ def header_uid(header: Mapping[str, Any]) -> str | None:
     return uid if isinstance(uid, str) and uid else None
 
 
+def _run_id(header: Mapping[str, Any]) -> str | None:
+    """Return the uid of a run by which suitcase-mongo finds its document, for a lost start."""
+    uid = header.get("run_id")
+    return uid if isinstance(uid, str) and uid else None
+
+
 def _only(name: str, stored: Mapping[str, Any]) -> Any:
     """Return the one document in a list of a header.
 
@@ -154,9 +160,7 @@ def _only(name: str, stored: Mapping[str, Any]) -> Any:
 
 def _filter(search: Search) -> dict[str, Any]:
     """Return a filter that finds at least what the search requests."""
-    begun: dict[str, Any] = {"start.0": {"$exists": True}}
-    query = _below_start(start_filter(search, packed=False).query)
-    return {"$and": [begun, query]} if query else begun
+    return _below_start(start_filter(search, packed=False).query)
 
 
 def _below_start(query: Mapping[str, Any]) -> dict[str, Any]:

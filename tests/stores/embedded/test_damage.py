@@ -169,7 +169,7 @@ def test_a_row_with_other_values_costs_its_run(tmp_path, statement):
             statement.format(column=columns[3], sequence=sequence, positions=POSITIONS)
         )
         connection.commit()
-    bad = "one" if "run = 1" in statement else "two"
+    bad = "(one|two)" if "run = 1" in statement else "two"
     with daskbroker.connect(folder) as db:
         if is_odd:
             with pytest.raises(StoreDamaged, match=r"run 'two'.*kind: 'odd'"):
@@ -182,8 +182,8 @@ def test_a_row_with_other_values_costs_its_run(tmp_path, statement):
                 db.seal()
         with pytest.warns(BadRunWarning, match=f"run '{bad}'"):
             frame = db().table().compute()
-        # The run that lost its descriptor to another one has no streams.
-        sound = ["three"] if bad == "one" else ["one", "three"]
+        # Both runs are bad, the one that lost its descriptor, and the one that it is listed with.
+        sound = ["one", "three"] if bad == "two" else ["three"]
         assert sorted(frame["run"]) == [uid for uid in sound for _ in range(3)]
         for uid in sound:
             check_run(db[uid], runs[uid])
@@ -208,15 +208,61 @@ def test_a_row_of_a_run_with_other_values_costs_that_run(tmp_path, value):
         assert [damage.run for damage in daskbroker.check(db)] == ["two"]
 
 
-def test_a_check_finds_a_lost_stop(tmp_path):
+def test_a_lost_stop_costs_its_run(tmp_path):
     with daskbroker.connect(tmp_path / "store") as db:
-        insert_all(db, make_run(1, uid="one"))
-        insert_all(db, make_run(1, uid="two", stop=False))
-    change(tmp_path / "store", "UPDATE header SET stop = NULL")
+        for uid in ("one", "two", "old"):
+            insert_all(db, make_run(1, uid=uid))
+        insert_all(db, make_run(1, uid="open", stop=False))
+    change(tmp_path / "store", "UPDATE header SET stop = NULL WHERE uid <> 'two'")
+    # As an earlier version notes it, which cannot be told from a stop that is just being stored.
+    change(tmp_path / "store", "UPDATE run SET stopped = 1 WHERE uid = 'old'")
     with daskbroker.connect(tmp_path / "store") as db:
-        assert [(d.run, "stop document is not" in d.problem) for d in daskbroker.check(db)] == [
-            ("one", True)
-        ]
+        assert len(db()) == 3
+        for results, sound in (
+            (db(), ["open", "old", "two"]),
+            (db(stop={"exit_status": "success"}), ["two"]),
+        ):
+            with pytest.warns(BadRunWarning, match=r"run 'one': its stop document is not stored"):
+                assert [header.uid for header in results] == sound
+        assert [header.uid for header in db(exit_status="open")] == ["open", "old"]
+        with pytest.raises(StoreDamaged, match=r"run 'one': its stop document is not stored"):
+            db["one"]
+        assert {(d.run, "stop document is not" in d.problem) for d in daskbroker.check(db)} == {
+            ("one", True),
+            ("old", True),
+        }
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM descriptor WHERE run = 2 AND stream = 'primary'",
+        "DELETE FROM run WHERE id = 2",
+        "UPDATE run SET uid = 'twp' WHERE id = 2",
+        "UPDATE sequence SET kind = 'odd' WHERE run = 2",
+        "UPDATE sequence SET owner = owner + 90 WHERE run = 2 AND kind = 'event'",
+        "UPDATE descriptor SET stream = 'other' WHERE run = 2 AND stream = 'primary'",
+    ],
+)
+def test_a_lost_row_that_leads_to_events_costs_its_run(tmp_path, statement):
+    """All documents that are left have their checksums."""
+    folder = tmp_path / "store"
+    with daskbroker.connect(folder) as db:
+        for uid in ("one", "two", "three"):
+            insert_all(db, make_run(2, uid=uid, streams=("primary", "baseline")))
+    change(folder, statement)
+    with daskbroker.connect(folder) as db:
+        with pytest.raises(StoreDamaged, match=r"run 'two'"):
+            list(db["two"].documents())
+        results = db()
+        with pytest.warns(BadRunWarning, match=r"run 'two'"):
+            found = [doc["uid"] for name, doc in results.documents() if name == "start"]
+        assert found == ["one", "three"]
+        assert [one.uid for one in results.bad] == ["two"]
+        if "stream =" not in statement or "DELETE" in statement:
+            with pytest.warns(BadRunWarning, match=r"run 'two'"):
+                assert sorted(set(db().table().compute()["run"])) == ["one", "three"]
+        assert "two" in {damage.run for damage in daskbroker.check(db)}
 
 
 @pytest.mark.parametrize(

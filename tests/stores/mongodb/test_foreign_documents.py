@@ -277,11 +277,17 @@ def test_object_keys_that_are_no_list_are_no_devices(three, db, keys):
     assert len(db[run.bad].table().compute()) == len(db[run.bad].dataset().compute()["time"])
 
 
+def lost(db):
+    """Return what a check says of references to what is not stored."""
+    return [damage.problem for damage in db.event_sources[0].store.check_rest()]
+
+
 def test_a_descriptor_that_names_no_run_is_nobodys(three, db):
     run = three(descriptor={"run_start": ...})
     assert db[run.bad].streams == []
     assert len(run.runs.table().compute()) == 10
     db.insert("start", {"uid": f"after-{run.bad}", "time": 1.0})
+    assert any("event_descriptor have the run_start None" in one for one in lost(db))
 
 
 STOPS = {
@@ -318,6 +324,7 @@ def test_a_stop_of_a_list_of_runs_is_nobodys(three, db, raw):
     assert db[run.bad].stop is None
     checked = {found.uid: found for found in db.header_source.store.check(Search())}
     assert checked[run.bad].stop is None
+    assert any(f"run_stop have the run_start [{run.bad!r}, 'x']" in one for one in lost(db))
 
 
 ODD_NAMES = ({"$x": 1}, ["y"], Regex("."), 5, MinKey())

@@ -41,6 +41,7 @@ def runs(raw):
 HEADER = {
     "no start": {"$unset": {"start": 1}},
     "start": {"$set": {"start": 5}},
+    "empty start": {"$set": {"start": []}},
     "no uid": {"$unset": {"start.0.uid": 1}},
     "uid": {"$set": {"start.0.uid": MinKey()}},
     "stop": {"$set": {"stop": [5]}},
@@ -77,8 +78,10 @@ def check(db, runs):
     bad = list(runs)[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BadRunWarning)
-        listed = [header.uid for header in db()]
+        results = db()
+        listed = [header.uid for header in results]
         assert len(db()) == len(listed)
+        assert len(listed) + len(results.bad) == len(runs)
         for uid, docs in runs.items():
             if uid != bad:
                 assert uid in listed
@@ -100,6 +103,15 @@ def test_an_odd_header(raw, mongo_database, runs, change):
     assert raw.header.update_one({"start.uid": list(runs)[1]}, change).modified_count
     with daskbroker.connect(mongo_database) as db:
         check(db, runs)
+
+
+def test_a_check_finds_pages_of_lost_descriptors(raw, mongo_database, runs):
+    uid = list(runs)[1]
+    lost = raw.header.find_one_and_update({"start.uid": uid}, {"$unset": {"descriptors": 1}})
+    with daskbroker.connect(mongo_database) as db:
+        told = [damage.problem for damage in daskbroker.check(db)]
+    for descriptor in lost["descriptors"]:
+        assert any(f"the descriptor {descriptor['uid']!r}, which is not" in one for one in told)
 
 
 @pytest.mark.parametrize("change", PAGES.values(), ids=PAGES)
