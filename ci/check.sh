@@ -41,7 +41,6 @@ lint-imports
 wait "$collecting" || true # the workers will say why
 beside=()
 
-pip install ".[test]" --quiet --disable-pip-version-check
 # The tests wait often, for servers that start and fail. What the clients say comes after them.
 mkdir "$environment/clients"
 TMPDIR=$environment/clients setsid python ci/clients > "$environment/clients.txt" 2>&1 &

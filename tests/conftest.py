@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import uuid
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,6 +46,35 @@ def pytest_configure(config):
     status = os.statvfs(MEMORY)
     if status.f_bavail * status.f_frsize >= ROOM and not status.f_flag & os.ST_NOEXEC:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+LONG = (
+    "test_demo.py", "test_benchmarks.py", "test_examples.py", "test_powerloss.py",
+    "test_forking.py", "test_faults.py", "test_failing_calls.py", "test_site.py",
+    "test_tutorial.py", "test_reprocess.py",
+)  # fmt: skip
+"""Files of few tests that take longest; most of them wait for programs of their own."""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of several processes, each takes a file at a time: the longest come first, the shortest last.
+
+    One that begins a long file at the end would run alone. Tests of other files take about the same
+    time each.
+    """
+    if hasattr(config, "workerinput"):
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (item.path.name not in LONG, -tests[item.path]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """While tests are collected there is no garbage to look for, which would take a tenth of it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish():

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 import daskbroker
 from ci import readme
 from daskbroker.core.errors import ConfigError
-from daskbroker.demo import run_demo
+from daskbroker.demo import run_demo, steps
 from daskbroker.demo.making import take_live
 from daskbroker.demo.picture import save_picture
 from daskbroker.demo.recorded import insert_new, recorded_runs
@@ -69,8 +70,9 @@ def contents(folder):
     return runs, files
 
 
-def test_a_second_demo_adds_nothing(demo, monkeypatch):
+def test_a_second_demo_adds_nothing(demo, cluster, monkeypatch):
     monkeypatch.chdir(demo)
+    monkeypatch.setattr(steps, "_two_workers", lambda folder: Client(cluster))
     monkeypatch.setenv("COLUMNS", "80")
     before = contents(demo)
     assert len(before[0]) == 45 + 40 + 3  # of the demo, and of what README derives
