@@ -52,8 +52,8 @@ def _array_form(value: object) -> Any:
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
-    kind = type(value)
-    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} cannot be converted to JSON")
+    cls = type(value)
+    raise TypeError(f"a {cls.__module__}.{cls.__qualname__} cannot be converted to JSON")
 
 
 def to_json(value: Any) -> str:

@@ -43,8 +43,7 @@ class ForkGate:
         self._connected: weakref.WeakSet[_Connected] = weakref.WeakSet()
         self._was_quiet = True
         in_each_process(self._begin)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=self._close, after_in_parent=self._open)
+        os.register_at_fork(before=self._close, after_in_parent=self._open)
 
     def _begin(self) -> None:
         self._usable = self._was_quiet

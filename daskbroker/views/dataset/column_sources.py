@@ -138,13 +138,12 @@ class Constants(ColumnSource):
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
-        values = np.empty(len(self.values), dtype=self.dtype)
-        for position, value in enumerate(self.values):
-            values[position] = np.nan if value is None and self.dtype.kind != "O" else value
+        null = None if self.dtype.kind == "O" else np.nan
+        cells = (null if value is None else value for value in self.values)
+        values = np.fromiter(cells, self.dtype, len(self.values))
         owners = np.array([piece.owner for piece in block.pieces], np.int64)
-        return values[
-            np.repeat(owners, np.array([piece.length for piece in block.pieces], np.int64))
-        ]
+        lengths = np.array([piece.length for piece in block.pieces], np.int64)
+        return np.repeat(values[owners], lengths)
 
     def read(self, block: RowBlock, inner: tuple[Any, ...] = ()) -> np.ndarray:
         """See :meth:`ColumnSource.read`."""

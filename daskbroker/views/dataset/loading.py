@@ -119,8 +119,8 @@ def _text(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind != "O" or not values.size:
         return values
     texts = values.ravel()
-    kinds = set(map(type, texts))
-    if kinds != {str} or any(text.endswith("\0") for text in texts):  # NumPy would drop the end
+    # NumPy would drop null characters at the end.
+    if set(map(type, texts)) != {str} or any(text.endswith("\0") for text in texts):
         return values
     letters = max(1, *map(len, texts))
     # NumPy takes four bytes for each letter of the longest text, in all cells.

@@ -110,8 +110,7 @@ class DataTree(xr.DataTree):
 
 
 for _name in ("filter", "filter_like", "map_over_datasets", "match", "prune"):
-    if hasattr(xr.DataTree, _name):  # `filter_like` and `prune` are newer than the oldest xarray
-        setattr(DataTree, _name, _keeping(getattr(xr.DataTree, _name)))
+    setattr(DataTree, _name, _keeping(getattr(xr.DataTree, _name)))
 
 
 def class_for(variables: Mapping[Any, xr.Variable], *, mixed: bool) -> type[xr.Dataset]:

@@ -161,9 +161,9 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         if not inferred or kwargs.get("engine", "auto") not in ("auto", "pyarrow"):
             return super().to_parquet(path, schema=schema, **kwargs)
         given = schema if isinstance(schema, dict) else {}
-        table, kinds = _writing.with_arrow_lists(self, given)
+        table, arrow_types = _writing.with_arrow_lists(self, given)
         parquet = dd.DataFrame.to_parquet
-        return parquet(table, path, schema={**given, **kinds} or "infer", **kwargs)
+        return parquet(table, path, schema={**given, **arrow_types} or "infer", **kwargs)
 
     def to_csv(self, filename: Any, *, arrays: str = "raise", **kwargs: Any) -> Any:
         """Write CSV files as dask does, refusing or leaving out columns with arrays.
