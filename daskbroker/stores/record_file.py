@@ -235,7 +235,6 @@ class RecordReader(ChunkReader):
     inode: int
 
     def read_stored(self, key: Span, columns: Sequence[str] | None) -> pa.Table:
-        """See :meth:`ChunkReader.read_stored`."""
         with damage_of(f"{self.path}, from byte {key[0]:,}"):
             return from_ipc(_read_body(self.path, self.inode, key), columns)
 

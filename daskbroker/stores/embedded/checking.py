@@ -178,7 +178,6 @@ class EmbeddedChecks(EventChecks):
     _database: Database
 
     def list_runs(self) -> Iterator[str]:
-        """See :meth:`EventStore.list_runs`."""
         last = 0
         while True:
             with self._database.read() as connection:
@@ -216,7 +215,6 @@ class EmbeddedChecks(EventChecks):
                 yield doc
 
     def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_journal`."""
         path = str(self._database.path)
         with self._database.read() as connection:
             sequences = connection.execute(
@@ -258,7 +256,6 @@ class EmbeddedChecks(EventChecks):
                 yield Damage(problem, key=column, path=path)
 
     def path_of(self, key: Any) -> str | None:
-        """See :meth:`EventStore.path_of`."""
         # Rows inside of a plan, of no file.
         if isinstance(key, range):
             return None

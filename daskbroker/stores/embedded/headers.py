@@ -56,7 +56,6 @@ class EmbeddedHeaderStore(HeaderStore):
         self._bad: dict[int, BadRun] = {}
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """See :meth:`HeaderStore.insert_prepared`."""
         repeat_if_full(self._database.make_room, self._insert_prepared, name, doc)
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -91,7 +90,6 @@ class EmbeddedHeaderStore(HeaderStore):
                 self._insert_stop(connection, doc)
 
     def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
-        """See :meth:`HeaderStore.one_sync`."""
         log = self._database.log
         return nullcontext() if batch and not log.interval else log.once()
 
@@ -125,7 +123,6 @@ class EmbeddedHeaderStore(HeaderStore):
         index_later(connection, "stop", number)
 
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """See :meth:`HeaderStore.find_uid`."""
         with self._database.read() as connection:
             row = connection.execute(
                 "SELECT start, stop, time FROM header WHERE uid = ?", (storable(uid),)
@@ -142,13 +139,11 @@ class EmbeddedHeaderStore(HeaderStore):
             raise BadRun(uid, damage, str(self._database.path)).error() from error
 
     def has_uid(self, uid: str) -> bool:
-        """See :meth:`HeaderStore.has_uid`."""
         with self._database.read() as connection:
             query = "SELECT 1 FROM header WHERE uid = ?"
             return connection.execute(query, (storable(uid),)).fetchone() is not None
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """See :meth:`HeaderStore.find_prefix`."""
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT uid FROM header WHERE uid >= ? AND uid < ? ORDER BY uid LIMIT ?",
@@ -159,7 +154,6 @@ class EmbeddedHeaderStore(HeaderStore):
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[FoundHeader]:
-        """See :meth:`HeaderStore.find`."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
         if not narrowed.exact:  # positions count matching runs only, so each must be read
@@ -310,7 +304,6 @@ class EmbeddedHeaderStore(HeaderStore):
         self._looked = newest
 
     def check(self, search: Search) -> Iterator[CheckedHeader]:
-        """See :meth:`HeaderStore.check`."""
         return check_headers(self._database, search)
 
     @property
@@ -319,7 +312,6 @@ class EmbeddedHeaderStore(HeaderStore):
         return EmbeddedBackup(self._database)
 
     def close(self) -> None:
-        """See :meth:`HeaderStore.close`."""
         self._database.close()
 
 

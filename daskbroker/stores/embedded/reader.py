@@ -55,7 +55,6 @@ class EmbeddedReader(ChunkReader):
     """Identity of the store; a replacement has other chunks under the same numbers."""
 
     def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read`."""
         try:
             return super().read(key, columns)
         except StoreDamaged as error:
@@ -68,7 +67,6 @@ class EmbeddedReader(ChunkReader):
             raise damaged(path, error) from (error.__cause__ or error)
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         if isinstance(key, str):
             return self._read_file(key, columns)
         if isinstance(key, tuple):

@@ -221,7 +221,6 @@ class MongoChecks(EventChecks):
                 yield doc
 
     def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_journal`."""
         for descriptor in descriptors:
             query = {"descriptor": storable(descriptor["uid"])}
             for damage in _check_each(self._database, EVENT, query, descriptor):
@@ -246,7 +245,6 @@ class MongoChecks(EventChecks):
                 yield Damage(problem, key=field, path=path_in(self._database, name))
 
     def path_of(self, key: Any) -> str | None:
-        """See :meth:`EventStore.path_of`."""
         if not isinstance(key, tuple):  # rows inside the plan, from any of the journals
             return None
         return path_in(self._database, COLUMN_COLLECTION if key[0] == "chunk" else key[0])

@@ -114,7 +114,6 @@ class OneColumn(ColumnSource):
 
     @property
     def physical(self) -> tuple[str, ...]:
-        """See :attr:`ColumnSource.physical`."""
         return (self.name,)
 
 
@@ -128,16 +127,13 @@ class Constants(ColumnSource):
 
     @property
     def is_mixed(self) -> bool:
-        """See :attr:`ColumnSource.is_mixed`."""
         text = all(value is None or isinstance(value, str) for value in self.values)
         return self.dtype.kind == "O" and not text
 
     def of_owners(self, indices: Sequence[int]) -> Constants:
-        """See :meth:`ColumnSource.of_owners`."""
         return replace(self, values=tuple(self.values[position] for position in indices))
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
-        """See :meth:`ColumnSource.cells`."""
         null = None if self.dtype.kind == "O" else np.nan
         cells = (null if value is None else value for value in self.values)
         values = np.fromiter(cells, self.dtype, len(self.values))
@@ -146,7 +142,6 @@ class Constants(ColumnSource):
         return np.repeat(values[owners], lengths)
 
     def read(self, block: RowBlock, inner: tuple[Any, ...] = ()) -> np.ndarray:
-        """See :meth:`ColumnSource.read`."""
         return block.arranged(self.cells(block, ()))
 
 
@@ -171,11 +166,9 @@ class StoredColumn(OneColumn):
 
     @property
     def is_mixed(self) -> bool:
-        """See :attr:`ColumnSource.is_mixed`."""
         return self.pandas_dtype == "object"
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
-        """See :meth:`ColumnSource.cells`."""
         if self.pandas_dtype == "object":  # chunks have notes of their rows
             parts = [
                 to_pandas(table, self.name, self.pandas_dtype)[piece.rows]
@@ -270,7 +263,6 @@ class ExternalColumn(ColumnSource):
 
     @property
     def physical(self) -> tuple[str, ...]:
-        """See :attr:`ColumnSource.physical`."""
         return (f"data:{self.key}", *CELL_COLUMNS)
 
     @property
@@ -297,13 +289,11 @@ class ExternalColumn(ColumnSource):
         return tuple(axis for axis, part in enumerate(parts) if isinstance(part, range))
 
     def of_owners(self, indices: Sequence[int]) -> ExternalColumn:
-        """See :meth:`ColumnSource.of_owners`."""
         targets = tuple(self.targets[position] for position in indices)
         filling = self.filling.of_runs({target.run for target in targets})
         return replace(self, targets=targets, filling=filling)
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
-        """See :meth:`ColumnSource.cells`."""
         return self._filled(block, tables, self._full_index(()))
 
     def read(self, block: RowBlock, inner: tuple[Any, ...] = ()) -> np.ndarray:

@@ -59,7 +59,6 @@ class RestoredColumn(OneColumn):
         return self.cell.shape
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
-        """See :meth:`ColumnSource.cells`."""
         parts = []
         for table, piece in zip(tables, block.pieces, strict=True):
             try:

@@ -91,7 +91,6 @@ class DataTree(xr.DataTree):
     __slots__ = ()
 
     def to_dataset(self, inherit: Any = True) -> xr.Dataset:
-        """See :meth:`xarray.DataTree.to_dataset`."""
         found = super().to_dataset(inherit=inherit)
         mixed = any(variable.dtype.kind == "O" for variable in found.variables.values())
         made = class_for(found.variables, mixed=mixed)

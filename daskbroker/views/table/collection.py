@@ -205,11 +205,9 @@ class Series(dd.Series):  # type: ignore[misc]
         return _loc.LocIndexer(self, _ours)
 
     def resample(self, rule: Any, **kwargs: Any) -> Resampler:
-        """See :meth:`DataFrame.resample`."""
         return resampler(self, rule, kwargs)
 
     def to_csv(self, filename: Any, **kwargs: Any) -> Any:
-        """See :meth:`DataFrame.to_csv`."""
         return self.to_frame().to_csv(filename, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -31,7 +31,6 @@ class MemoryReader(ChunkReader):
     """Reader of chunks that exist only in their plan, and so are never read from a store."""
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         raise StoreDamaged(f"{key!r} is not a chunk in memory")
 
 
