@@ -352,9 +352,9 @@ def _objects(array: pa.Array, arrow_field: pa.Field, kind: ColumnKind) -> np.nda
     elif kind.name == "list" and kind.dtype != "<U":
         rows = _ragged_rows(array)
     else:
-        rows = (None if cell is MISSING else cell for cell in decode(array, arrow_field))
+        rows = [None if cell is MISSING else cell for cell in decode(array, arrow_field)]
         if kind.name == "rows":
-            rows = (cell.array() if type(cell) is ArrayList else cell for cell in rows)
+            rows = [cell.array() if type(cell) is ArrayList else cell for cell in rows]
     out = np.fromiter(rows, object, len(array))
     # Fixed-size lists have storage below null cells, so block and split gave these values.
     if kind.nulls and kind.name in ("array", "list"):
