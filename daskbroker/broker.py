@@ -45,8 +45,6 @@ from .stores.contract import HeaderStore
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
 from .watching import watch
 
-__all__ = ["DataBroker"]
-
 
 class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles, BrokerUpkeep):
     """A header source and one or more event sources: search runs, filter them, insert documents.

@@ -18,8 +18,6 @@ from .display.plots import FRAME, Frame, Y, plot_run
 from .header_documents import HeaderDocuments
 from .header_views import HeaderViews
 
-__all__ = ["Header"]
-
 
 class Header(HeaderViews, HeaderDocuments):
     """A run: its start and stop documents, and views of its data.

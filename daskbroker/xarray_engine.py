@@ -12,8 +12,6 @@ from xarray.backends import BackendEntrypoint
 from .connect import connect
 from .core.redaction import redacted
 
-__all__ = ["DaskbrokerEntrypoint"]
-
 
 class DaskbrokerEntrypoint(BackendEntrypoint):
     """Entrypoint by which xarray opens streams of runs.

@@ -23,27 +23,6 @@ from .errors import BadArgument, BadQuery
 from .name_lists import listed, nearest
 from .printable import shown
 
-__all__ = [
-    "CALLABLE",
-    "COUNT",
-    "FLAG",
-    "ITERABLE",
-    "MAPPING",
-    "NAME",
-    "NUMBER",
-    "PATH",
-    "PATHS",
-    "ROOTS",
-    "SECONDS",
-    "TEXT",
-    "TIMEOUT",
-    "Accepted",
-    "accepts",
-    "check_one_of",
-    "instance",
-    "is_whole",
-]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

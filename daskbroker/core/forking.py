@@ -14,15 +14,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-__all__ = [
-    "ForkBarrier",
-    "Origin",
-    "ProcessLock",
-    "in_children",
-    "in_each_process",
-    "leave_to_parent",
-]
-
 Begin = Callable[[], None]
 
 _functions: list[Begin] = []

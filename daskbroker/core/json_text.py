@@ -15,16 +15,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "from_extended_json",
-    "from_json",
-    "has_marks",
-    "json_form",
-    "marked_json",
-    "of_marked_json",
-    "to_json",
-]
-
 BYTES, UUID = "\0bytes", "\0uuid"
 MARK = '"\\u0000'
 """Beginning of a key that begins with NUL, in JSON text."""

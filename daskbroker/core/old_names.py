@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-__all__ = ["OLD_NAMES", "OTHER_NAMES", "instead_of", "missing"]
-
 OLD_NAMES: Mapping[str, Mapping[str, str]] = {
     "DataBroker": {
         "add_alias": "a function of your own that returns db(...)",

@@ -6,8 +6,6 @@ import os
 import stat
 from typing import BinaryIO
 
-__all__ = ["check_regular", "open_regular"]
-
 _NOUNS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",

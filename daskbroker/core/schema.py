@@ -30,17 +30,6 @@ from .layouts import as_one_chunk
 from .leaves import EXACT_INTEGER
 from .structured import fields_of, structured_cell
 
-__all__ = [
-    "TableColumn",
-    "column_cells",
-    "constant_of",
-    "empty_frame",
-    "joined_arrays",
-    "object_cells",
-    "table_columns",
-    "to_pandas",
-]
-
 TIME_DTYPE = "datetime64[us, UTC]"
 """Dtype of every table's ``time``, whatever the zone of the broker: Dask computes the divisions of
 nanoseconds, and of any other zone, wrongly, and loses rows (``set_index``, ``resample``)."""

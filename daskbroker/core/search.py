@@ -24,19 +24,6 @@ from .printable import shown
 from .query import Query
 from .timespan import timespan
 
-__all__ = [
-    "EVERY_RUN",
-    "LEAST_PREFIX",
-    "OPEN",
-    "RESERVED",
-    "WORDS",
-    "HasDataKey",
-    "Search",
-    "compile_search",
-    "is_derived",
-    "origin_of",
-]
-
 DERIVED = "derived_from"
 """Key of the start document of a run that was made from others."""
 OPEN = "open"

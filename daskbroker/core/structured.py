@@ -20,8 +20,6 @@ from .dtypes import plain_dtype
 from .field_rows import has_fields, lists_of
 from .frozen import ArrayList
 
-__all__ = ["field_values", "fields_of", "structured_cell"]
-
 
 def fields_of(claims: Iterable[Mapping[str, Any]]) -> np.dtype | None:
     """Return the dtype of fields that descriptors declare, or None unless all declare the same."""

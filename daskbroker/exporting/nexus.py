@@ -46,8 +46,6 @@ from .verifying import WrittenParts, regions_of, values_digest
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["write_nexus"]
-
 ENTRY, PLOT = "entry", "data"
 UNPLOTTED = (TIME_COLUMN, "seq_num")
 """Fields that are never plotted as signals."""

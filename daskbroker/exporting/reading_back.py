@@ -11,8 +11,6 @@ import xarray as xr
 
 from .verifying import differs, regions_of
 
-__all__ = ["check_datasets"]
-
 
 def check_datasets(written: Any, path: Path, engine: str, target: Path, **options: Any) -> None:
     """Compare a Dataset, or a tree of Datasets, with the file that was written from it.

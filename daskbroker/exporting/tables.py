@@ -25,8 +25,6 @@ from .verifying import CheckedText, WrittenParts, arrow_digest
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["write_csv", "write_parquet"]
-
 MOST_VALUES = 2**26
 """Maximum number of array values of a column in a row group: Arrow's lists count up to 2**31."""
 

@@ -15,8 +15,6 @@ import xarray as xr
 
 from ..core.errors import StoreError
 
-__all__ = ["CheckedText", "WrittenParts", "arrow_digest", "differs", "regions_of", "values_digest"]
-
 
 def differs(target: Path, what: str) -> StoreError:
     """Return the error for a file that does not hold what was written to it.

@@ -18,8 +18,6 @@ from ..core.settings import setting
 from .contract import EventStore
 from .stored_text import storable
 
-__all__ = ["ORPHAN_SECONDS", "JournalledEventStore", "PeekRow"]
-
 ORPHAN_SECONDS = 3600.0
 """Age in seconds at which columns that no chunk names are removed; a younger one's sealer may still
 be at work."""

@@ -22,8 +22,6 @@ from ..core.run_plan import RunPlan, resources_of, stream_of
 from ..core.search import Search
 from .contract import EventStore, HeaderPair, HeaderStore
 
-__all__ = ["PlannedEventStore", "PlannedHeaderStore"]
-
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise StoreReadOnly(

@@ -35,8 +35,6 @@ from ..core.errors import (
 from ..core.forking import in_each_process
 from ..core.formats import check_format
 
-__all__ = ["RecordFile", "RecordReader", "Span"]
-
 FORMAT = 1
 FRAME = struct.Struct("<II")
 """Lengths of note and body, which a record begins with; the note and the body follow."""

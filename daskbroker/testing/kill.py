@@ -26,8 +26,6 @@ from ..connect import connect
 from ..core.errors import StoreUnavailable
 from .runs import claim, page_of
 
-__all__ = ["main"]
-
 T = TypeVar("T")
 AWAY_SECONDS = 60.0
 """A server that is away for longer does not come back."""

@@ -23,8 +23,6 @@ from typing import Any, Self
 import pymongo
 from pymongo.errors import AutoReconnect, PyMongoError
 
-__all__ = ["Mongod", "ReplicaSet", "find_mongod", "mongod", "replica_set"]
-
 START_SECONDS = 60.0
 MEMORY = Path("/dev/shm")
 ROOM = 4 * 2**30

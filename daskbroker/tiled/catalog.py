@@ -21,8 +21,6 @@ from .folders import Folder, in_thread, metadata_form
 from .queries import RUN_SPEC, search_of
 from .runs import Run
 
-__all__ = ["BrokerCatalog", "tree"]
-
 CATALOG_SPEC = Spec("CatalogOfBlueskyRuns", version="3.0")
 MOST_OPEN = 64
 """Maximum number of ended runs that are kept open, with their plans."""

@@ -22,8 +22,6 @@ from ..core.full_text import TextQuery
 from ..core.query import Query
 from ..core.search import EVERY_RUN, Search, compile_search
 
-__all__ = ["RUN_SPEC", "search_of"]
-
 RUN_SPEC = "BlueskyRun"
 NO_RUN = Search(queries=(Query({"uid": {"$in": []}}),))
 COMPARISONS = {"lt": "$lt", "le": "$lte", "gt": "$gt", "ge": "$gte"}

@@ -27,8 +27,6 @@ from ..core.plain_msgpack import unpackb
 from ..core.validate import NAMES
 from .recordings import msgpack_array
 
-__all__ = ["SERIALIZERS", "BadMessage", "decoded"]
-
 
 class BadMessage(DaskbrokerError, ValueError):
     """Raised for a message that does not hold a document."""

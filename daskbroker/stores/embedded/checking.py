@@ -22,8 +22,6 @@ from .index import narrow
 from .row_sequences import POSITIONS, sealed_end
 from .uid_keys import KEY_BITS
 
-__all__ = ["EmbeddedChecks", "check_headers"]
-
 BATCH = 200
 """Number of rows read at a time; a long reading would keep SQLite from emptying its log."""
 

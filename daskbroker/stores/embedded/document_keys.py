@@ -25,8 +25,6 @@ from .reader import EmbeddedReader, stored_keys
 from .row_sequences import POSITIONS, RowSequence, one_row, owner_of
 from .uid_keys import uid_key, uid_keys
 
-__all__ = ["DocumentKeys"]
-
 MOST_RUNS = 200
 """Maximum number of runs of which the numbers of waiting pages are held in memory."""
 

@@ -30,8 +30,6 @@ from .row_sequences import POSITIONS, RowSequence
 from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
 from .sequence_store import SequenceStore
 
-__all__ = ["EmbeddedEventStore"]
-
 logger = logging.getLogger(__name__)
 
 

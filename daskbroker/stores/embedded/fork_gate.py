@@ -19,8 +19,6 @@ from typing import Any, Protocol
 from ...core.errors import StoreError
 from ...core.forking import in_each_process
 
-__all__ = ["gate"]
-
 PATIENCE_SECONDS = 10.0
 """Maximum seconds that a fork waits for threads that read or write."""
 

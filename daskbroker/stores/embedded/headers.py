@@ -29,8 +29,6 @@ from .database import Database
 from .events import EmbeddedEventStore
 from .index import Narrowed, index_later, narrow
 
-__all__ = ["EmbeddedHeaderStore"]
-
 BATCHES = (8, 200, 5000)
 """Number of rows that the first query reads, the second, and each one after that."""
 BATCH_BYTES = 8 * 2**20

@@ -25,8 +25,6 @@ from ...core.full_text import document_words
 from ...core.query import Condition
 from ...core.search import Search
 
-__all__ = ["Narrowed", "index_later", "narrow"]
-
 LONGEST_TEXT = 200
 """Maximum length of a text or word that is indexed, in characters."""
 MOST_LEAVES = 2000

@@ -26,8 +26,6 @@ from .chunk_files import read_file
 from .database import FILE_NAME, Database
 from .packing import pack_small_chunks
 
-__all__ = ["EmbeddedReader", "stored_keys"]
-
 TRAVELLING_BYTES = 64 * 2**10
 """Maximum bytes of small chunks in SQLite that are sent to workers before these are packed."""
 

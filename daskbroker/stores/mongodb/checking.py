@@ -28,8 +28,6 @@ from .own_cursor import OwnCursor
 from .references import of_runs
 from .sealed_rows import SEALED_MARK
 
-__all__ = ["MongoChecks", "check_headers", "path_in"]
-
 BATCH = 500
 """Number of documents, or of resources in a query, at a time."""
 

@@ -45,8 +45,6 @@ from .sealing import page_tables, seal_descriptor, sweep
 from .server_errors import inserting
 from .single_documents import insert_single
 
-__all__ = ["MongoEventStore"]
-
 NAMED = {"uid": {"$type": "string"}}
 LOOK_FOR_INDEX_SECONDS = 60.0
 """Seconds until this process looks again for an index that was missing."""

@@ -26,8 +26,6 @@ from .indexes import warn_of_missing
 from .own_cursor import OwnCursor
 from .single_documents import insert_single
 
-__all__ = ["MongoHeaderStore"]
-
 STOPS = "_daskbroker_stops"
 WITH_STOP: dict[str, Any] = {
     "$lookup": {

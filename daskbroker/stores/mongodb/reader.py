@@ -23,8 +23,6 @@ from .foreign_pages import read_page
 from .journal import IN_TIME, event_columns, event_projection, row_batches, row_uid
 from .references import datum_range
 
-__all__ = ["MongoReader", "range_key"]
-
 TOGETHER = 128
 """Maximum number of small chunks that are fetched by one query."""
 

@@ -32,8 +32,6 @@ from .references import with_uid
 from .suitcase_embedded_headers import header_uid, refuse_writing
 from .value_types import depth_of, kind_of_types, type_of, value_of
 
-__all__ = ["SuitcaseEmbeddedEventStore"]
-
 
 class SuitcaseEmbeddedEventStore(EventStore):
     """Events of a database in the layout "embedded".

@@ -23,8 +23,6 @@ from .database import Database
 from .filters import start_filter
 from .own_cursor import OwnCursor
 
-__all__ = ["SuitcaseEmbeddedHeaderStore", "header_uid", "refuse_writing"]
-
 HEADER_PROJECTION = {"start": 1, "stop": 1}
 
 

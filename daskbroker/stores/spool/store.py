@@ -18,8 +18,6 @@ from ..already_stored import stored_descriptor
 from ..contract import EventStore
 from .sender import Entry, Sender, flush_all, joined_pages, rows_of_entries
 
-__all__ = ["SpooledEventStore"]
-
 LEAST_ROWS = 1000
 """Minimum number of rows that are sent as a table, and of a page that waits as one."""
 

@@ -19,8 +19,6 @@ from ...core.structured import structured_cell
 from .column_sources import ColumnSource, OneColumn
 from .row_block import ChunkRows, RowBlock
 
-__all__ = ["Cast", "StoredArray", "StructuredField", "leaf_dtype", "leaf_paths"]
-
 
 @dataclass(frozen=True)
 class StoredArray(OneColumn):

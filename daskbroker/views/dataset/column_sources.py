@@ -28,17 +28,6 @@ from ...core.schema import TIME_DTYPE, constant, joined_arrays, to_pandas
 from .dataset_rows import DatasetRows, RowsOfChunk, by_chunk
 from .row_block import ChunkRows, RowBlock, planned_block
 
-__all__ = [
-    "BlockColumn",
-    "ChunkColumn",
-    "ColumnSource",
-    "Constants",
-    "ExternalColumn",
-    "OneColumn",
-    "StoredColumn",
-    "read_columns",
-]
-
 
 class ColumnSource(ABC):
     """Source from which a variable is read.

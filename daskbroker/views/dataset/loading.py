@@ -21,8 +21,6 @@ from .column_sources import ColumnSource, Constants, read_columns
 from .dataset_rows import DatasetRows
 from .row_block import RowBlock, planned_block
 
-__all__ = ["INDEX_BYTES", "MOST_CHUNKS", "Loading", "load", "names_to_load"]
-
 INDEX_BYTES = 64 * 2**20
 """Maximum bytes of ``time``, ``seq_num``, ``run`` and scanned motors together to be in memory."""
 

@@ -30,8 +30,6 @@ from .savable import needs_form
 from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
 from .writers import class_for
 
-__all__ = ["RestoredColumn", "Restoring"]
-
 SCALARS = ("bool", "int", "long", "uint", "float")
 """Kinds of columns whose Arrow values convert to NumPy directly."""
 

@@ -25,9 +25,6 @@ from ...core.name_lists import listed
 from .comparing import comparable, of_one_form
 from .savable import savable
 
-__all__ = ["DataTree", "Dataset", "class_for", "class_of_tree", "naming_long_names"]
-
-
 LONGEST = 255
 """Maximum number of bytes of a file's name in the usual file systems."""
 

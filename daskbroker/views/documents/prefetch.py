@@ -24,8 +24,6 @@ from ...core.forking import Origin, in_each_process
 from ...core.settings import setting
 from ...workers import current_client
 
-__all__ = ["Prefetcher", "Step"]
-
 LOCAL_COUNT = 2
 """Maximum number of reads ahead without a Client."""
 CHUNKS_IN_A_READ = 500

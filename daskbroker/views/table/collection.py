@@ -55,8 +55,6 @@ from daskbroker.views.table.expression import FromPartitions
 from daskbroker.views.table.nested import graphs_made_here
 from daskbroker.views.table.partitions import Partitions
 
-__all__ = ["DataFrame", "concat", "from_partitions"]
-
 
 def from_partitions(partitions: Partitions) -> DataFrame:
     """Return a lazy table of partitions, without reading any.

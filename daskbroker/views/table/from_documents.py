@@ -23,8 +23,6 @@ from ..row_order import Duplicates
 from ..view_options import View, ViewOptions
 from .lazy_table import table
 
-__all__ = ["RunBuffer", "stream_to_table"]
-
 
 @dataclass(frozen=True)
 class MemoryReader(ChunkReader):

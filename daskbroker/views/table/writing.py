@@ -27,8 +27,6 @@ from daskbroker.views.table.arrow_cells import CellTypes, arrow_cells
 from daskbroker.views.table.expression import FromPartitions
 from daskbroker.views.table.plain_cells import ARRAYS, holds_arrays
 
-__all__ = ["known_arrays", "with_arrow_lists", "without_arrays"]
-
 SELECTIONS = (
     ex.Projection, ex.Filter, ex.Partitions, ex.Head, ex.Tail, ex.Drop, ex.DropnaFrame, ex.Query,
     ex.ResetIndex, ex.Assign, LocBase, LocUnknown, Repartition,
