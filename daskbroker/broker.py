@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -44,8 +44,6 @@ from .search_hints import SearchHints
 from .stores.contract import HeaderStore
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
 from .watching import watch
-
-__all__ = ["DataBroker"]
 
 
 class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles, BrokerUpkeep):
@@ -431,7 +429,8 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles, BrokerUpkeep):
     def __reduce__(self) -> tuple[Any, ...]:
         # A portable broker travels with its data; any other is opened again by its key.
         if isinstance(self.header_source.store, PlannedHeaderStore):
-            return (_assemble, (self.header_source, self.event_sources, self.options))
+            make = partial(DataBroker, **self.options)
+            return (make, (self.header_source, self.event_sources))
         return (open_brokers.broker_of, (self.key,))
 
     def __repr__(self) -> str:
@@ -446,11 +445,3 @@ class DataBroker(BrokerOpening, BrokerFilters, BrokerFiles, BrokerUpkeep):
         filters = self._filtered(Search()).shown
         shown = f" filtered by {', '.join(filters)}" if filters else ""
         return f"<DataBroker {printable(place + shown)}>"
-
-
-def _assemble(
-    header_source: HeaderSource,
-    event_sources: Mapping[str, EventSource],
-    options: Mapping[str, Any],
-) -> DataBroker:
-    return DataBroker(header_source, event_sources, **options)

@@ -6,8 +6,6 @@ from .assets.access import FileAccess
 from .assets.handlers.registry import HandlerRegistry, HandlerType
 from .core.arguments import FLAG, NAME, accepts
 
-__all__ = ["BrokerFiles"]
-
 
 class BrokerFiles:
     """Handlers and roots of a :class:`daskbroker.DataBroker`.

@@ -7,8 +7,6 @@ from typing import Any
 
 from .core.search import Search, compile_search
 
-__all__ = ["BrokerFilters"]
-
 
 class BrokerFilters:
     """Filters of a :class:`daskbroker.DataBroker`.

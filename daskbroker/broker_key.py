@@ -10,8 +10,6 @@ from .core.errors import ConfigError
 if TYPE_CHECKING:
     from .broker import DataBroker
 
-__all__ = ["BrokerKey"]
-
 
 class BrokerKey:
     """Key of a broker: given by :func:`daskbroker.connect`, or made from the broker's options.

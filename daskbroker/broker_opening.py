@@ -10,8 +10,6 @@ from .core import open_brokers
 from .core.arguments import MAPPING, NAME, accepts
 from .core.errors import ConfigError
 
-__all__ = ["BrokerOpening"]
-
 
 class BrokerOpening:
     """Ways to open a :class:`daskbroker.DataBroker`, as databroker's ``Broker`` has them."""

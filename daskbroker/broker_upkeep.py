@@ -10,8 +10,6 @@ from .event_sources import EventSources
 from .given_run import run_of
 from .header import Header
 
-__all__ = ["BrokerUpkeep"]
-
 
 class BrokerUpkeep:
     """What a :class:`daskbroker.DataBroker` does with runs that are stored.

@@ -40,8 +40,6 @@ from .header_source import HeaderSource
 from .stores.embedded.opening import holds_store
 from .stores.openers import opener_of
 
-__all__ = ["connect", "temp"]
-
 ENVIRONMENT = "DASKBROKER_URI"
 MODES = ("r", "a")
 

@@ -10,8 +10,6 @@ import sys
 
 import click
 
-__all__ = ["command"]
-
 
 @click.command(
     "daskbroker",

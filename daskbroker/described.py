@@ -11,8 +11,6 @@ from .core.search import Search
 from .stores.checking import CheckedHeader
 from .stores.contract import EventStore, FoundHeader
 
-__all__ = ["having_descriptors", "may_have_descriptors"]
-
 BATCHES = (8, 200)
 """Number of runs in the first batch, and in each later one.
 

@@ -32,8 +32,6 @@ from .views.view_options import FillOptions, View, ViewOptions
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
-__all__ = ["EventSource"]
-
 BACKGROUND_SECONDS = 10.0
 """Maximum seconds of peeking into the files of a stopped run; its first reader does the rest."""
 

@@ -13,8 +13,6 @@ from .core.run_plan import stream_of
 from .event_source import EventSource
 from .stores.contract import EventStore
 
-__all__ = ["EventSources", "EventSourcesGiven"]
-
 EventSourcesGiven = Mapping[str, EventSource | EventStore] | Sequence[EventSource | EventStore]
 
 

@@ -17,8 +17,6 @@ from .results import Results
 if TYPE_CHECKING:
     from .broker import DataBroker
 
-__all__ = ["at_offset", "find", "is_found"]
-
 SEVERAL = (list, tuple, set)
 """Types of keys that mean several runs."""
 MOST_ONE_BY_ONE = 8

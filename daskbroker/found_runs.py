@@ -26,9 +26,6 @@ from .stores.contract import FARTHEST, EventStore, FoundHeader
 if TYPE_CHECKING:
     from .broker import DataBroker
 
-__all__ = ["FoundRuns"]
-
-
 _POSITION = instance("a position, a slice, or a uid", Integral)
 
 

@@ -13,8 +13,6 @@ from .stores.contract import HeaderPair
 if TYPE_CHECKING:
     from .header import Header
 
-__all__ = ["AnyRun", "FindRun", "looked_up", "run_of", "start_and_stop"]
-
 AnyRun: TypeAlias = "Header | Mapping[str, Any] | tuple[Any, ...] | str"
 """A run, given as a Header, start document, pair of start and stop, or uid."""
 

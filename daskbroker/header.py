@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.arguments import MAPPING, NAME, PATH, accepts
-from .core.documents import ALL, AllStreams, Document, StreamName
+from .core.documents import ALL, AllStreams, StreamName
 from .core.errors import FieldNotFound
 from .core.name_lists import listed
 from .core.old_names import missing
@@ -16,11 +17,6 @@ from .display.page import header_line, header_markup, header_text
 from .display.plots import FRAME, Frame, Y, plot_run
 from .header_documents import HeaderDocuments
 from .header_views import HeaderViews
-
-if TYPE_CHECKING:
-    from .broker import DataBroker
-
-__all__ = ["Header"]
 
 
 class Header(HeaderViews, HeaderDocuments):
@@ -229,8 +225,7 @@ class Header(HeaderViews, HeaderDocuments):
         __getattr__ = missing
 
     def __reduce__(self) -> tuple[Any, ...]:
-        stop = self.known_stop
-        return (_unpickle, (self.db, dict(self.start), stop and dict(stop), self._live))
+        return (partial(Header, live=self._live), (self.db, self.start, self.known_stop))
 
     def __repr__(self) -> str:
         return header_line(self)
@@ -243,9 +238,3 @@ class Header(HeaderViews, HeaderDocuments):
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(header_text(self))
-
-
-def _unpickle(
-    db: DataBroker, start: dict[str, Any], stop: dict[str, Any] | None, live: bool = True
-) -> Header:
-    return Header(db, Document(start), None if stop is None else Document(stop), live=live)

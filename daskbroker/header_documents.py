@@ -20,8 +20,6 @@ from .views.documents import streaming as documents_view
 from .views.documents.prefetch import Prefetcher
 from .views.view_options import FillOptions, ViewOptions
 
-__all__ = ["HeaderDocuments"]
-
 FOLLOWED = ("documents", "dataframe")
 _STREAM = instance("the name of a stream; leave it out to follow all", str, AllStreams)
 _FILL = replace(FLAG, what="True or False (header.stream(name) has the documents of one stream)")

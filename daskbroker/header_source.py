@@ -17,8 +17,6 @@ from .core.search import LEAST_PREFIX, Search, compile_search, is_derived
 from .core.validate import prepare
 from .stores.header_store import FARTHEST, HeaderPair, HeaderStore
 
-__all__ = ["UID_LENGTH", "HeaderSource"]
-
 UID_LENGTH = 36
 """Length of the uids that a RunEngine makes: a shorter one is looked up as a prefix first."""
 UIDS_IN_A_QUERY = 1000

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from .views.dataset.frame_locations import DatasetFrames
 
-__all__ = ["HeaderViews"]
-
 VIEWS = ("dataframe", "dataset")
 
 

@@ -18,8 +18,6 @@ from .event_sources import EventSources
 from .stores.contract import HeaderStore
 from .stores.unfilling import prepared
 
-__all__ = ["Inserter", "Route"]
-
 Route = Callable[[Mapping[str, Any]], str]
 """Function from a descriptor to the name of the event source that takes its stream."""
 

@@ -16,8 +16,6 @@ from .workers import Pool, as_completed, open_pool
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Outcome", "map_runs"]
-
 
 class Outcome:
     """Outcome of a function called with a run: its result, or the exception it raised.

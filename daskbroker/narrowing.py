@@ -15,8 +15,6 @@ from .header import Header
 if TYPE_CHECKING:
     from .found_runs import FoundRuns
 
-__all__ = ["both", "has_run", "named_run"]
-
 MOST_SHOWN = 10
 """Maximum number of matching uids in the message of AmbiguousUID."""
 

@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Iterable, Sized
 from typing import Any
 
-__all__ = ["progress_bar"]
-
 
 def progress_bar(
     items: Iterable[Any] | None, unit: str, *, show: bool | None = None, of: Sized | None = None

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-__all__ = ["Results"]
-
 
 class Results(ResultsViews):
     """The runs that a search finds, newest first.

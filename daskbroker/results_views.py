@@ -28,9 +28,6 @@ from .views.view_options import Errors, FillOptions, View, ViewOptions
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["ResultsViews"]
-
-
 Planned = list[tuple[RunPlan, FileAccess]]
 """For each event source: its plan of some runs, and the access to its detector files."""
 

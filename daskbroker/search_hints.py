@@ -22,8 +22,6 @@ from .core.search import LEAST_PREFIX, WORDS, HasDataKey, Search
 from .core.user_warnings import is_quiet, warn_caller
 from .stores.contract import EventStore, HeaderPair, HeaderStore
 
-__all__ = ["SearchHints"]
-
 NEWEST = 1000
 """Number of newest runs from which the known keys are collected."""
 MOST_KEYS = 20_000

@@ -19,8 +19,6 @@ from .event_source import EventSource
 if TYPE_CHECKING:
     from .broker import DataBroker
 
-__all__ = ["StoredRun"]
-
 LOOK_AGAIN_SECONDS = 0.2
 """Minimum seconds between two lookups of a missing stop by the attribute ``stop``."""
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .header import Header
     from .results import Results
 
-__all__ = ["watch"]
-
 KNOWN_RUNS = 1000
 """Number of newest runs that are known from the beginning, and so are not given."""
 LATE_RUNS = 50

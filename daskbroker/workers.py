@@ -31,8 +31,6 @@ from .core.graph_names import graph_name
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Pool", "as_completed", "current_client", "open_pool"]
-
 LEAST_AHEAD = 64
 """Minimum number of calls under way on a cluster.
 

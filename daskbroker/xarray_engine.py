@@ -15,8 +15,6 @@ from .core.arguments import unknown_argument
 from .core.redaction import redacted
 from .header import Header
 
-__all__ = ["DaskbrokerEntrypoint"]
-
 OPTIONS = ("run", "stream", *list(signature(Header.dataset).parameters)[2:])
 """Names of the options of :meth:`DaskbrokerEntrypoint.open_dataset`."""
 

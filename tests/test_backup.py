@@ -25,6 +25,7 @@ from daskbroker.core.errors import (
 from daskbroker.stores.embedded import backup as backing_up
 from daskbroker.stores.embedded import events
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.processes import Program
 
 LARGE = make_run(keys={"x": [[float(n)] * 300 for n in range(60)]}, uid="large")
@@ -36,8 +37,7 @@ def store(tmp_path):
     with daskbroker.connect(tmp_path / "store") as db, pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "PACK_BYTES", 0)
         for documents in RUNS:
-            for name, doc in documents:
-                db.insert(name, doc)
+            insert_all(db, documents)
     return tmp_path / "store"
 
 
@@ -53,8 +53,7 @@ def test_a_backup_opens_and_is_equal(store, tmp_path, mode):
         assert list(daskbroker.check(copy)) == []
         for documents in RUNS:
             assert_documents_equal(documents, copy[documents[0][1]["uid"]].documents())
-        for name, doc in make_run(3):
-            copy.insert(name, doc)
+        insert_all(copy, make_run(3))
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "full folder", "link"])

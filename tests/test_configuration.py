@@ -29,6 +29,7 @@ from daskbroker.configuration import (
 from daskbroker.core.errors import ConfigError, StoreError, StoreReadOnly
 from daskbroker.core.redaction import has_login, label_of, redacted
 from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
 
 OLD = {
     "description": "as databroker's documentation has it",
@@ -505,8 +506,7 @@ def old_configuration(home, mongo_database):
 def test_a_configuration_of_databroker_opens_its_database(old_configuration):
     with daskbroker.connect("facility") as db:
         assert db.timezone == "Asia/Tokyo"
-        for name, doc in make_run(3):
-            db.insert(name, doc)
+        insert_all(db, make_run(3))
         assert db[-1].table()["x"].compute().tolist() == [1.0, 1.5, 2.0]
     with daskbroker.connect(old_configuration, mode="r") as db:
         assert len(db) == 1
@@ -516,8 +516,7 @@ def test_a_configuration_of_databroker_opens_its_database(old_configuration):
 def test_nothing_that_is_sent_or_shown_holds_the_password(old_configuration, form):
     place = "facility" if form == "name" else old_configuration
     with daskbroker.connect(place) as db:
-        for name, doc in make_run(3):
-            db.insert(name, doc)
+        insert_all(db, make_run(3))
         header = db[-1]
         things = [db, header, db(), header.table(), header.dataset(), header.portable()]
         sent = [pickle.dumps(thing) for thing in things]

@@ -23,6 +23,7 @@ from daskbroker.testing import (
     rewound_run,
     stream_datum_run,
 )
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.processes import Program
 
 LEGACY = RunBuilder()
@@ -45,11 +46,6 @@ RUNS = {
 }
 
 
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
-
-
 @pytest.fixture
 def source(tmp_path):
     with daskbroker.connect(tmp_path / "source") as broker:
@@ -58,7 +54,7 @@ def source(tmp_path):
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_every_kind_of_run_arrives_as_it_is(source, db, kind):
-    insert(source, RUNS[kind])
+    insert_all(source, RUNS[kind])
     report = daskbroker.copy(source, db)
     assert report.failed == {}
     assert report.copied == [source[-1].uid]
@@ -69,7 +65,7 @@ def test_every_kind_of_run_arrives_as_it_is(source, db, kind):
 
 
 def test_again_is_skipped_and_harmless(source, db):
-    insert(source, interleave(*RUNS.values()))
+    insert_all(source, interleave(*RUNS.values()))
     first = daskbroker.copy(source, db)
     assert (len(first.copied), first.failed) == (len(RUNS), {})
     for options in ({}, {"verify": True}):
@@ -81,26 +77,26 @@ def test_again_is_skipped_and_harmless(source, db):
 
 def test_what_is_half_there_is_continued(source, db):
     documents = make_run(50)
-    insert(source, documents)
-    insert(db, documents[:20])
+    insert_all(source, documents)
+    insert_all(db, documents[:20])
     assert daskbroker.copy(source, db).copied
     assert_documents_equal(documents, db[-1].documents())
 
 
 def test_an_open_run_is_followed(source, db):
     documents = make_run(9)
-    insert(source, documents[:5])
+    insert_all(source, documents[:5])
     daskbroker.copy(source, db)
     assert db[-1].stop is None
     assert_documents_equal(documents[:5], db[-1].documents())
-    insert(source, documents[5:])
+    insert_all(source, documents[5:])
     daskbroker.copy(source, db)
     assert_documents_equal(documents, db[-1].documents())
 
 
 def test_some_runs_only(source, db):
     for number in range(6):
-        insert(source, make_run(2, scan_id=number, plan_name="scan" if number % 2 else "count"))
+        insert_all(source, make_run(2, scan_id=number, plan_name="scan" if number % 2 else "count"))
     daskbroker.copy(source[3], db)
     daskbroker.copy(source(plan_name="count")[:2], db)
     daskbroker.copy([source[0]], db)
@@ -109,8 +105,8 @@ def test_some_runs_only(source, db):
 
 def test_one_bad_run_does_not_stop_the_others(source, db):
     for number in range(3):
-        insert(source, make_run(2, uid=f"run-{number}"))
-    insert(db, make_run(2, uid="run-1", sample="another"))
+        insert_all(source, make_run(2, uid=f"run-{number}"))
+    insert_all(db, make_run(2, uid="run-1", sample="another"))
     report = daskbroker.copy(source, db)
     assert report.copied == ["run-0", "run-2"]
     assert list(report.failed) == ["run-1"]
@@ -119,9 +115,9 @@ def test_one_bad_run_does_not_stop_the_others(source, db):
 
 def test_a_copy_that_differs_is_found_and_gets_no_stop(source, db):
     documents = make_run(3)
-    insert(source, documents)
+    insert_all(source, documents)
     extra = dict(documents[2][1], uid="stranger", seq_num=9)
-    insert(db, [*documents[:2], ("event", extra)])
+    insert_all(db, [*documents[:2], ("event", extra)])
     report = daskbroker.copy(source, db)
     assert "event (3 here, 4 there)" in report.failed[source[-1].uid]
     assert db[-1].stop is None
@@ -129,24 +125,24 @@ def test_a_copy_that_differs_is_found_and_gets_no_stop(source, db):
 
 def test_a_run_whose_copy_lacks_events_is_completed(source, db):
     documents = make_run(3)
-    insert(source, documents)
-    insert(db, [*documents[:3], documents[-1]])  # stop before all events
+    insert_all(source, documents)
+    insert_all(db, [*documents[:3], documents[-1]])  # stop before all events
     assert daskbroker.copy(source, db).copied
     assert_documents_equal(documents, db[-1].documents())
 
 
 def test_verify_finds_a_changed_value_behind_equal_numbers(source, db):
     documents = make_run(3)
-    insert(source, documents)
+    insert_all(source, documents)
     event = documents[2][1]
     changed = dict(event, data=dict(event["data"], x=99.0))
-    insert(db, [*documents[:2], ("event", changed), *documents[3:]])
+    insert_all(db, [*documents[:2], ("event", changed), *documents[3:]])
     assert daskbroker.copy(source, db).skipped
     assert "event" in daskbroker.copy(source, db, verify=True).failed[source[-1].uid]
 
 
 def test_into_itself_or_a_reader_is_refused(source, tmp_path):
-    insert(source, make_run(1))
+    insert_all(source, make_run(1))
     with pytest.raises(ConfigError, match="itself"):
         daskbroker.copy(source, source)
     daskbroker.connect(tmp_path / "there").close()
@@ -158,7 +154,7 @@ def test_into_itself_or_a_reader_is_refused(source, tmp_path):
 
 
 def test_progress_is_told(source, db):
-    insert(source, make_run(2500))
+    insert_all(source, make_run(2500))
     told = []
     daskbroker.copy(source, db, progress=lambda header, count: told.append((header.uid, count)))
     assert told == [(source[-1].uid, 1000), (source[-1].uid, 2000)]
@@ -175,7 +171,7 @@ def test_a_killed_copy_is_continued(tmp_path):
     documents = make_run(6000)
     source, target = tmp_path / "source", tmp_path / "target"
     with daskbroker.connect(source) as db:
-        insert(db, PageBuffer()(documents))
+        insert_all(db, PageBuffer()(documents))
     process = Program(COPY, source, target)
     while (line := process.stdout.readline()) and int(line) < 4000:
         pass
@@ -238,7 +234,7 @@ def check_all(source, target):
 
 
 def test_from_a_folder_to_mongodb_and_back(source, mongo, db, everything):
-    insert(source, everything)
+    insert_all(source, everything)
     there = daskbroker.copy(source, mongo)
     assert (len(there.copied), there.failed) == (len(RUNS), {})
     check_all(source, mongo)

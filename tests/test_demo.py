@@ -18,6 +18,7 @@ from daskbroker.demo import run_demo, steps
 from daskbroker.demo.making import take_live
 from daskbroker.demo.picture import save_picture
 from daskbroker.demo.recorded import insert_new, recorded_runs
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.compare import assert_documents_equal
 
 pytestmark = pytest.mark.timeout(900)  # half a minute, unless the machine is busy
@@ -91,8 +92,7 @@ def test_a_second_demo_adds_nothing(demo, cluster, monkeypatch):
 def test_a_demo_that_was_killed_goes_on(db):
     scan, live = next(recorded_runs("scan")), next(recorded_runs("live"))
     for run in (scan, live):
-        for name, doc in run[:20]:
-            db.insert(name, doc)
+        insert_all(db, run[:20])
     assert insert_new(db, scan)
     take_live(db.uri)  # and closes what this process has open
     with daskbroker.connect(db.uri) as again:

@@ -16,15 +16,10 @@ import daskbroker
 from daskbroker.core.errors import BadQuery, DaskbrokerError
 from daskbroker.exporting.runs import export
 from daskbroker.testing import RunBuilder, assert_documents_equal, external_run, make_run
+from daskbroker.testing.base import insert_run
 from daskbroker.work.ingest import ingest
 
 ROWS = 40
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
-    return db[documents[0][1]["uid"]]
 
 
 def odd_run():
@@ -54,7 +49,7 @@ def odd_run():
 
 def test_json_lines_come_back_by_ingest(db, tmp_path):
     runs = [odd_run(), external_run(2), make_run(3, uid="../outside")]
-    headers = [insert(db, documents) for documents in runs]
+    headers = [insert_run(db, documents) for documents in runs]
     files = list(export(headers, tmp_path / "out"))
     assert [file.parent for file in files] == [tmp_path / "out"] * 3
     with daskbroker.connect(tmp_path / "again") as again:
@@ -69,7 +64,7 @@ def exported(db, tmp_path):
     with dask.config.set({"daskbroker.partition-size": "2 kB", "daskbroker.seal-rows": 10}):
         db.close()
         with daskbroker.connect(tmp_path / "store") as small:
-            header = insert(small, odd_run())
+            header = insert_run(small, odd_run())
             assert header.table().npartitions > 1
             files = header.export(tmp_path / "out", "parquet")
             yield header, {file.stem: file for file in files}
@@ -122,7 +117,7 @@ def test_parquet_says_whose_it_is(exported):
 def test_an_empty_stream_is_a_file_without_rows(db, tmp_path):
     run = RunBuilder()
     run.descriptor({"x": 0.5, "label": "a", "v": [1.0]})
-    (file,) = insert(db, run.stop()).export(tmp_path, "parquet")
+    (file,) = insert_run(db, run.stop()).export(tmp_path, "parquet")
     frame = pd.read_parquet(file)
     assert list(frame.columns) == ["seq_num", "time", "x", "label", "v"]
     assert len(frame) == 0
@@ -131,14 +126,14 @@ def test_an_empty_stream_is_a_file_without_rows(db, tmp_path):
 @pytest.mark.parametrize("unknown", ["excel", ""])
 def test_an_unknown_format_is_refused_before_anything_is_written(db, tmp_path, unknown):
     with pytest.raises(BadQuery, match="jsonl, parquet"):
-        list(export([insert(db, make_run(1))], tmp_path / "out", unknown))
+        list(export([insert_run(db, make_run(1))], tmp_path / "out", unknown))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.filterwarnings("ignore::daskbroker.core.errors.ClaimWarning")
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
 def test_what_fails_leaves_no_file(db, tmp_path, format):
-    header = insert(db, external_run(2))
+    header = insert_run(db, external_run(2))
     with pytest.raises(DaskbrokerError, match="datums lack 'index'"):
         header.export(tmp_path / "out", format, fill=True)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []

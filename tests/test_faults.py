@@ -25,6 +25,7 @@ from daskbroker.core.errors import (
     StoreVersion,
 )
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 
 FULL = """
 import resource, signal, sys
@@ -265,15 +266,13 @@ def test_no_room_to_seal_is_no_failure_of_an_insert(tmp_path, monkeypatch, caplo
     with dask.config.set({"daskbroker.seal-rows": 30}), daskbroker.connect(tmp_path) as db:
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "daskbroker"):
             patch.setattr("daskbroker.stores.embedded.sealing.os.fsync", full)
-            for name, doc in documents[:72]:
-                db.insert(name, doc)
+            insert_all(db, documents[:72])
             with pytest.raises(StoreFull, match="no space left for the store at"):
                 db.seal()
         assert [record.args[1] for record in caplog.records] == [30, 60]
         assert not list(tmp_path.rglob("*.p*"))
         assert_documents_equal(documents[:72], db[-1].documents())
-        for name, doc in documents[72:]:
-            db.insert(name, doc)
+        insert_all(db, documents[72:])
         assert len(list(tmp_path.rglob("*.parquet"))) == 1
         assert_documents_equal(documents, db[-1].documents())
 
@@ -319,8 +318,7 @@ def foreign():
 def test_a_folder_that_cannot_be_written(foreign):
     large = make_run(keys={"x": [[0.5] * 500] * 50})
     with daskbroker.connect(foreign) as db:
-        for name, doc in large:
-            db.insert(name, doc)
+        insert_all(db, large)
     if os.getuid() != 0:
         for path in (*foreign.rglob("*"), foreign):
             path.chmod(0o555 if path.is_dir() else 0o444)
@@ -337,8 +335,7 @@ def test_a_folder_that_cannot_be_written(foreign):
         ask()
         if os.getuid() == 0:  # the owner writes while the other reads
             with daskbroker.connect(foreign) as db:
-                for name, doc in make_run(3):
-                    db.insert(name, doc)
+                insert_all(db, make_run(3))
                 ask()
             ask()
         rest, problems = reader.communicate()
@@ -351,8 +348,7 @@ def test_a_folder_that_cannot_be_written(foreign):
 def test_read_only_mode(tmp_path):
     documents = make_run(2)
     with daskbroker.connect(tmp_path) as db:
-        for name, doc in documents:
-            db.insert(name, doc)
+        insert_all(db, documents)
     with daskbroker.connect(tmp_path, mode="r") as db:
         assert_documents_equal(documents, db[-1].documents())
         with pytest.raises(StoreReadOnly, match="read only"):
@@ -381,8 +377,7 @@ def test_nothing_there(tmp_path):
 
 def test_missing_chunk_file_is_named(tmp_path):
     with daskbroker.connect(tmp_path) as db:
-        for name, doc in make_run(keys={"x": [[0.5] * 500] * 50}):
-            db.insert(name, doc)
+        insert_all(db, make_run(keys={"x": [[0.5] * 500] * 50}))
         (file,) = (tmp_path / "chunks").rglob("*.parquet")
         file.unlink()
         with pytest.raises(StoreDamaged, match=file.name):

@@ -19,6 +19,7 @@ from daskbroker.core.errors import StoreDamaged, StoreVersion
 from daskbroker.core.formats import check_format
 from daskbroker.stores.spool.file import SIGNATURE, SpoolFile
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 
 
 @pytest.mark.parametrize("found", [1, 2, 3, 2.0])
@@ -42,15 +43,10 @@ def test_what_is_no_number_of_a_format_is_damage(found):
 # -- stores ----------------------------------------------------------------------------------
 
 
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
-
-
 @pytest.mark.parametrize("mode", ["a", "r"])
 def test_an_embedded_store(tmp_path, mode):
     with daskbroker.connect(tmp_path) as db:
-        insert(db, make_run(3))
+        insert_all(db, make_run(3))
     with sqlite3.connect(tmp_path / "daskbroker.sqlite") as connection:
         connection.execute("PRAGMA user_version=2")
     connection.execute("PRAGMA journal_mode=DELETE")  # it may be of another mind there too
@@ -78,7 +74,7 @@ def test_an_sqlite_file_of_another_program(tmp_path, mode):
 @pytest.mark.parametrize("number", [2, 2.0, bson.Int64(2)], ids=repr)
 def test_a_database_of_mongodb(mongo_database, mode, number):
     with daskbroker.connect(mongo_database) as db:
-        insert(db, make_run(3))
+        insert_all(db, make_run(3))
     with pymongo.MongoClient(mongo_database) as client:
         database = client.get_default_database()
         database.daskbroker_meta.update_one({}, {"$set": {"format": number}})
@@ -107,7 +103,7 @@ def test_a_database_that_became_newer_before_the_first_insert(new_mongo_database
         database = client.get_default_database()
         database.daskbroker_meta.insert_one({"_id": "store", "store_id": "x", "format": 2})
         with pytest.raises(StoreVersion, match="format 2"):
-            insert(db, documents)
+            insert_all(db, documents)
         assert database.list_collection_names() == ["daskbroker_meta"]
 
 
@@ -119,11 +115,11 @@ def left_behind(mongo_database, tmp_path):
     """The spool of a process that died, with the last events of a run, and its documents."""
     documents = make_run(20)
     with daskbroker.connect(mongo_database) as db:
-        insert(db, documents[:10])
+        insert_all(db, documents[:10])
         store = db.event_sources["mongo"].store._database.store_id
     with dask.config.set({"daskbroker.mongo-spool": tmp_path}):
         source = daskbroker.connect(mongo_database)
-        insert(source, documents[10:15])
+        insert_all(source, documents[10:15])
         (path,) = tmp_path.glob(f"{store}-*.spool")
         body = path.read_bytes()
         source.flush()
@@ -201,7 +197,7 @@ NOTES = {
 @pytest.mark.parametrize("note", NOTES)
 def test_a_chunk_with_values_of_a_kind_that_is_not_known(tmp_path, note):
     with daskbroker.connect(tmp_path) as db:
-        insert(db, make_run(3))
+        insert_all(db, make_run(3))
     with sqlite3.connect(tmp_path / "daskbroker.sqlite") as connection:
         ((number, body),) = connection.execute("SELECT id, body FROM chunk_body").fetchall()
         body = to_ipc(with_note(from_ipc(body), "data:n", NOTES[note][0]))
@@ -221,7 +217,7 @@ def change_manifest(body):
 def test_a_manifest_of_an_embedded_store(tmp_path):
     strange, good = make_run(3), make_run(2, keys=("x",))
     with daskbroker.connect(tmp_path) as db:
-        insert(db, [*strange, *good])
+        insert_all(db, [*strange, *good])
     with sqlite3.connect(tmp_path / "daskbroker.sqlite") as connection:
         for number, body in connection.execute("SELECT id, body FROM chunk_schema").fetchall():
             if "data:n" in body:
@@ -237,7 +233,7 @@ def test_a_manifest_of_an_embedded_store(tmp_path):
 def test_a_manifest_in_mongodb(mongo_database):
     strange, good = make_run(3), make_run(2, keys=("x",))
     with daskbroker.connect(mongo_database) as db:
-        insert(db, [*strange, *good])
+        insert_all(db, [*strange, *good])
     with pymongo.MongoClient(mongo_database) as client:
         chunks = client.get_default_database().event_chunk
         (chunk,) = chunks.find({"schema": {"$regex": "data:n"}})

@@ -36,6 +36,7 @@ from daskbroker.testing import (
     expand_documents,
     make_run,
 )
+from daskbroker.testing.base import insert_all
 
 DATA = Path(__file__).parent / "data"
 FIXTURES = sorted(f"{path.parent.name}/{path.name}" for path in DATA.glob("format-*/*"))
@@ -231,8 +232,7 @@ def changed(kind, doc):
 
 
 def insert(db, *pairs):
-    for kind, doc in pairs:
-        db.insert(kind, doc)
+    insert_all(db, pairs)
     db.flush()
 
 

@@ -25,6 +25,7 @@ from daskbroker.testing import (
     make_run,
     ragged_run,
 )
+from daskbroker.testing.base import insert_all
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,8 +88,7 @@ def _as_databroker(documents):
 def test_databroker_reads_what_is_sealed_with_the_journal_kept(peer, mongo_database, kind):
     keep = dask.config.set({"daskbroker.mongo-keep-journal": True})
     with keep, daskbroker.connect(mongo_database) as db:
-        for name, doc in RUNS[kind]:
-            db.insert(name, doc)
+        insert_all(db, RUNS[kind])
         db.seal(keep_journal=True)
     check_peer_reads(peer, mongo_database, RUNS[kind])
 

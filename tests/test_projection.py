@@ -9,6 +9,7 @@ import pytest
 
 from daskbroker.stores.embedded.reader import EmbeddedReader
 from daskbroker.testing import RunBuilder
+from daskbroker.testing.base import insert_all
 
 ROWS, PAGES = 2000, 4
 
@@ -33,8 +34,7 @@ def header(db):
                 "filled": {},
             },
         )
-    for name, doc in run.documents:
-        db.insert(name, doc)
+    insert_all(db, run.documents)
     return db[-1]
 
 

@@ -24,6 +24,7 @@ from daskbroker.testing import (
     expand_documents,
     make_run,
 )
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.strategies import cells, queries, runs, starts
 
 
@@ -36,8 +37,7 @@ def shared():
 @settings(max_examples=60, deadline=None)
 @given(documents=runs(), sealed=st.booleans())
 def test_any_run_comes_back_and_its_views_agree(shared, documents, sealed):
-    for name, doc in documents:
-        shared.insert(name, doc)
+    insert_all(shared, documents)
     header = shared[documents[0][1]["uid"]]
     if sealed:
         shared.seal(header)

@@ -15,6 +15,7 @@ import pytest
 import daskbroker
 from daskbroker.stores.embedded.database import Database
 from daskbroker.testing import RunBuilder
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run, stream_run
 
 ONE_RUN = 8
@@ -119,8 +120,7 @@ def baseline_and_images():
 
 
 def store(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
+    insert_all(db, documents)
 
 
 def count(counts, call):

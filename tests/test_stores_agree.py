@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import daskbroker
 from daskbroker.testing import assert_documents_equal, assert_references_first, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.strategies import queries, runs, starts
 
 quick = settings(
@@ -39,8 +40,7 @@ def both(mongod_uri, database):
 @given(documents=runs(), sealed=st.sampled_from([None, "seal", "keep"]))
 def test_documents_and_tables(both, documents, sealed):
     for db in both:
-        for name, doc in documents:
-            db.insert(name, doc)
+        insert_all(db, documents)
     header, other = (db[documents[0][1]["uid"]] for db in both)
     if sealed:
         both[0].seal(header)

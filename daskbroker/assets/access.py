@@ -15,8 +15,6 @@ from .handlers.registry import Factory, HandlerRegistry, HandlerType
 from .peek.memory import Memory
 from .references.by_run import ReferencesByRun
 
-__all__ = ["FileAccess", "Handlers", "Overrides"]
-
 SPECS = ("spec", "mimetype")
 """Keys under which a resource or stream_resource names its format."""
 

@@ -16,23 +16,6 @@ import numpy as np
 
 from ..core.errors import FillError
 
-__all__ = [
-    "Axis",
-    "Region",
-    "Roi",
-    "as_axis",
-    "as_index",
-    "as_slice",
-    "axes_of",
-    "compose",
-    "increasing",
-    "put_region",
-    "shape_of",
-    "take_region",
-    "take_roi",
-    "within",
-]
-
 Roi: TypeAlias = "tuple[slice | int | np.ndarray, ...]"
 """Index of a cell's own axes (those after the row axis), one item per axis. Trailing axes without
 an item are kept whole; ``()`` is the whole cell. Indexing is outer (orthogonal): each

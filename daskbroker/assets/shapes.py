@@ -34,22 +34,6 @@ from ..core.dtypes import dtype_of
 from ..core.peeks import Cell
 from .regions import Roi, as_index, axes_of, increasing, take_region, take_roi
 
-__all__ = [
-    "HAVE_MISSING",
-    "Declared",
-    "Mismatch",
-    "Shape",
-    "are_alike",
-    "cast",
-    "check_shape",
-    "contradicts",
-    "fit",
-    "has_dtype",
-    "is_open",
-    "long_axes",
-    "reshaped",
-]
-
 Shape = tuple[int, ...]
 
 GUESSED_BYTES = 2**20

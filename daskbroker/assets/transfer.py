@@ -28,8 +28,6 @@ from .access import FileAccess
 from .files.readable import ReadableRoots
 from .files.resolving import ResolvedResource, resolve
 
-__all__ = ["FileTransfer", "files_of"]
-
 READ_BYTES = 2**20
 """Bytes that are read at a time."""
 _FIELD = re.compile(r"%[-+ 0#]*\d*(?:\.\d*)?[sdiu]|\{[^{}]*\}")

@@ -37,27 +37,6 @@ if TYPE_CHECKING:
     from ..header import Header
     from ..results import Results
 
-__all__ = [
-    "COMPLETING",
-    "app",
-    "every_run",
-    "find_run",
-    "main",
-    "making_store",
-    "name_failed",
-    "names_of",
-    "note_empty",
-    "pair_of",
-    "parsed_value",
-    "query_of",
-    "say",
-    "say_json",
-    "say_lines",
-    "say_of_run",
-    "search",
-    "width_of_output",
-]
-
 UNLIMITED = 2**20
 """Columns of output that is not fitted to a terminal."""
 

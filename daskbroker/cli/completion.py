@@ -10,8 +10,6 @@ from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
 from .app import COMPLETING, app
 
-__all__ = ["completion"]
-
 
 class Shell(StrEnum):
     """Shells for which there is a script."""

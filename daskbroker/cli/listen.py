@@ -17,8 +17,6 @@ from .options import Store
 if TYPE_CHECKING:
     from ..work.listening import Listener
 
-__all__ = ["listen"]
-
 
 class _Serializer(StrEnum):
     """Serializers of publishers; see :data:`daskbroker.work.messages.SERIALIZERS`."""

@@ -6,21 +6,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = [
-    "AsJson",
-    "FailEmpty",
-    "Full",
-    "Limit",
-    "Place",
-    "Run",
-    "Since",
-    "Store",
-    "Terms",
-    "Until",
-    "Words",
-    "known_places",
-]
-
 
 def known_places(incomplete: str) -> list[str]:
     """Return the names of configurations that begin with a text, for completion by a shell."""

@@ -10,8 +10,6 @@ import typer
 from .app import app, find_run, say
 from .options import Store
 
-__all__ = ["plot"]
-
 
 @app.command(context_settings={"ignore_unknown_options": True})  # -1 is an offset
 def plot(

@@ -27,8 +27,6 @@ from .app import (
 from .options import AsJson, FailEmpty, Full, Limit, Since, Store, Terms, Until
 from .serve import address_of_path, is_tiled, take_over
 
-__all__ = ["demo", "export", "ingest", "verify"]
-
 
 @app.command()
 def demo(

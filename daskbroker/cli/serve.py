@@ -16,8 +16,6 @@ from ..tiled import SCHEME
 from .app import app, making_store, name_failed, pair_of, parsed_value, say
 from .options import Place, Store
 
-__all__ = ["address_of_path", "is_tiled", "serve", "take_over"]
-
 
 @app.command()
 def serve(

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ..results import Results
     from ..work.summary import StoreSummary
 
-__all__ = ["info", "list_runs", "show"]
-
 MAX_CELL_LENGTH = 36
 """Maximum length of a shown cell; a time with its offset must fit."""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ..header import Header
     from ..work.checking import Check
 
-__all__ = ["backup", "check", "config", "copy", "index", "seal"]
-
 
 @app.command()
 def seal(

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..broker import DataBroker
     from ..header import Header
 
-__all__ = ["run_line", "stop_line", "tail"]
-
 MOST_WAITING = 1000
 """Maximum number of documents that wait to be shown."""
 

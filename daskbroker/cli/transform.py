@@ -27,8 +27,6 @@ from .app import (
 )
 from .options import AsJson, FailEmpty, Full, Limit, Since, Terms, Until
 
-__all__ = ["reprocess"]
-
 
 @app.command()
 def reprocess(

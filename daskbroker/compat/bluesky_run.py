@@ -18,8 +18,6 @@ from .file_registry import file_list
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["BlueskyRun"]
-
 FILL = ("yes", "no", "delayed")
 PACKED = {
     "event": ("event_page", pack_event_page),

@@ -9,8 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["HandlerBase"]
-
 __path__: list[str] = []
 """Marks the module as a package; its modules are already in ``sys.modules``."""
 SUCCESSOR = "area_detector_handlers.handlers"

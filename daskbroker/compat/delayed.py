@@ -10,8 +10,6 @@ import numpy as np
 from ..core.external import external_keys
 from ..header import Header
 
-__all__ = ["delayed_events"]
-
 
 def delayed_events(header: Header) -> Iterator[tuple[str, Any]]:
     """Yield the documents of a run, with lazy arrays in place of references in events.

@@ -14,8 +14,6 @@ from .stream_datasets import stream_dataset
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["BlueskyEventStream"]
-
 
 class BlueskyEventStream:
     """A stream of a run, such as ``run.primary``.

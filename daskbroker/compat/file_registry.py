@@ -17,8 +17,6 @@ from ..header import Header
 if TYPE_CHECKING:
     from ..broker import DataBroker
 
-__all__ = ["HandlerView", "Registry", "file_list"]
-
 RenameHook = Callable[[int, int, str, str], Any]
 
 

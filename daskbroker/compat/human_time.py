@@ -11,8 +11,6 @@ import numpy as np
 from ..core.clock import possible_seconds, resolved_zone, zone_of
 from ..core.errors import BadQuery
 
-__all__ = ["seconds"]
-
 TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H", "%Y-%m-%d", "%Y-%m", "%Y")
 
 

@@ -10,8 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Images"]
-
 
 class Images(Sequence[Any]):
     """A sequence with one NumPy array per event, read when it is indexed.

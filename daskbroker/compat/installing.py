@@ -8,8 +8,6 @@ from importlib.util import find_spec
 
 from ..core.errors import ConfigError
 
-__all__ = ["install"]
-
 NAME = "databroker"
 MODULES = {
     "databroker": "databroker_names",

@@ -11,8 +11,6 @@ from ..core.errors import BadQuery
 from ..core.search import Search, compile_search
 from .human_time import seconds
 
-__all__ = ["Query", "TextQuery", "TimeRange", "compiled"]
-
 
 class Query(Mapping[str, Any]):
     """A mapping that is a Mongo-style query made from arguments.

@@ -13,8 +13,6 @@ from typing import Any
 
 from ..core.clock import seconds_of
 
-__all__ = ["Selection", "names_of"]
-
 Doc = Mapping[str, Any]
 
 

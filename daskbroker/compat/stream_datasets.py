@@ -10,8 +10,6 @@ from ..header import Header
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["stream_dataset"]
-
 
 def stream_dataset(
     header: Header, stream_name: str, fields: Mapping[str, str] | Sequence[str] | None = None

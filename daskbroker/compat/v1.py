@@ -300,23 +300,14 @@ class Broker:
         """
         _no_handlers(handler_registry)
         fields = names_of(fields)
-        return (
-            pair
-            for run in runs_of(headers)
-            for pair in self._documents_of(run, stream_name, fields, fill=fill)
-        )
 
-    def _documents_of(
-        self,
-        run: today.Header,
-        stream_name: StreamName,
-        fields: Iterable[str] | None,
-        *,
-        fill: bool,
-    ) -> Iterator[tuple[str, Any]]:
-        if fill:
-            self.reg.check(run)
-        return run_documents(run, self.prepare_hook, stream_name, fields, fill=fill)
+        def documents() -> Iterator[tuple[str, Any]]:
+            for run in runs_of(headers):
+                if fill:
+                    self.reg.check(run)
+                yield from run_documents(run, self.prepare_hook, stream_name, fields, fill=fill)
+
+        return documents()
 
     def get_events(
         self,

@@ -12,8 +12,6 @@ from ..core.run_plan import stream_of
 from ..header import Header
 from .selecting import Selection, names_of
 
-__all__ = ["Hook", "descriptors_of", "hooked", "hooked_document", "run_documents"]
-
 Hook = Callable[[str, Any], Any]
 """Function of name and document whose result is given to the user."""
 

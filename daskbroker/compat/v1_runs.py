@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from .v1 import Broker
 
-__all__ = ["Header", "Headers", "Results", "runs_of"]
-
 KEYS = ("start", "descriptors", "stop", "ext")
 
 

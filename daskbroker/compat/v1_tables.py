@@ -12,8 +12,6 @@ from ..core.external import external_keys
 from ..header import Header
 from .selecting import Selection, names_of
 
-__all__ = ["table_of"]
-
 
 def table_of(
     headers: Iterable[Header],

@@ -17,14 +17,6 @@ from ..core.name_lists import listed
 from .forms import configuration_form, settings_of, sources_of
 from .places import Settings, target_of
 
-__all__ = [
-    "Configuration",
-    "find_configuration",
-    "list_configurations",
-    "read_configuration",
-    "search_folders",
-]
-
 ENVIRONMENT = "DASKBROKER_PATH"
 SUFFIXES = (".yml", ".yaml")
 LEGACY = "_legacy_config"

@@ -18,8 +18,6 @@ from ..core.errors import ConfigError
 from ..core.name_lists import listed
 from .places import Settings, mongo_uri, place_settings
 
-__all__ = ["configuration_form", "settings_of", "sources_of"]
-
 OWN = (
     "uri", "assets", "layout", "mode", "timezone", "handlers", "root_map", "readable_roots",
     "description",

@@ -13,16 +13,6 @@ from ..core.errors import ConfigError
 from ..core.redaction import has_login, redacted
 from ..stores.openers import opener_of
 
-__all__ = [
-    "Settings",
-    "check_place",
-    "has_secret",
-    "mongo_uri",
-    "place_settings",
-    "scheme_of",
-    "target_of",
-]
-
 Settings = dict[str, Any]
 
 MONGO_LAYOUTS = ("auto", "normalized", "embedded")

@@ -8,8 +8,6 @@ from typing import Any
 from .errors import StreamNotFound
 from .name_lists import listed
 
-__all__ = ["meant_fields", "no_stream"]
-
 
 def no_stream(
     run: str,

@@ -9,18 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = [
-    "ANY",
-    "call",
-    "condition",
-    "for_command_line",
-    "newest",
-    "opening",
-    "option",
-    "run_by",
-    "words",
-]
-
 ANY = "…"
 """Value that stands for any, in the conditions of messages."""
 

@@ -24,28 +24,6 @@ from .name_lists import listed, nearest
 from .old_names import OTHER_ARGUMENTS
 from .printable import shown
 
-__all__ = [
-    "CALLABLE",
-    "COUNT",
-    "FLAG",
-    "ITERABLE",
-    "MAPPING",
-    "NAME",
-    "NUMBER",
-    "PATH",
-    "PATHS",
-    "ROOTS",
-    "SECONDS",
-    "TEXT",
-    "TIMEOUT",
-    "Accepted",
-    "accepts",
-    "check_one_of",
-    "instance",
-    "is_whole",
-    "unknown_argument",
-]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

@@ -21,8 +21,6 @@ from .column_kinds import MISSING, ColumnKind, field_kind
 from .errors import StoreDamaged
 from .leaves import WIDE, common_leaf
 
-__all__ = ["OBJECT", "ArrayForm", "array_block", "array_form", "blank", "rows_form", "with_gaps"]
-
 OBJECT = np.dtype(object)
 
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from .operators import is_operators, order_class
 
-__all__ = ["asked_values", "in_other_type", "type_name", "types_of"]
-
 SINGLE = ("$eq", "$gt", "$gte", "$lt", "$lte", "$regex")
 SEVERAL = ("$in", "$all")
 UNTYPED = frozenset({"$exists", "$type", "$not", "$nor", "$ne", "$nin", "$size", "$elemMatch"})

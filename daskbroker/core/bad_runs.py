@@ -14,8 +14,6 @@ from typing import TypeVar
 from .errors import BadRunWarning, StoreDamaged
 from .user_warnings import warn_caller
 
-__all__ = ["BadRun", "leave_out_bad", "take_sound", "warn_of_bad"]
-
 T = TypeVar("T")
 MOST_WARNINGS = 10
 """Maximum number of warnings in one pass over runs; one more says that there are others."""

@@ -8,8 +8,6 @@ from typing import Any
 from .errors import BadDocument
 from .validate import prepare
 
-__all__ = ["expand_bulk"]
-
 
 def expand_bulk(name: str, doc: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Split a bulk document into rows that are stored together; return any other as it is.

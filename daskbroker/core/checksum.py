@@ -9,8 +9,6 @@ import zlib
 
 from .errors import StoreDamaged
 
-__all__ = ["with_checksum", "without_checksum"]
-
 SIZE = 4
 RESIDUE = 0x2144DF1C
 """CRC-32 of any bytes that are followed by their own CRC-32.

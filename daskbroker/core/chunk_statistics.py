@@ -9,8 +9,6 @@ import pyarrow as pa
 
 from .layouts import EVENT, Layout
 
-__all__ = ["Statistics", "of_events", "of_frames", "statistics"]
-
 
 class Statistics(NamedTuple):
     """Statistics of a chunk that a plan keeps.

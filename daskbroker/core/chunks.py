@@ -27,22 +27,6 @@ from .documents import Document, stream_of
 from .errors import StoreDamaged
 from .layouts import assemble
 
-__all__ = [
-    "Chunk",
-    "ChunkPlan",
-    "ChunkReader",
-    "chunk_label",
-    "column_kinds",
-    "damage_of",
-    "damaged",
-    "from_ipc",
-    "place_identity",
-    "ranges_table",
-    "rows_alone",
-    "to_ipc",
-    "with_columns",
-]
-
 
 def column_kinds(table: pa.Table) -> dict[str, ColumnKind]:
     """Return the kind of each column of a chunk, for the manifest."""

@@ -20,17 +20,6 @@ from zoneinfo import ZoneInfo
 
 from .errors import BadQuery, ConfigError
 
-__all__ = [
-    "is_zoned",
-    "possible_seconds",
-    "resolved_zone",
-    "seconds_of",
-    "show_time",
-    "tz_convert",
-    "utc_only",
-    "zone_of",
-]
-
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 EARLIEST_SECONDS, LATEST_SECONDS = -62_135_596_800.0, 253_402_300_800.0
 """POSIX seconds of the years that the calendars of Python, pandas and Arrow share: 1 to 9999."""

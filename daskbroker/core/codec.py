@@ -60,8 +60,6 @@ from .leaves import (
 from .name_lists import listed
 from .normalizing import MAX_DOCUMENT_DEPTH
 
-__all__ = ["block", "check_notes", "decode", "encode", "iter_decoded", "pack_mask", "unpack_mask"]
-
 ROWS_TOGETHER = 256
 """Number of rows whose cells :func:`iter_decoded` makes together."""
 NUMBERS = frozenset("bool int long uint float number".split())  # noqa: SIM905

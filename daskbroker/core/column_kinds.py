@@ -13,20 +13,6 @@ import pyarrow as pa
 from .errors import StoreDamaged, StoreVersion
 from .name_lists import listed
 
-__all__ = [
-    "JSON_KINDS",
-    "KINDS",
-    "MISSING",
-    "NOTES",
-    "SHORT",
-    "Column",
-    "ColumnKind",
-    "Missing",
-    "exact_alone",
-    "field_kind",
-    "listed_kinds",
-]
-
 KINDS = frozenset(
     "null bool int long uint float number str array list rows json".split()  # noqa: SIM905
 )

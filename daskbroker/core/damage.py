@@ -7,8 +7,6 @@ from typing import Any
 
 from .printable import printable
 
-__all__ = ["Damage"]
-
 
 @dataclass(frozen=True, slots=True)
 class Damage:

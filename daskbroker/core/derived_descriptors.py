@@ -11,8 +11,6 @@ from .clock import seconds_of
 from .documents import Document
 from .fields import PROJECTIONS, Field, configuration_value, project
 
-__all__ = ["derive_descriptor"]
-
 _DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 

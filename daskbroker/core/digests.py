@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-__all__ = ["digest_of"]
-
 
 def digest_of(content: str | bytes, size: int = 16) -> str:
     """Return the hexadecimal digest of a text or of bytes.

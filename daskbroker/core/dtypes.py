@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import descr_to_dtype, dtype_to_descr
 
-__all__ = ["described_dtype", "dtype_of", "fields_dtype", "fields_text", "plain_dtype"]
-
 _PLAIN = re.compile(r"[<>|=]?(?:[biufcSU]\d{1,9}|[mM]8(?:\[\d{0,9}[a-zA-Z]{1,2}\])?|\?)")
 
 

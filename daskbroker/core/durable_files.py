@@ -17,8 +17,6 @@ from typing import IO, Any
 from .bounded_dict import BoundedDict
 from .unfinished import unfinished
 
-__all__ = ["DurableFolders", "make_folder", "publish_file", "replacing", "sync_file", "sync_folder"]
-
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 """Errors of file systems that cannot sync a folder: they sync names by themselves, or never."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["datum_keys", "external_keys", "is_stream_key", "stream_keys"]
-
 
 def external_keys(descriptor: Mapping[str, Any]) -> list[str]:
     """Return the data keys of a descriptor that are external."""

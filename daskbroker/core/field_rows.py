@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["array_of_rows", "common_of", "has_fields", "lists_of", "structured_rows"]
-
 EXACT_SIZE = 4
 """Maximum size of integers, in bytes, that 64-bit floats hold exactly."""
 

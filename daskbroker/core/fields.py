@@ -20,20 +20,6 @@ from .name_lists import listed
 from .operators import index_of
 from .patterns import full_matches
 
-__all__ = [
-    "PROJECTIONS",
-    "Field",
-    "FieldsOfRuns",
-    "MetadataOfRuns",
-    "check_metadata",
-    "configuration_claim",
-    "configuration_value",
-    "project",
-    "select",
-    "select_there",
-    "shown_names",
-]
-
 RESERVED = frozenset({"time", "seq_num", "uid", "descriptor", "run"})
 PROJECTIONS = ("start", "stop", "config")
 NAMESPACES = ("data:", "ts:", "start:", "stop:", "config:")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TypeAlias
 
-__all__ = ["Identity", "identity"]
-
 Identity: TypeAlias = "tuple[int, int, int, int] | None"
 
 

@@ -6,8 +6,6 @@ import re
 
 from .digests import digest_of
 
-__all__ = ["file_name"]
-
 
 def file_name(text: str) -> str:
     """Return the text if it is safe as a file name, else ``~`` and a hash of it.

@@ -16,8 +16,6 @@ import numpy as np
 from .documents import Document
 from .frozen import FROZEN, FrozenDict, FrozenList, freeze
 
-__all__ = ["FilledDocument", "as_document", "read_only", "unfilled_form"]
-
 
 class FilledDocument(Document):
     """An event or event_page with external data in place of references; see `unfilled_form`.

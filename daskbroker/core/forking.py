@@ -14,15 +14,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-__all__ = [
-    "ForkBarrier",
-    "Origin",
-    "ProcessLock",
-    "in_children",
-    "in_each_process",
-    "leave_to_parent",
-]
-
 Begin = Callable[[], None]
 
 _functions: list[Begin] = []
@@ -102,8 +93,7 @@ class ForkBarrier:
         self._seconds = seconds
         self._forking = threading.local()
         in_each_process(self._begin)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=self._close, after_in_parent=self._open)
+        os.register_at_fork(before=self._close, after_in_parent=self._open)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
@@ -127,5 +117,4 @@ def _after_fork() -> None:
         method(owner)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_after_fork)

@@ -14,8 +14,6 @@ from typing import Any
 
 from .errors import StoreDamaged, StoreVersion
 
-__all__ = ["check_format"]
-
 
 def check_format(subject: str, version: Any, known: int) -> None:
     """Check that this daskbroker knows a format.

@@ -22,17 +22,6 @@ import yaml
 
 from .field_rows import array_of_rows, lists_of
 
-__all__ = [
-    "FROZEN",
-    "ArrayList",
-    "FrozenDict",
-    "FrozenList",
-    "freeze",
-    "freeze_lists",
-    "frozen_array",
-    "to_pickle",
-]
-
 ATOMS = frozenset({float, str, int, bool, type(None), bytes, uuid.UUID})
 
 

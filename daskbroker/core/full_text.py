@@ -11,8 +11,6 @@ from .errors import BadQuery
 from .patterns import search_pattern
 from .printable import shown
 
-__all__ = ["METHODS", "TextQuery", "document_words", "words"]
-
 METHODS = ("text", "substring", "regex")
 _WORD = re.compile(r"\w+")
 

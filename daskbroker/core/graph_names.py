@@ -7,8 +7,6 @@ from collections.abc import Iterable
 
 from .digests import digest_of
 
-__all__ = ["graph_name", "runs_name"]
-
 UID_LETTERS = 8
 """Number of letters of a run's uid in names."""
 

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["group_name", "of_group_name"]
-
 _CONTROLS = {f"{code:02X}": chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))}
 _CHARACTERS = {"2E": ".", "2F": "/", "5C": "\\", **_CONTROLS}
 _ESCAPE = re.compile(f"%((?:25)*)({'|'.join(_CHARACTERS)})")

@@ -9,8 +9,6 @@ from functools import wraps
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-__all__ = ["in_own_context", "interruptible"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

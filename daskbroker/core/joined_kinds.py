@@ -10,8 +10,6 @@ from .column_kinds import ColumnKind
 from .dtypes import fields_dtype, fields_text
 from .field_rows import common_of
 
-__all__ = ["joined_kinds"]
-
 
 def joined_kinds(
     one: Mapping[str, ColumnKind], other: Mapping[str, ColumnKind]

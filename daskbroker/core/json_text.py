@@ -15,16 +15,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "from_extended_json",
-    "from_json",
-    "has_marks",
-    "json_form",
-    "marked_json",
-    "of_marked_json",
-    "to_json",
-]
-
 BYTES, UUID = "\0bytes", "\0uuid"
 MARK = '"\\u0000'
 """Beginning of a key that begins with NUL, in JSON text."""
@@ -52,8 +42,8 @@ def _array_form(value: object) -> Any:
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
-    kind = type(value)
-    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} cannot be converted to JSON")
+    cls = type(value)
+    raise TypeError(f"a {cls.__module__}.{cls.__qualname__} cannot be converted to JSON")
 
 
 def to_json(value: Any) -> str:

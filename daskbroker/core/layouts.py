@@ -19,28 +19,6 @@ from .frozen import ArrayList, FrozenDict, freeze, freeze_lists, frozen_array
 from .json_text import marked_json
 from .leaves import is_plain_leaf
 
-__all__ = [
-    "DATUM",
-    "EVENT",
-    "LAYOUTS",
-    "REFERENCES",
-    "RESOURCE",
-    "STREAM_DATUM",
-    "STREAM_RESOURCE",
-    "Layout",
-    "as_one_chunk",
-    "assemble",
-    "cells",
-    "chunk_metadata",
-    "decode_rows",
-    "encode_page",
-    "encode_rows",
-    "event_metadata",
-    "iter_rows",
-    "join_tables",
-    "rows_of_page",
-]
-
 EXTRA = "extra"
 """Name of the column for a document's keys that its layout does not know, as JSON text."""
 

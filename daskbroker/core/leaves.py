@@ -33,20 +33,6 @@ import numpy as np
 
 from .frozen import FrozenList
 
-__all__ = [
-    "EXACT_INTEGER",
-    "LISTS",
-    "UNKNOWN",
-    "CellForm",
-    "cell_form",
-    "common_leaf",
-    "is_beyond",
-    "is_plain_leaf",
-    "leaf_of_array",
-    "leaf_of_values",
-    "with_empty_arrays",
-]
-
 EXACT_INTEGER = 2**53
 """Largest integer up to which a float holds every integer exactly."""
 

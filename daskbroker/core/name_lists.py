@@ -9,8 +9,6 @@ from itertools import islice
 
 from .printable import printable, without_middle
 
-__all__ = ["MAX_NAME_LENGTH", "listed", "misspelled", "nearest"]
-
 MAX_NAMES = 10
 """Maximum number of names that are shown; up to twice as many are shown if these are all."""
 MAX_NAME_LENGTH = 80

@@ -15,8 +15,6 @@ from .errors import BadDocument
 from .field_rows import array_of_rows, lists_of, structured_rows
 from .frozen import ArrayList
 
-__all__ = ["MAX_DOCUMENT_DEPTH", "is_unicode", "normalize"]
-
 
 def normalize(
     value: Any, where: str = "document", *, arrays: bool = False, rows: bool = False

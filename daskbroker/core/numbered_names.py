@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-__all__ = ["free_name"]
-
 
 def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
     """Return the first of ``name``, ``name_2``, ``name_3``, … that is not taken."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-__all__ = ["OLD_NAMES", "OTHER_ARGUMENTS", "OTHER_NAMES", "instead_of", "missing"]
-
 OLD_NAMES: Mapping[str, Mapping[str, str]] = {
     "DataBroker": {
         "add_alias": "a function of your own that returns db(...)",
@@ -158,21 +156,21 @@ def missing(self: Any, name: str) -> NoReturn:
     AttributeError
         Always, except that the error of a property that failed is raised as it is.
     """
-    kind = type(self)
-    if not name.startswith("__") and hasattr(kind, name):  # a property failed: show why
+    cls = type(self)
+    if not name.startswith("__") and hasattr(cls, name):  # a property failed: show why
         object.__getattribute__(self, name)
-    hints = (instead_of(base.__name__, name) for base in kind.__mro__)
-    text = f"{kind.__name__!r} object has no attribute {name!r}{next(filter(None, hints), '')}"
+    hints = (instead_of(base.__name__, name) for base in cls.__mro__)
+    text = f"{cls.__name__!r} object has no attribute {name!r}{next(filter(None, hints), '')}"
     raise AttributeError(text, name=name, obj=self)
 
 
-def instead_of(kind: str, name: str) -> str:
+def instead_of(owner: str, name: str) -> str:
     """Return what to write instead of a name of a class, to be added to the message; or ``""``."""
-    instead = OLD_NAMES.get(kind, {}).get(name)
+    instead = OLD_NAMES.get(owner, {}).get(name)
     if instead is None:
-        other = OTHER_NAMES.get(kind, {}).get(name)
+        other = OTHER_NAMES.get(owner, {}).get(name)
         return "" if other is None else f": write {other}"
     return (
-        f": that is databroker's; write {instead}, or use {FACES[kind]}, which have databroker's "
+        f": that is databroker's; write {instead}, or use {FACES[owner]}, which have databroker's "
         "interface"
     )

@@ -14,17 +14,6 @@ from typing import Any
 from .bounded_dict import BoundedDict
 from .forking import ProcessLock
 
-__all__ = [
-    "broker_of",
-    "key_of",
-    "known",
-    "known_or_opened",
-    "opened",
-    "reader_of",
-    "register_opener",
-    "remember",
-]
-
 _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _lock = ProcessLock()
 _openers: list[Callable[[str], Any]] = []

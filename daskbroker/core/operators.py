@@ -15,17 +15,6 @@ from .errors import BadQuery
 from .patterns import search_pattern
 from .printable import shown
 
-__all__ = [
-    "LOGICAL",
-    "MAX_QUERY_DEPTH",
-    "OPERATORS",
-    "Compiler",
-    "index_of",
-    "is_operators",
-    "order_class",
-    "reach",
-]
-
 LOGICAL = ("$and", "$or", "$nor")
 OPERATORS = (
     "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$type", "$regex",

@@ -14,8 +14,6 @@ from .field_rows import lists_of
 from .frozen import ArrayList
 from .plain_msgpack import Unpacker, packb, unpackb
 
-__all__ = ["ext_hook", "pack", "unpack"]
-
 # Codes of extension types in stored bytes: they must never change.
 _EXT_INTEGER = 1
 _EXT_ARRAY = 2

@@ -7,8 +7,6 @@ from typing import Any
 
 from .layouts import EVENT, Layout
 
-__all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "is_columnar", "is_large", "page_parts"]
-
 CHUNK_BYTES = 48 * 2**20
 CHUNK_ROWS = 131_072
 """Size of the chunks that a page is cut into; one may hold up to half as much again."""

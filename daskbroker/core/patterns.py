@@ -11,8 +11,6 @@ import regex
 
 from .errors import BadQuery
 
-__all__ = ["FLAGS", "flag_letters", "full_matches", "search_pattern"]
-
 LONGEST_PATTERN = 1000
 """Maximum characters of a pattern."""
 PATTERN_SECONDS = 1.0

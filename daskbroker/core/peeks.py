@@ -18,8 +18,6 @@ from .digests import digest_of
 from .documents import from_json, to_json
 from .dtypes import described_dtype
 
-__all__ = ["Cell", "ExtraFrames", "Peek", "claim_sort"]
-
 CLAIMED = ("dtype", "shape", "dtype_numpy", "dtype_descr", "dtype_str", "external")
 """Keys of an entry of ``data_keys`` that describe cells."""
 

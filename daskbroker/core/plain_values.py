@@ -11,8 +11,6 @@ import numpy as np
 from .field_rows import lists_of
 from .frozen import ArrayList
 
-__all__ = ["as_lists", "equal", "plain"]
-
 
 def plain(value: Any) -> Any:
     """Return a deep copy made of plain dicts and lists; arrays become lists."""

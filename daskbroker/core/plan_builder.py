@@ -18,8 +18,6 @@ from .external import stream_keys
 from .layouts import EVENT, Layout
 from .run_plan import stream_of
 
-__all__ = ["PlanBuilder", "describe_chunk", "with_chunks", "with_frames"]
-
 MOST_ROWS = 2**20
 """Maximum number of rows of a chunk of rows that only stream_datum documents describe."""
 NO_RECORDS = np.empty(0, CHUNK_RECORD)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["counted", "message_text", "printable", "shown", "without_middle"]
-
 MARK = " … "
 """What stands for the middle of a text that is too long."""
 MAX_MESSAGE_LENGTH = 4000

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["address_of", "has_login", "label_of", "redacted"]
-
 _LOGIN = re.compile(r"([a-z][a-z0-9+.\-]*://)(?!\*\*\*)(.*)@(.*)", re.IGNORECASE | re.DOTALL)
 _SECRET = re.compile(
     r"([?&](?:\w*password|authmechanismproperties|api_key)=)(?!\*\*\*).*", re.IGNORECASE | re.DOTALL

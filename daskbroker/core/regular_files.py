@@ -6,8 +6,6 @@ import os
 import stat
 from typing import BinaryIO
 
-__all__ = ["check_regular", "open_regular"]
-
 _NOUNS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -15,8 +13,7 @@ _NOUNS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 """Flags: do not wait for the writer of a pipe; do not let a terminal become the controlling one."""
 
 
@@ -32,7 +29,7 @@ def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
         If there is no file, or if it is a folder, pipe, socket or device.
     """
     check_regular(path)
-    number = os.open(path, _READ | _AT_ONCE)
+    number = os.open(path, _READ)
     try:
         _check(path, os.fstat(number).st_mode)
         return open(path, "rb", buffering, opener=lambda *_: number)
@@ -54,5 +51,5 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 def _check(path: str | os.PathLike[str], mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = _NOUNS.get(stat.S_IFMT(mode), "something else")
-        raise OSError(f"{os.fspath(path)!r} is {kind}; only regular files are read")
+        noun = _NOUNS.get(stat.S_IFMT(mode), "something else")
+        raise OSError(f"{os.fspath(path)!r} is {noun}; only regular files are read")

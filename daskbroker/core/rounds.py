@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .errors import StoreError
 
-__all__ = ["Rounds"]
-
 
 class Rounds:
     """Guard that ends a loop without progress.

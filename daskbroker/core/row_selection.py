@@ -9,8 +9,6 @@ from .codec import pack_mask, unpack_mask
 from .column_kinds import Column, exact_alone, field_kind
 from .layouts import as_one_chunk
 
-__all__ = ["take_rows"]
-
 
 def take_rows(table: pa.Table, positions: np.ndarray) -> pa.Table:
     """Return some rows of an encoded table, as if these had been encoded.

@@ -30,17 +30,6 @@ from .layouts import as_one_chunk
 from .leaves import EXACT_INTEGER
 from .structured import fields_of, structured_cell
 
-__all__ = [
-    "TableColumn",
-    "column_cells",
-    "constant_of",
-    "empty_frame",
-    "joined_arrays",
-    "object_cells",
-    "table_columns",
-    "to_pandas",
-]
-
 TIME_DTYPE = "datetime64[us, UTC]"
 """Dtype of every table's ``time``, whatever the zone of the broker: Dask computes the divisions of
 nanoseconds, and of any other zone, wrongly, and loses rows (``set_index``, ``resample``)."""
@@ -352,9 +341,9 @@ def _objects(array: pa.Array, arrow_field: pa.Field, kind: ColumnKind) -> np.nda
     elif kind.name == "list" and kind.dtype != "<U":
         rows = _ragged_rows(array)
     else:
-        rows = (None if cell is MISSING else cell for cell in decode(array, arrow_field))
+        rows = [None if cell is MISSING else cell for cell in decode(array, arrow_field)]
         if kind.name == "rows":
-            rows = (cell.array() if type(cell) is ArrayList else cell for cell in rows)
+            rows = [cell.array() if type(cell) is ArrayList else cell for cell in rows]
     out = np.fromiter(rows, object, len(array))
     # Fixed-size lists have storage below null cells, so block and split gave these values.
     if kind.nulls and kind.name in ("array", "list"):

@@ -24,19 +24,6 @@ from .printable import shown
 from .query import Query
 from .timespan import timespan
 
-__all__ = [
-    "EVERY_RUN",
-    "LEAST_PREFIX",
-    "OPEN",
-    "RESERVED",
-    "WORDS",
-    "HasDataKey",
-    "Search",
-    "compile_search",
-    "is_derived",
-    "origin_of",
-]
-
 DERIVED = "derived_from"
 """Key of the start document of a run that was made from others."""
 OPEN = "open"
@@ -290,14 +277,6 @@ def _of_origin(value: object, word: str, timezone: str) -> Search:
     return Search(queries=(compiled,), shown=(f"{DERIVED}={value!r}",))
 
 
-def _of_start_time(value: object, word: str, timezone: str) -> Search:
-    return _span(value, None, timezone)
-
-
-def _of_stop_time(value: object, word: str, timezone: str) -> Search:
-    return _span(None, value, timezone)
-
-
 _WORDS: dict[str, Callable[[Any, str, str], Search]] = {
     "start": _of_documents,
     "stop": _of_documents,
@@ -306,8 +285,8 @@ _WORDS: dict[str, Callable[[Any, str, str], Search]] = {
     "exit_status": _of_exit_status,
     "derived": _of_derived,
     DERIVED: _of_origin,
-    "start_time": _of_start_time,
-    "stop_time": _of_stop_time,
+    "start_time": lambda value, word, timezone: _span(value, None, timezone),
+    "stop_time": lambda value, word, timezone: _span(None, value, timezone),
 }
 """Function of each word that makes a search of its value, given value, word and time zone."""
 WORDS = ("full", "search", "since", "until", *_WORDS)

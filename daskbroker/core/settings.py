@@ -17,8 +17,6 @@ from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["SETTINGS", "VALUE_TYPES", "Setting", "look_up_by", "setting", "settings_yaml"]
-
 
 @dataclass(frozen=True)
 class Setting:

@@ -22,8 +22,6 @@ from .layouts import EVENT, STREAM_DATUM, Layout, encode_page, encode_rows
 from .printable import shown
 from .validate import check_page, check_row
 
-__all__ = ["check_column", "encode_stored_page", "encode_stored_rows", "fault_of"]
-
 NUMBERS = ("int", "float", "number", "long")
 STAMPS = (*NUMBERS, "null")
 KINDS_OF = {"time": NUMBERS, "seq_num": ("int", "long"), "uid": ("str",)}

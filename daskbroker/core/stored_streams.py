@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-__all__ = ["from_store", "is_from_store"]
-
 Item = TypeVar("Item")
 
 _streams: WeakSet[Iterator[Any]] = WeakSet()

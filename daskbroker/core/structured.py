@@ -20,8 +20,6 @@ from .dtypes import plain_dtype
 from .field_rows import has_fields, lists_of
 from .frozen import ArrayList
 
-__all__ = ["field_values", "fields_of", "structured_cell"]
-
 
 def fields_of(claims: Iterable[Mapping[str, Any]]) -> np.dtype | None:
     """Return the dtype of fields that descriptors declare, or None unless all declare the same."""
@@ -122,10 +120,10 @@ def _texts(values: Sequence[Any], dtype: np.dtype) -> np.ndarray | None:
 
     Tables declare bytes and hold text. None is returned if the values are mixed or not exact.
     """
-    kinds = set(map(type, values))
-    if len(kinds) > 1 or not kinds <= {str, bytes}:
+    types = set(map(type, values))
+    if len(types) > 1 or not types <= {str, bytes}:
         return None
-    letter = "U" if kinds == {str} else "S" if kinds else dtype.kind
+    letter = "U" if types == {str} else "S" if types else dtype.kind
     declared = dtype.itemsize // (4 if dtype.kind == "U" else 1)
     found = np.array(values, f"{letter}{max(1, declared, *map(len, values))}")
     return found if found.tolist() == list(values) else None  # not if NumPy drops an end

@@ -18,8 +18,6 @@ from uuid import uuid4
 
 from .digests import digest_of
 
-__all__ = ["remove_unfinished", "unfinished"]
-
 NAME = re.compile(
     r"\.(?P<digest>[0-9a-f]{16})"
     r"\.(?P<machine>[0-9a-f]{16})-(?P<process>\d+)-(?P<start>\d+)"

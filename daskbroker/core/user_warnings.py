@@ -10,8 +10,6 @@ from contextlib import contextmanager
 
 from .printable import message_text
 
-__all__ = ["is_quiet", "quiet_thread", "warn", "warn_caller"]
-
 PACKAGE = __name__.partition(".")[0]
 _thread = threading.local()
 

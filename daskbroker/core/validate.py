@@ -24,16 +24,6 @@ from .leaves import EXACT_INTEGER
 from .name_lists import listed
 from .printable import shown, without_middle
 
-__all__ = [
-    "NAMES",
-    "check_is_mapping",
-    "check_keys",
-    "check_page",
-    "check_row",
-    "document_label",
-    "prepare",
-]
-
 SCHEMA_CHECKED = ("start", "stop", "descriptor", "resource", "stream_resource")
 ROW_LAYOUTS: dict[str, Layout] = {"event": EVENT, "datum": DATUM, "stream_datum": STREAM_DATUM}
 PAGES: dict[str, Layout] = {"event_page": EVENT, "datum_page": DATUM}

@@ -15,8 +15,6 @@ from event_model import compose_run
 from .frame_file import DATASET, FRAME_SIDE, FRAMES
 from .recorded import Documents
 
-__all__ = ["FLY_ROWS", "FLY_UID", "FRAMES_UID", "fly_scan", "frames_run"]
-
 FLY_ROWS = 100_000
 """Number of rows of the fly scan."""
 EDGE = 8979.0

@@ -9,8 +9,6 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-__all__ = ["DATASET", "FRAMES", "FRAME_SIDE", "write_frames"]
-
 DATASET = "/entry/data/data"
 FRAMES = 1_000
 FRAME_SIDE = 512

@@ -13,8 +13,6 @@ from .composed import FLY_UID, FRAMES_UID, fly_scan, frames_run
 from .frame_file import write_frames
 from .recorded import insert_new, recorded_runs, retaken
 
-__all__ = ["insert_fly_scan", "insert_frames", "insert_recorded", "take_live"]
-
 FILE = "frames.h5"
 
 

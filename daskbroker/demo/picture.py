@@ -13,8 +13,6 @@ from ..results import Results
 from .composed import FLY_ROWS, FLY_UID
 from .frame_file import FRAMES
 
-__all__ = ["peaks_of", "save_picture"]
-
 
 def save_picture(path: Path, db: DataBroker, results: DataBroker, mean: np.ndarray) -> None:
     """Draw a spectrum, a map, the mean of the frames, and the derived runs, into a file.

@@ -14,8 +14,6 @@ from ..broker import DataBroker
 from ..core.documents import plain
 from ..work.recordings import read_recording
 
-__all__ = ["RECORDED", "Documents", "insert_new", "recorded_runs", "retaken"]
-
 Documents = list[tuple[str, dict[str, Any]]]
 
 RECORDED = Path(__file__).parent / "recordings"

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-__all__ = ["Rate", "Shown", "timed"]
-
 
 @dataclass(frozen=True)
 class Rate:

@@ -26,8 +26,6 @@ from .picture import peaks_of, save_picture
 from .recorded import recorded_runs
 from .shown import Rate, Shown, timed
 
-__all__ = ["run_demo"]
-
 MEGABYTE = 1e6
 
 

@@ -14,8 +14,6 @@ from ..core.clock import seconds_of, show_time
 from ..core.documents import PRIMARY
 from ..core.search import OPEN, is_derived
 
-__all__ = ["RunFacts", "motors_of", "points_of", "sample_of", "show_duration", "text_of"]
-
 
 @dataclass(frozen=True)
 class RunFacts:

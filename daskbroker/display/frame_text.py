@@ -15,8 +15,6 @@ from .facts import show_duration
 from .listing import LONGEST_CELL, short_uids
 from .text_columns import NARROWEST, TextColumn, cut_to, lines
 
-__all__ = ["frame_lines", "plain_rows"]
-
 
 def frame_lines(frame: pd.DataFrame, width: int) -> list[str]:
     """Return a heading and a line for each run that fit a width; no column is left out."""

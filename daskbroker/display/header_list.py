@@ -11,8 +11,6 @@ from .plots import Y, plot_runs
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["HeaderList"]
-
 
 class HeaderList(list["Header"]):
     """The list of headers that ``db[-5:]`` and ``db[[...]]`` return, shown as a table."""

@@ -15,16 +15,6 @@ from ..core.documents import PRIMARY
 from ..core.fields import data_keys_of
 from .facts import dimensions_of, names_in
 
-__all__ = [
-    "TIME_COLUMN",
-    "Descriptors",
-    "Hints",
-    "is_image_claim",
-    "is_number_claim",
-    "object_keys_of",
-    "roles_of",
-]
-
 TIME_COLUMN = "time"
 MOST_PIXELS = 4_000_000
 """Maximum number of points of a map; a plan that claims more is drawn as scattered points."""

@@ -18,18 +18,6 @@ from .text_columns import NARROWEST, TextColumn, cut_to, lines, terminal_width
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = [
-    "FOLDED",
-    "MAX_RUNS_SHOWN",
-    "UID_LENGTH",
-    "Listing",
-    "marks",
-    "run_lines",
-    "short_uids",
-    "shown_or",
-    "uid_markup",
-]
-
 MAX_RUNS_SHOWN = 20
 """Maximum number of runs that are shown."""
 FOLDED = 80

@@ -6,18 +6,6 @@ import html
 
 from ..core.printable import printable
 
-__all__ = [
-    "Markup",
-    "badge",
-    "element",
-    "escaped",
-    "folded",
-    "html_table",
-    "joined",
-    "page",
-    "shortened",
-]
-
 MAX_TEXT_LENGTH = 400
 """Maximum length of a text that is shown in one place."""
 

@@ -19,8 +19,6 @@ from .tree import folded_tree
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["header_line", "header_markup", "header_text"]
-
 
 def header_line(header: Header) -> str:
     """Return a run in one line, from its start and stop documents only."""

@@ -24,8 +24,6 @@ from .readings import Readings, on_grid, read_shown_cell, read_signals
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["FRAME", "Frame", "Y", "plot_run", "plot_runs", "save_plot"]
-
 Y = str | Sequence[str] | None
 Frame = int | tuple[int, ...] | None
 

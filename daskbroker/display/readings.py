@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ..header import Header
 
-__all__ = ["Readings", "on_grid", "read_shown_cell", "read_signals"]
-
 ELAPSED = "time since start"
 
 

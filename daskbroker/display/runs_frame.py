@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..broker import DataBroker
     from ..header import Header
 
-__all__ = ["RUN_COLUMNS", "runs_frame"]
-
 BATCH = 500
 """Number of runs whose descriptors are looked up together."""
 

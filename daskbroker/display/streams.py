@@ -14,8 +14,6 @@ from .tree import folded_tree
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["Streams"]
-
 MOST_UNFOLDED = 12
 """Maximum number of data keys of a stream that are shown unfolded, or as text."""
 MOST_KEYS = 500

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 
 from ..core.printable import printable
 
-__all__ = ["NARROWEST", "TextColumn", "cut_to", "lines", "terminal_width", "text_width"]
-
 GAP = "  "
 NARROWEST = 8
 """Minimum width to which a column of text is narrowed; then columns are left out instead."""

@@ -30,8 +30,6 @@ from .readings import on_grid, read_shown_cell, read_signals
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["thumbnails"]
-
 WIDTH, HEIGHT = 260, 110
 """Size of the picture of a line, in pixels."""
 MOST_POINTS = 260

@@ -14,8 +14,6 @@ from ..core.settings import setting
 from .markup import Markup, element, folded, page, shortened
 from .text_columns import cut_to, terminal_width
 
-__all__ = ["document_markup", "document_text", "folded_tree"]
-
 MOST_ITEMS = 200
 """Maximum number of items of a mapping or a list that are shown."""
 MOST_NODES = 3000

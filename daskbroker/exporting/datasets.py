@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from ..header import Header
 
-__all__ = ["write_netcdf", "write_zarr"]
-
 GROUP = (".zgroup", "zarr.json")
 """Files of which one is in every folder that is a Zarr group."""
 

@@ -23,8 +23,6 @@ from .references.file_states import changed_here
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["ExportLog"]
-
 NAME = ".daskbroker-export.jsonl"
 
 

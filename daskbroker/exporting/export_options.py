@@ -20,8 +20,6 @@ from ..views.table.plain_cells import ARRAYS
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["FORMATS", "REFERRING", "SUFFIXES", "Destination", "ExportOptions", "storing"]
-
 FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus", "references", "icechunk")
 SUFFIXES = {
     ".jsonl": "jsonl",

@@ -13,8 +13,6 @@ from ..core.durable_files import make_folder, publish_file, sync_file, sync_fold
 from ..core.errors import BadQuery
 from ..core.unfinished import unfinished
 
-__all__ = ["replacing_folder"]
-
 SETTLED_SECONDS = 5.0
 """Maximum seconds in which writes that have begun are waited for after one has failed."""
 PAUSE_SECONDS = 0.1

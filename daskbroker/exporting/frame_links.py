@@ -13,8 +13,6 @@ from ..core.errors import FillError
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["FrameLink", "frame_links"]
-
 AREA_DETECTOR = ("AD_HDF5", "AD_HDF5_SWMR")
 """Specs of files that have all frames in one dataset."""
 

@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["hdf5_file"]
-
 REPORTED_BYTES = 2**16
 """Minimum bytes of a write whose failure is reported to HDF5.
 

@@ -15,8 +15,6 @@ from .verifying import CheckedText
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["write_jsonl"]
-
 
 def write_jsonl(header: Header, destination: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write the documents of a run, one line ``["name", document]`` each, and yield the path."""

@@ -41,12 +41,10 @@ from ..views.dataset.savable import savable
 from .export_options import Destination, ExportOptions, storing
 from .frame_links import FrameLink, frame_links
 from .hdf5_file import hdf5_file
-from .verifying import WrittenParts, values_digest
+from .verifying import WrittenParts, regions_of, values_digest
 
 if TYPE_CHECKING:
     from ..header import Header
-
-__all__ = ["write_nexus"]
 
 ENTRY, PLOT = "entry", "data"
 UNPLOTTED = (TIME_COLUMN, "seq_num")
@@ -228,10 +226,10 @@ class _Entry:
                 if not own:
                     continue
                 is_motor = any(roles.get(key) == "motor" for key in keys)
-                kind = "NXpositioner" if is_motor else "NXdetector"
+                nexus_class = "NXpositioner" if is_motor else "NXdetector"
                 # A device in several streams has one group.
                 if (instrument.name, device) not in self._names_in_file:
-                    made = _group(instrument, device, kind)
+                    made = _group(instrument, device, nexus_class)
                     self._names_in_file[instrument.name, device] = made.name
                 group = instrument.file[self._names_in_file[instrument.name, device]]
                 for field in own:
@@ -441,9 +439,10 @@ def _write_variable(
         written.note((field.name, ...), values_digest(texts))
     else:
         field = group.create_dataset(placed, variable.shape, variable.dtype)
-        for region, values in _blocks(variable):
+        for region in regions_of(variable) if variable.size else ():
+            values = np.asarray(variable[region].values)
             field[region] = values
-            written.note((field.name, region), values_digest(np.asarray(values)))
+            written.note((field.name, region), values_digest(values))
     for key, value in variable.attrs.items():
         # A name that NeXus does not allow would make the file invalid.
         if _valid(str(key)) == key:
@@ -455,20 +454,6 @@ def _write_variable(
 def _text(cell: object) -> str:
     text = "" if cell is None or cell != cell else str(cell)
     return text.replace("\0", "\\0") if is_unicode(text) else to_json(text)
-
-
-def _blocks(variable: xr.Variable) -> Iterator[tuple[Any, np.ndarray]]:
-    if not variable.chunks:
-        if variable.size:
-            yield ..., variable.values
-        return
-    first = 0
-    for length in variable.chunks[0]:
-        rows = slice(first, first + length)
-        # Chunks without rows cannot be written as regions.
-        if length:
-            yield rows, variable[rows].values
-        first += length
 
 
 def _since(time: xr.Variable, began: float) -> xr.Variable:

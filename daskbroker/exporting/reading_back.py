@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .verifying import differs
-
-__all__ = ["check_datasets"]
+from .verifying import differs, regions_of
 
 
 def check_datasets(written: Any, path: Path, engine: str, target: Path, **options: Any) -> None:
@@ -49,8 +47,9 @@ def check_datasets(written: Any, path: Path, engine: str, target: Path, **option
                 other = there.variables.get(name)
                 if other is None or other.shape != variable.shape:
                     raise differs(target, label)
-                if not all(_are_equal(*pair) for pair in _blocks(variable, other)):
-                    raise differs(target, label)
+                for region in regions_of(variable):
+                    if not _are_equal(*(np.asarray(v[region].values) for v in (variable, other))):
+                        raise differs(target, label)
 
 
 def _datasets(written: Any) -> Iterator[tuple[str, xr.Dataset]]:
@@ -59,17 +58,6 @@ def _datasets(written: Any) -> Iterator[tuple[str, xr.Dataset]]:
         return
     for node in written.subtree:
         yield node.path, node.to_dataset(inherit=False)
-
-
-def _blocks(one: xr.Variable, other: xr.Variable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield pairs of blocks of two variables, in the chunks of the first along dimension 0."""
-    first = 0
-    for length in one.chunks[0] if one.chunks else ():
-        rows = slice(first, first + length)
-        yield np.asarray(one[rows].values), np.asarray(other[rows].values)
-        first += length
-    if not one.chunks:
-        yield np.asarray(one.values), np.asarray(other.values)
 
 
 def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:

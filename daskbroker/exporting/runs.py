@@ -25,8 +25,6 @@ from .tables import write_csv, write_parquet
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["export", "export_run"]
-
 WRITERS = {
     "jsonl": write_jsonl,
     "parquet": write_parquet,

@@ -25,8 +25,6 @@ from .verifying import CheckedText, WrittenParts, arrow_digest
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["write_csv", "write_parquet"]
-
 MOST_VALUES = 2**26
 """Maximum number of array values of a column in a row group: Arrow's lists count up to 2**31."""
 
@@ -127,8 +125,8 @@ def _frames(table: Any) -> Iterator[pd.DataFrame]:
 def _claims(header: Header, stream: str) -> dict[str, pa.DataType]:
     """Return the Arrow types of arrays by their descriptors, for columns without any cell."""
     descriptors = header.descriptors[stream]
-    kinds = {key: claimed_type(claim) for d in descriptors for key, claim in d["data_keys"].items()}
-    return {key: kind for key, kind in kinds.items() if kind is not None}
+    types = {key: claimed_type(claim) for d in descriptors for key, claim in d["data_keys"].items()}
+    return {key: found for key, found in types.items() if found is not None}
 
 
 class _OtherCells(Exception):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
+import xarray as xr
 
 from ..core.errors import StoreError
-
-__all__ = ["CheckedText", "WrittenParts", "arrow_digest", "differs", "values_digest"]
 
 
 def differs(target: Path, what: str) -> StoreError:
@@ -30,6 +30,16 @@ def differs(target: Path, what: str) -> StoreError:
         f"the export {target} was read back, and {what} differs from what was written; the target "
         "was not changed. Check the disk and export again"
     )
+
+
+def regions_of(variable: xr.Variable) -> Iterator[Any]:
+    """Yield the regions to read of a variable: chunks along dimension 0, all of it if not lazy."""
+    if not variable.chunks:
+        yield ...
+        return
+    for begin, end in pairwise(np.cumsum([0, *variable.chunks[0]]).tolist()):
+        if begin < end:
+            yield slice(begin, end)
 
 
 class CheckedText(io.TextIOBase):

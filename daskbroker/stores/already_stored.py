@@ -13,8 +13,6 @@ from ..core.validate import document_label
 if TYPE_CHECKING:
     from .event_store import EventStore
 
-__all__ = ["is_repeated", "new_rows", "stored_descriptor", "unknown_run"]
-
 
 def is_repeated(name: str, doc: Mapping[str, Any], there: Mapping[str, Any] | None) -> bool:
     """Return whether a document is already stored; every store asks this before it stores one.

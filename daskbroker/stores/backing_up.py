@@ -9,8 +9,6 @@ from typing import Protocol
 from ..core.damage import Damage
 from ..core.printable import counted
 
-__all__ = ["BackupReport", "BackupSource"]
-
 
 @dataclass
 class BackupReport:

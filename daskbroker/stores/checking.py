@@ -31,18 +31,6 @@ if TYPE_CHECKING:
     from .event_store import EventStore
     from .header_store import FoundHeader
 
-__all__ = [
-    "MAX_DAMAGES",
-    "CheckedHeader",
-    "CheckedPlan",
-    "EventChecks",
-    "check_chunks",
-    "check_document",
-    "check_headers",
-    "error_text",
-    "plan_for_check",
-]
-
 FIELD = re.compile(r"\.(\S+): |: lacks '(.+?)'$|: '(.+?)' is a required property")
 """How the messages of BadDocument name the field, after the document."""
 MAX_DAMAGES = 1000

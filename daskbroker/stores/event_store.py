@@ -38,8 +38,6 @@ from .checking import EventChecks, check_document
 from .full_disk import repeat_if_full
 from .unfilling import Unfilling, prepared
 
-__all__ = ["EventStore"]
-
 _NO_LIMIT = nullcontext()  # one serves all inserts, as it has no state
 
 

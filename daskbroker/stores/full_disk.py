@@ -7,8 +7,6 @@ from typing import Any
 
 from ..core.errors import StoreFull
 
-__all__ = ["repeat_if_full"]
-
 
 def repeat_if_full(make_room: Callable[[], bool], insert: Callable[..., None], *what: Any) -> None:
     """Insert, and once more if the store was full and could make room.

@@ -17,15 +17,6 @@ from .checking import CheckedHeader, check_headers
 if TYPE_CHECKING:
     from .event_store import EventStore
 
-__all__ = [
-    "FARTHEST",
-    "MOST_READ_OVER",
-    "FoundHeader",
-    "HeaderPair",
-    "HeaderStore",
-    "matching",
-]
-
 FARTHEST = 2**62
 """Upper bound of a run's position in a search; SQLite and MongoDB accept numbers up to it."""
 MOST_READ_OVER = 8

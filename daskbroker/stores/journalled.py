@@ -18,8 +18,6 @@ from ..core.settings import setting
 from .contract import EventStore
 from .stored_text import storable
 
-__all__ = ["ORPHAN_SECONDS", "JournalledEventStore", "PeekRow"]
-
 ORPHAN_SECONDS = 3600.0
 """Age in seconds at which columns that no chunk names are removed; a younger one's sealer may still
 be at work."""
@@ -63,14 +61,12 @@ class JournalledEventStore(EventStore):
         """Return the key under which the store knows a run, or None if it does not know it."""
 
     def find_descriptor(self, uid: str) -> Document | None:
-        """See :meth:`EventStore.find_descriptor`."""
         return self._descriptors.find(uid, self._look_up_descriptor)
 
     def _known_run(self, uid: str) -> Any:
         return self._runs.find(uid, self._look_up_run)
 
     def has_run(self, uid: str) -> bool:
-        """See :meth:`EventStore.has_run`."""
         return self._known_run(uid) is not None
 
     # -- sealing -----------------------------------------------------------------------------
@@ -122,7 +118,6 @@ class JournalledEventStore(EventStore):
         """Store a page as columns; return False, and store nothing, if it must go row by row."""
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
-        """See :meth:`EventStore.append_page`."""
         columnar = is_columnar(layout, page, self.least_page_rows)
         if not (columnar and self._append_columns(layout, owner, page, run)):
             self.append(layout, owner, rows_of_page(layout, page), run)
@@ -138,16 +133,13 @@ class JournalledEventStore(EventStore):
         """Store rows, replacing those of the same run, descriptor and key, if it may write."""
 
     def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
-        """See :meth:`EventStore.list_peeks`."""
         names = {storable(uid): uid for uid in runs}
         return _peeks((names[run], *rest) for run, *rest in self._select_peeks("run", list(names)))
 
     def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
-        """See :meth:`EventStore.find_peeks`."""
         return _peeks(self._select_peeks("sort", sorts))
 
     def put_peeks(self, peeks: Sequence[Peek]) -> None:
-        """See :meth:`EventStore.put_peeks`."""
         self._replace_peeks(
             [(*map(storable, (p.run, p.descriptor, p.key)), p.sort, p.body()) for p in peeks]
         )

@@ -15,8 +15,6 @@ from ..core.errors import ConfigError
 from ..core.name_lists import listed
 from .contract import Opened
 
-__all__ = ["GROUP", "Opener", "opener_of", "schemes"]
-
 GROUP = "daskbroker.stores"
 
 Opener = Callable[..., Opened]

@@ -22,8 +22,6 @@ from ..core.run_plan import RunPlan, resources_of, stream_of
 from ..core.search import Search
 from .contract import EventStore, HeaderPair, HeaderStore
 
-__all__ = ["PlannedEventStore", "PlannedHeaderStore"]
-
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise StoreReadOnly(
@@ -44,13 +42,11 @@ class PlannedHeaderStore(HeaderStore):
     pair: HeaderPair
 
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """See :meth:`HeaderStore.find_uid`."""
         return self.pair if uid == self.pair[0]["uid"] else None
 
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[HeaderPair]:
-        """See :meth:`HeaderStore.find`."""
         return islice([self.pair] if search.matches(*self.pair) else [], start, stop)
 
     insert_prepared = _refuse
@@ -80,30 +76,24 @@ class PlannedEventStore(EventStore):
 
     @property
     def store_id(self) -> str:
-        """See :attr:`EventStore.store_id`."""
         return self.plan.events.store
 
     def has_run(self, uid: str) -> bool:
-        """See :meth:`EventStore.has_run`."""
         return uid == self.run
 
     def current_run(self) -> str | None:
-        """See :meth:`EventStore.current_run`."""
         return self.run
 
     def find_descriptor(self, uid: str) -> Document | None:
-        """See :meth:`EventStore.find_descriptor`."""
         return next((d for d in self.plan.descriptors if d["uid"] == uid), None)
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """See :meth:`EventStore.find_asset_run`."""
         found = any(doc["uid"] == uid for _, doc in resources_of(self.plan.references))
         return self.run if found else None
 
     def list_descriptors(
         self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
-        """See :meth:`EventStore.list_descriptors`."""
         if self.run not in runs:
             return []
         if self.run in self.plan.unlisted:
@@ -112,14 +102,12 @@ class PlannedEventStore(EventStore):
         return [d for d in found if stream_name is ALL or stream_of(d) == stream_name]
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventStore.plan_events`."""
         positions = {d["uid"]: position for position, d in enumerate(self.plan.descriptors)}
         return self.plan.events.of_descriptors([positions[d["uid"]] for d in descriptors])
 
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """See :meth:`EventStore.plan_references`."""
         owners = [0] if self.run in runs else []
         return {
             layout.kind: self.plan.references[layout.kind].of_descriptors(owners)
@@ -127,7 +115,6 @@ class PlannedEventStore(EventStore):
         }
 
     def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
-        """See :meth:`EventStore.list_peeks`."""
         return [peek for peek in self.plan.peeks if peek.run in runs]
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:

@@ -35,8 +35,6 @@ from ..core.errors import (
 from ..core.forking import in_each_process
 from ..core.formats import check_format
 
-__all__ = ["RecordFile", "RecordReader", "Span"]
-
 FORMAT = 1
 FRAME = struct.Struct("<II")
 """Lengths of note and body, which a record begins with; the note and the body follow."""
@@ -235,7 +233,6 @@ class RecordReader(ChunkReader):
     inode: int
 
     def read_stored(self, key: Span, columns: Sequence[str] | None) -> pa.Table:
-        """See :meth:`ChunkReader.read_stored`."""
         with damage_of(f"{self.path}, from byte {key[0]:,}"):
             return from_ipc(_read_body(self.path, self.inode, key), columns)
 

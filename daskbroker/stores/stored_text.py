@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["storable"]
-
 
 def storable(text: str) -> str:
     """Return text with lone surrogates escaped, as SQLite and BSON hold no others.

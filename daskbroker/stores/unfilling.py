@@ -25,8 +25,6 @@ from ..core.validate import prepare
 if TYPE_CHECKING:
     from .event_store import EventStore
 
-__all__ = ["Unfilling", "prepared"]
-
 REWRITTEN = (STREAM_RESOURCE, DATUM, STREAM_DATUM)
 MAX_RUNS = 4
 """Maximum number of runs whose references are kept in memory; runs are inserted one by one."""

@@ -10,8 +10,6 @@ import pytest
 
 from .compare import assert_documents_equal, assert_references_first
 
-__all__ = ["STATES", "Conformance", "check_run", "insert_all", "insert_run", "table_of"]
-
 STATES = ("journal", "sealed", "mixed", "stopped")
 """Where a run's rows are when it is read: all in the journal, all sealed, some of both (each
 while the run is open), or sealed because the run has stopped."""

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Call", "record_calls"]
-
 # Numbers of the calls, x86-64 and ARM64. What copies within the kernel, or maps files to write,
 # no store does with data that it counts on (SQLite maps its -shm file, which nobody needs again).
 CALLS: dict[str, tuple[int | None, int | None]] = {

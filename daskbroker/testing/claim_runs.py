@@ -13,16 +13,6 @@ from .detector_runs import SHAPE, Squares, image_claim, stream_place
 from .files import frames, write_hdf5, write_npys, write_tiffs
 from .runs import Documents, RunBuilder
 
-__all__ = [
-    "LEGACY",
-    "CountedSquares",
-    "Halves",
-    "claim_run",
-    "claim_run_of_squares",
-    "run_of_parts",
-    "stream_claim_run",
-]
-
 LEGACY: dict[str, Any] = {"dtype_numpy": None}
 
 

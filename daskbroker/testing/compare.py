@@ -8,12 +8,6 @@ from typing import Any
 from ..core.documents import NamedMapping, equal, normalize
 from ..core.printable import without_middle
 
-__all__ = [
-    "assert_documents_equal",
-    "assert_references_first",
-    "difference",
-    "expand_documents",
-]
 """One ``(name, document)``."""
 
 _PLAIN = frozenset({bool, int, float, str, type(None)})

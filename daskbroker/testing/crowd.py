@@ -35,8 +35,6 @@ from .kill import AWAY_SECONDS, check_store, until_it_answers, write_until_kille
 from .many_writers import insert_at_once
 from .mongod import ReplicaSet, replica_set
 
-__all__ = ["main"]
-
 SEAL_ROWS = 400
 
 

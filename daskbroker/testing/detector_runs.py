@@ -13,23 +13,6 @@ import pandas as pd
 from .files import AD_DATASET, frames, write_hdf5
 from .runs import Documents, RunBuilder
 
-__all__ = [
-    "SHAPE",
-    "FailsAtTwo",
-    "LazySquares",
-    "Squares",
-    "Tables",
-    "check_filled",
-    "datum_run",
-    "filled_cells",
-    "image_claim",
-    "squares",
-    "squares_run",
-    "stacked",
-    "stream_place",
-    "stream_run",
-]
-
 SHAPE = (6, 8)
 """Shape of the frames that these tests write."""
 

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from .call_recorder import Call
 
-__all__ = ["Disk", "Loss"]
-
 BLOCK = 4096
 
 

@@ -36,8 +36,6 @@ from .detector_runs import stacked, stream_run
 from .files import frames
 from .runs import RunBuilder, make_run
 
-__all__ = ["SESSIONS", "Session", "small_sizes"]
-
 Steps = Iterator[tuple[str, Callable[[], Any]]]
 
 SIZES: dict[ModuleType, dict[str, int]] = {

@@ -41,8 +41,6 @@ from typing import Any, NamedTuple
 from ..core.errors import FillError, MissingTimeWarning, StoreError, UnknownReference
 from .fault_sessions import SESSIONS, Session, small_sizes
 
-__all__ = ["main"]
-
 KINDS = ("write", "sync", "rename", "mkdir", "open", "unlink", "truncate", "close", "read")
 ERRORS = ("EIO", "ENOSPC", "EDQUOT")
 LIBRARY = "DASKBROKER_FAILING_CALLS"

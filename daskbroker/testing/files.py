@@ -12,8 +12,6 @@ import hdf5plugin
 import numpy as np
 import tifffile
 
-__all__ = ["frames", "write_hdf5", "write_npys", "write_tiffs"]
-
 AD_DATASET = "/entry/data/data"
 """Dataset in which an area detector's HDF5 plugin stores its frames."""
 

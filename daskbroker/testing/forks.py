@@ -24,8 +24,6 @@ from typing import Any
 from ..connect import connect, temp
 from .runs import make_run, page_of
 
-__all__ = ["main"]
-
 SECONDS = 100
 """So long may a child take, where all are busy; one that hangs is killed."""
 

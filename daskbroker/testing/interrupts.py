@@ -12,8 +12,6 @@ from typing import Any
 
 from .runs import Documents, RunBuilder
 
-__all__ = ["finalizers_unheard", "insert_interrupted", "interrupted_calls", "journalled_run"]
-
 AGAIN_SECONDS = 5.0
 """Seconds after which a user whose Ctrl-C had no effect presses it again.
 

@@ -24,9 +24,7 @@ import dask
 
 from ..connect import connect
 from ..core.errors import StoreUnavailable
-from .runs import claim
-
-__all__ = ["main"]
+from .runs import claim, page_of
 
 T = TypeVar("T")
 AWAY_SECONDS = 60.0
@@ -65,11 +63,7 @@ def _event(descriptor: str, number: int) -> dict[str, Any]:
 
 
 def _page(descriptor: str, first: int) -> dict[str, Any]:
-    events = [_event(descriptor, number) for number in range(first, first + PAGE)]
-    page: dict[str, Any] = {key: [e[key] for e in events] for key in ("uid", "seq_num", "time")}
-    for part in ("data", "timestamps"):
-        page[part] = {key: [e[part][key] for e in events] for key in events[0][part]}
-    return {**page, "descriptor": descriptor, "filled": {}}
+    return page_of([_event(descriptor, number) for number in range(first, first + PAGE)])
 
 
 def _begin(db: Any, run: str, stored: set[str]) -> None:

@@ -23,8 +23,6 @@ from ..work.checking import check
 from .base import check_run
 from .runs import Documents, claim
 
-__all__ = ["insert_at_once"]
-
 EVENTS = 20
 
 

@@ -32,8 +32,6 @@ from ..stores.mongodb.indexes import (
     OWN_INDEXES,
 )
 
-__all__ = ["Mongod", "ReplicaSet", "empty_database", "find_mongod", "mongod", "replica_set"]
-
 START_SECONDS = 60.0
 MEMORY = Path("/dev/shm")
 ROOM = 4 * 2**30

@@ -48,8 +48,6 @@ from .compare import assert_documents_equal, expand_documents
 from .disk_states import Disk, Loss
 from .runs import RunBuilder
 
-__all__ = ["LOSSES", "Counts", "Plan", "check_writer", "main"]
-
 Documents = list[tuple[str, Any]]
 
 LOSSES = (

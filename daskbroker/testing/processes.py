@@ -12,8 +12,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TextIO
 
-__all__ = ["PROCESSES", "Program"]
-
 PROCESSES = multiprocessing.get_context("forkserver")
 """Context whose processes have nothing of this one but its ``sys.path`` and folder.
 

@@ -9,18 +9,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "RunBuilder",
-    "baseline_run",
-    "external_run",
-    "interleave",
-    "make_run",
-    "paged_run",
-    "ragged_run",
-    "rewound_run",
-    "stream_datum_run",
-]
-
 Documents = list[tuple[str, dict[str, Any]]]
 """``(name, document)`` pairs of one or more runs."""
 

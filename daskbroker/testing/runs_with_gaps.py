@@ -11,17 +11,6 @@ from .detector_runs import SHAPE, image_claim, stream_place
 from .files import frames, write_hdf5, write_npys, write_tiffs
 from .runs import Documents, RunBuilder
 
-__all__ = [
-    "EVENTS",
-    "KINDS",
-    "ON_DISK",
-    "Forgetful",
-    "aborted_run",
-    "rewound_frames",
-    "short_run",
-    "without_dtype",
-]
-
 EVENTS = 6
 ON_DISK = 4
 KINDS = ("AD_HDF5", "AD_TIFF", "NPY_SEQ", "stream", "stream of files", "datum", "classic")

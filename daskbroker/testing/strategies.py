@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from .runs import Documents, RunBuilder
 
-__all__ = ["cells", "queries", "runs", "starts"]
-
 _scalars = st.one_of(
     st.none(),
     st.booleans(),

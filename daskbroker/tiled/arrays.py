@@ -13,8 +13,6 @@ from tiled.structures.array import ArrayStructure
 from ..core.errors import DaskbrokerError
 from .folders import refuse
 
-__all__ = ["StreamArray", "is_array"]
-
 SERVED = "biufcmMSU"
 """Kinds of dtypes that Tiled's clients in any language can read."""
 FULL_SLICE = NDSlice(...)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from tiled.structures.core import Spec
 from ..broker import DataBroker
 from ..connect import connect
 from ..core.bad_runs import BadRun
+from ..core.bounded_dict import BoundedDict
 from ..core.query import Query
 from ..core.run_plan import stream_of
 from ..core.search import Search
@@ -20,8 +20,6 @@ from ..results import Results
 from .folders import Folder, in_thread, metadata_form
 from .queries import RUN_SPEC, search_of
 from .runs import Run
-
-__all__ = ["BrokerCatalog", "tree"]
 
 CATALOG_SPEC = Spec("CatalogOfBlueskyRuns", version="3.0")
 MOST_OPEN = 64
@@ -42,32 +40,6 @@ def tree(place: str, metadata: Mapping[str, Any] | None = None) -> BrokerCatalog
         Metadata of the catalogue.
     """
     return BrokerCatalog(connect(place, create=False, mode="r"), metadata)
-
-
-class OpenRuns:
-    """Cache of the most recently used runs; runs in progress are not kept. Thread-safe."""
-
-    def __init__(self, most: int = MOST_OPEN) -> None:
-        self._most = most
-        self._runs: OrderedDict[str, Run] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, uid: str) -> Run | None:
-        """Return a run if it is kept, else None."""
-        with self._lock:
-            found = self._runs.get(uid)
-            if found is not None:
-                self._runs.move_to_end(uid)
-            return found
-
-    def keep(self, run: Run) -> Run:
-        """Keep a run if it has ended, dropping the least recently used ones; return the run."""
-        if run.header.known_stop is not None:
-            with self._lock:
-                self._runs[run.header.uid] = run
-                while len(self._runs) > self._most:
-                    self._runs.popitem(last=False)
-        return run
 
 
 class BrokerCatalog(Folder):
@@ -94,13 +66,13 @@ class BrokerCatalog(Folder):
         *,
         search: Search | None = None,
         order: Order = (("_", 1),),
-        opened: OpenRuns | None = None,
+        opened: BoundedDict[str, Run] | None = None,
     ) -> None:
         super().__init__(dict(metadata or {}), [CATALOG_SPEC])
         self.db = db
         self._search = search or Search()
         self._order = tuple(order)
-        self._opened = opened or OpenRuns()
+        self._opened = BoundedDict[str, Run](MOST_OPEN) if opened is None else opened
 
     def __repr__(self) -> str:
         return f"<BrokerCatalog of {self.db!r}>"
@@ -143,14 +115,26 @@ class BrokerCatalog(Folder):
         return [header.uid for header in self._page(0, None)]
 
     def child(self, name: str) -> Run | None:
-        found = self._opened.get(name)
+        found = self._open_run(name)
         # With a search or filters, the store has to say whether the run is among these.
         if found is not None and self._search == Search() and not self.db.filters:
             return found
         exactly = Search(queries=(Query({"uid": name}),))
         for header in self.results.narrowed(exactly):
-            return found or self._opened.keep(Run(header))
+            if found is None:
+                found = Run(header)
+                # A run in progress is opened anew each time, as it grows.
+                if header.known_stop is not None:
+                    self._opened[name] = found
+            return found
         return None
+
+    def _open_run(self, uid: str) -> Run | None:
+        """Return a run if it is kept, which makes it the last to be dropped."""
+        found = self._opened.get(uid)
+        if found is not None:
+            self._opened.put_last(uid, found)
+        return found
 
     async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
         """Return ``limit`` uids from a position on; all that follow if None."""
@@ -198,7 +182,7 @@ class BrokerCatalog(Folder):
                 if not isinstance(one, BadRun):
                     streams[str(one["run_start"])][stream_of(one)] = None
         return [
-            (h.uid, self._opened.get(h.uid) or Run(h, names=list(streams[h.uid]))) for h in headers
+            (h.uid, self._open_run(h.uid) or Run(h, names=list(streams[h.uid]))) for h in headers
         ]
 
     def get_distinct(

@@ -14,8 +14,6 @@ from ..core.documents import Document, plain
 from ..core.json_text import to_json
 from .runs import Run
 
-__all__ = ["MEDIA_TYPE", "export_documents"]
-
 MEDIA_TYPE = "application/json-seq"
 RECORD = "\x1e"
 TOGETHER = 500

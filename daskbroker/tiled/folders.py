@@ -19,8 +19,6 @@ from ..core.documents import plain
 from ..core.errors import DaskbrokerError, StoreUnavailable
 from ..core.json_text import json_form
 
-__all__ = ["Folder", "in_thread", "metadata_form", "refuse"]
-
 INTEGER_LIMIT = 2**63
 """Limit of whole numbers that MessagePack can represent; larger ones become floats."""
 

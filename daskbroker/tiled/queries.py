@@ -22,8 +22,6 @@ from ..core.full_text import TextQuery
 from ..core.query import Query
 from ..core.search import EVERY_RUN, Search, compile_search
 
-__all__ = ["RUN_SPEC", "search_of"]
-
 RUN_SPEC = "BlueskyRun"
 NO_RUN = Search(queries=(Query({"uid": {"$in": []}}),))
 COMPARISONS = {"lt": "$lt", "le": "$lte", "gt": "$gt", "ge": "$gte"}
@@ -61,14 +59,6 @@ def _on_document(key: str, condition: object) -> Search:
     return Search(queries=(Query({path: condition}),))
 
 
-def _eq(query: Any) -> Search:
-    return _on_document(query.key, {"$eq": query.value})
-
-
-def _not_eq(query: Any) -> Search:
-    return _on_document(query.key, {"$exists": True, "$ne": query.value})
-
-
 def _comparison(query: Any) -> Search:
     operator = COMPARISONS[getattr(query.operator, "value", query.operator)]
     return _on_document(query.key, {operator: query.value})
@@ -79,10 +69,6 @@ def _contains(query: Any) -> Search:
     if isinstance(query.value, str):
         return _on_document(query.key, {"$regex": re.escape(query.value)})
     return _on_document(query.key, {"$eq": query.value})
-
-
-def _in(query: Any) -> Search:
-    return _on_document(query.key, {"$in": list(query.value)})
 
 
 def _not_in(query: Any) -> Search:
@@ -124,35 +110,29 @@ def _key_present(query: Any) -> Search:
     return _on_document(query.key, {"$exists": exists})
 
 
-def _full_text(query: Any) -> Search:
-    return Search(texts=(TextQuery(query.text),))
-
-
-def _keys(query: Any) -> Search:
-    return compile_search(query={"uid": {"$in": list(query.keys)}})
-
-
 def _specs(query: Any) -> Search:
     fits = set(query.include) <= {RUN_SPEC} and RUN_SPEC not in query.exclude
     return EVERY_RUN if fits else NO_RUN
 
 
-def _family(query: Any) -> Search:
-    return EVERY_RUN if query.value == StructureFamily.container else NO_RUN
-
-
 _CONVERT: dict[type, Callable[[Any], Search]] = {
-    tiled_queries.Eq: _eq,
-    tiled_queries.NotEq: _not_eq,
+    tiled_queries.Eq: lambda query: _on_document(query.key, {"$eq": query.value}),
+    tiled_queries.NotEq: lambda query: _on_document(
+        query.key, {"$exists": True, "$ne": query.value}
+    ),
     tiled_queries.Comparison: _comparison,
     tiled_queries.Contains: _contains,
-    tiled_queries.In: _in,
+    tiled_queries.In: lambda query: _on_document(query.key, {"$in": list(query.value)}),
     tiled_queries.NotIn: _not_in,
     tiled_queries.Regex: _regex,
     tiled_queries.Like: _like,
     tiled_queries.KeyPresent: _key_present,
-    tiled_queries.FullText: _full_text,
-    tiled_queries.KeysFilter: _keys,
+    tiled_queries.FullText: lambda query: Search(texts=(TextQuery(query.text),)),
+    tiled_queries.KeysFilter: lambda query: compile_search(
+        query={"uid": {"$in": list(query.keys)}}
+    ),
     tiled_queries.SpecsQuery: _specs,
-    tiled_queries.StructureFamilyQuery: _family,
+    tiled_queries.StructureFamilyQuery: lambda query: (
+        EVERY_RUN if query.value == StructureFamily.container else NO_RUN
+    ),
 }

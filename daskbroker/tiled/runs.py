@@ -18,8 +18,6 @@ from .folders import Folder, metadata_form
 from .queries import RUN_SPEC
 from .tables import StreamTable
 
-__all__ = ["TABLE", "Run", "Stream"]
-
 TABLE = "internal"
 RUN_SPECS = [Spec(RUN_SPEC, version="3.0")]
 STREAM_SPECS = [Spec("BlueskyEventStream", version="3.0"), Spec("composite")]

@@ -21,8 +21,6 @@ from .documents import MEDIA_TYPE, export_documents
 from .queries import RUN_SPEC
 from .tables import TABLE_SPEC, export_rows
 
-__all__ = ["KEY_VARIABLE", "LOOPBACK", "Server"]
-
 LOOPBACK = "127.0.0.1"
 KEY_VARIABLE = "TILED_SINGLE_USER_API_KEY"
 

@@ -22,8 +22,6 @@ from ..core.errors import DaskbrokerError
 from ..core.json_text import to_json
 from .folders import refuse
 
-__all__ = ["TABLE_SPEC", "StreamTable", "export_rows"]
-
 TABLE_SPEC = "DaskbrokerTable"
 
 RESERVED = "_"

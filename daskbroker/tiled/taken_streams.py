@@ -15,8 +15,6 @@ import numpy as np
 
 from ..core.errors import BadRecording
 
-__all__ = ["TakenStream", "shared_files"]
-
 CELLS_TOGETHER = 500_000
 """Maximum number of cells of a table per request; columns are requested in batches."""
 OF_EVENTS = "uids of events: they are made from run, stream and place"

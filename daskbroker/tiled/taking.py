@@ -20,8 +20,6 @@ from ..core.printable import counted
 from . import SCHEME
 from .taken_streams import TakenStream, shared_files
 
-__all__ = ["TakingReport", "open_tiled", "take_runs"]
-
 ROWS_TOGETHER = 1000
 """Maximum number of events in an inserted page."""
 

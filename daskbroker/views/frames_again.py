@@ -17,8 +17,6 @@ from ..core.external import stream_keys
 from ..core.layouts import EVENT, encode_rows, iter_rows
 from ..core.plan_builder import PlanBuilder, with_chunks
 
-__all__ = ["with_rows_for_frames"]
-
 
 def with_rows_for_frames(plan: ChunkPlan, filling: Filling, keys: Collection[str]) -> ChunkPlan:
     """Return the plan with copies of the events that have more frames than rows.

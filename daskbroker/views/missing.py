@@ -17,8 +17,6 @@ from ..core.external import external_keys
 from ..core.name_lists import listed
 from ..core.run_plan import RunPlan
 
-__all__ = ["check_asked", "check_fill_names", "for_keys", "with_rules"]
-
 
 def check_asked(missing: Any, fill_value: Any, *, fill: bool) -> None:
     """Check ``missing=`` and ``fill_value=`` before anything is planned.

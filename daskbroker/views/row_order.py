@@ -15,19 +15,6 @@ import numpy as np
 
 from ..core.chunks import ChunkPlan
 
-__all__ = [
-    "Duplicates",
-    "RowGroup",
-    "coalesce",
-    "cut_groups",
-    "group_rows",
-    "in_order",
-    "keep",
-    "later_counts",
-    "later_of",
-    "seq_and_times",
-]
-
 Duplicates = Literal["last", "all"]
 
 LEAST_BYTES = 8

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ..core.chunks import ChunkPlan
     from ..core.schema import TableColumn
 
-__all__ = ["Errors", "FillOptions", "Runs", "View", "ViewOptions", "check_is_one_stream"]
-
 Errors = Literal["raise", "skip"]
 """Whether a view of many runs fails at a damaged chunk, or leaves it out with a warning."""
 

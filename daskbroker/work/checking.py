@@ -57,8 +57,6 @@ from ..stores.checking import (
 )
 from .given import runs_of
 
-__all__ = ["Check", "check"]
-
 ChosenRuns = DataBroker | Results | Header | Iterable[Header]
 
 

@@ -24,8 +24,6 @@ from ..results import Results
 from ..views.documents.paging import PageBuffer
 from .given import check_broker, oldest_first, runs_of
 
-__all__ = ["CopyReport", "copy"]
-
 Progress = Callable[[Header, int], None]
 
 STEP = 1000

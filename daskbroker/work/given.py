@@ -12,9 +12,6 @@ from ..core.errors import BadArgument, ConfigError
 from ..header import Header
 from ..results import Results
 
-__all__ = ["check_broker", "oldest_first", "runs_of"]
-
-
 RUNS = "a broker, search results, a Header, or an iterable of Headers"
 _HEADER = instance("a Header", Header)
 

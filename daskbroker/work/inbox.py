@@ -9,8 +9,6 @@ from pathlib import Path
 
 from ..stores.spool.file import SpoolFile, left_behind
 
-__all__ = ["Inbox"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -12,8 +12,6 @@ from ..core.errors import BadDocument, BadRecording
 from ..core.printable import counted
 from .recordings import find_recordings, read_recording
 
-__all__ = ["IngestReport", "Refusal", "ingest"]
-
 MOST_KEPT = 1000
 """Maximum number of refusals that a report lists; all of them are counted."""
 

@@ -22,8 +22,6 @@ from .tolerant_insert import TolerantInserter
 if TYPE_CHECKING:
     import zmq
 
-__all__ = ["Listener", "endpoint_of"]
-
 LOOK_SECONDS = 0.1
 """Maximum seconds until :meth:`Listener.stop` is noticed."""
 

@@ -15,6 +15,7 @@ import pickle
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,6 @@ from ..core.json_text import from_extended_json
 from ..core.plain_msgpack import unpackb
 from ..core.validate import NAMES
 from .recordings import msgpack_array
-
-__all__ = ["SERIALIZERS", "BadMessage", "decoded"]
 
 
 class BadMessage(DaskbrokerError, ValueError):
@@ -80,14 +79,6 @@ def decoded(
     if not isinstance(doc, dict):
         raise BadMessage(f"a {name} that is not a mapping but a {type(doc).__name__}")
     return name, doc
-
-
-def _from_msgpack(body: bytes) -> Any:
-    return unpackb(body, object_hook=msgpack_array, strict_map_key=False)
-
-
-def _from_json(body: bytes) -> Any:
-    return from_extended_json(body.decode())
 
 
 # -- pickle ----------------------------------------------------------------------------------
@@ -217,7 +208,7 @@ def _with_arrays(value: object) -> Any:
 
 SERIALIZERS: Mapping[str, Callable[[bytes], Any]] = {
     "pickle": _from_pickle,
-    "msgpack": _from_msgpack,
-    "json": _from_json,
+    "msgpack": partial(unpackb, object_hook=msgpack_array, strict_map_key=False),
+    "json": lambda body: from_extended_json(body.decode()),
 }
 """Functions that decode a document, by the names of the serializers."""

@@ -37,8 +37,6 @@ from ..core.regular_files import open_regular
 from .saved import is_ours, is_saved, is_zarr, read_saved
 from .unpacked_sizes import RATIO, most_unpacked
 
-__all__ = ["Recorded", "find_recordings", "msgpack_array", "read_recording"]
-
 MAX_WRAPPINGS = 8
 """Maximum levels of lists and labels around documents."""
 

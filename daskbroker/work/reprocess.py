@@ -39,8 +39,6 @@ from .given import check_broker, oldest_first, runs_of
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["ReprocessReport", "reprocess"]
-
 PACKAGES = ("daskbroker", "dask", "numpy", "pandas", "xarray")
 """Packages whose versions are noted in ``derived_from``."""
 

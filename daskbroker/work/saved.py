@@ -26,8 +26,6 @@ from ..views.dataset.savable import cells_restored
 from ..views.runs import dataset_to_stream, derived_uid
 from .unpacked_sizes import RATIO, most_unpacked
 
-__all__ = ["is_ours", "is_saved", "is_zarr", "read_saved"]
-
 MAGIC = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _SUFFIXES = (".nc", ".nc4", ".netcdf")
 _ZARR_ATTRS = ("zarr.json", ".zattrs", ".zmetadata")

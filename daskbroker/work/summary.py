@@ -12,8 +12,6 @@ from ..core.chunks import ChunkPlan
 from ..core.run_plan import stream_of
 from ..header import Header
 
-__all__ = ["SourceSummary", "StoreSummary", "StreamSummary", "count_runs", "summarize"]
-
 BATCH = 500
 """Number of runs that are planned together."""
 

@@ -16,8 +16,6 @@ from ..core.documents import plain
 from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError, UnknownReference
 from ..core.json_text import to_json
 
-__all__ = ["TolerantInserter"]
-
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 """First and longest seconds before a document is inserted again while the store accepts none."""
 REMIND = 40

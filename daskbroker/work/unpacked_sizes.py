@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["RATIO", "most_unpacked"]
-
 FREE_BYTES = 64 * 2**20
 """Bytes that any compressed file may unpack to, whatever its size."""
 RATIO = 250

@@ -6,6 +6,7 @@ import pytest
 
 import daskbroker
 from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
 
 
@@ -14,8 +15,7 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     with daskbroker.connect(folder) as db:
         for documents in (make_run(4), make_run(4), datum_run(folder)[0]):
-            for name, doc in documents:
-                db.insert(name, doc)
+            insert_all(db, documents)
     return folder
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import daskbroker
 from daskbroker.testing import assert_documents_equal, assert_references_first, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.work.ingest import ingest
 from daskbroker.work.recordings import find_recordings, read_recording
 
@@ -23,8 +24,7 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     with daskbroker.connect(folder) as db:
         for number in range(3):
-            for name, doc in make_run(4, scan_id=number, uid=f"run-{number}-abcdef"):
-                db.insert(name, doc)
+            insert_all(db, make_run(4, scan_id=number, uid=f"run-{number}-abcdef"))
     return folder
 
 
@@ -182,10 +182,8 @@ def test_words_of_a_search_on_the_command_line(run, store):
 
 def test_derived_runs_are_marked(run, tmp_path):
     with daskbroker.connect(tmp_path) as db:
-        for name, doc in make_run(4, uid="raw-run-0"):
-            db.insert(name, doc)
-        for name, doc in daskbroker.table_to_stream(db[-1].table(), header=db[-1]):
-            db.insert(name, doc)
+        insert_all(db, make_run(4, uid="raw-run-0"))
+        insert_all(db, daskbroker.table_to_stream(db[-1].table(), header=db[-1]))
     _, derived, raw = run("ls", "--db", tmp_path).stdout.splitlines()
     assert "success, derived" in derived
     assert "derived" not in raw

@@ -12,6 +12,7 @@ import daskbroker
 from daskbroker.core.errors import ClaimWarning
 from daskbroker.stores.mongodb.sealed_rows import SEALED_MARK
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.claim_runs import LEGACY, claim_run
 
 OLD = """
@@ -31,8 +32,7 @@ def store(tmp_path):
     """Three runs, the last one open with its events in the journal."""
     with daskbroker.connect(tmp_path / "store") as db:
         for number in range(3):
-            for name, doc in make_run(4, scan_id=number, uid=f"run-{number}", stop=number < 2):
-                db.insert(name, doc)
+            insert_all(db, make_run(4, scan_id=number, uid=f"run-{number}", stop=number < 2))
     return tmp_path / "store"
 
 
@@ -135,8 +135,7 @@ def test_a_copy_into_the_source_is_refused(run, store, target, text):
 
 def test_copy_says_what_failed(run, store, tmp_path):
     with daskbroker.connect(tmp_path / "target") as db:
-        for name, doc in make_run(4, uid="run-0", sample="another"):
-            db.insert(name, doc)
+        insert_all(db, make_run(4, uid="run-0", sample="another"))
     done = run("copy", store, tmp_path / "target")
     assert done.returncode == 1
     assert "1 failed" in done.stdout

@@ -6,12 +6,8 @@ import pytest
 
 import daskbroker
 from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import Squares, image_claim
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
 
 
 def configured_run():
@@ -57,7 +53,9 @@ def db(request, tmp_path):
         place = request.getfixturevalue("mongo_database")
     with daskbroker.connect(place) as broker:
         broker.register_handler("SQUARES", Squares)
-        insert(broker, make_run(3, uid="plain-run", time=1000.0, plan_name="count", exit_status=5))
-        insert(broker, frames_run())
-        insert(broker, configured_run())
+        insert_all(
+            broker, make_run(3, uid="plain-run", time=1000.0, plan_name="count", exit_status=5)
+        )
+        insert_all(broker, frames_run())
+        insert_all(broker, configured_run())
         yield broker

@@ -12,9 +12,8 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import FillError
 from daskbroker.testing import RunBuilder, make_run, rewound_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, Squares
-
-from .conftest import insert
 
 
 def events(pairs):
@@ -78,7 +77,7 @@ def test_a_uid_is_no_header(db):
 
 def test_events_taken_again_are_all_there(db):
     documents = rewound_run()
-    insert(db, documents)
+    insert_all(db, documents)
     header = db.v1[documents[0][1]["uid"]]
     assert header.table()["x"].tolist() == [1, 2, 20, 3]
     assert [event["data"]["x"] for event in header.events()] == [1, 2, 20, 3]
@@ -93,7 +92,7 @@ def test_text_lists_and_missing_cells_are_what_numpy_has(db):
     run.event(first, {"name": "a", "spectrum": [1.0, 2.0]}, 1)
     second = run.descriptor({"name": "b", "n": 1})
     run.event(second, {"name": "b", "n": 3}, 2)
-    insert(db, run.stop())
+    insert_all(db, run.stop())
     table = db.v1[run.uid].table()
     assert {str(dtype) for dtype in table.dtypes} <= {"datetime64[ns]", "object", "str", "float64"}
     assert table["name"].tolist() == ["a", "b"]
@@ -205,11 +204,11 @@ def test_a_run_is_a_mapping_of_its_documents(db):
 
 def test_an_open_run_has_an_empty_stop_until_it_comes(db):
     documents = make_run(2, uid="open-run", time=4000.0)
-    insert(db, documents[:-1])
+    insert_all(db, documents[:-1])
     header = db.v1["open-run"]
     assert header.stop == {}
     assert len(header.table(fields=["x", "exit_status"])) == 2
-    insert(db, documents[-1:])
+    insert_all(db, documents[-1:])
     assert header.stop["exit_status"] == "success"
 
 
@@ -294,7 +293,7 @@ def test_keys(db):
     for key in ("x", "nosuch-uid", 4500):
         with pytest.raises(KeyError, match=str(key)):
             db.v1[key]
-    insert(db, make_run(1, uid="frozen", time=5000.0))
+    insert_all(db, make_run(1, uid="frozen", time=5000.0))
     with pytest.raises(ValueError, match="fr"):
         db.v1["fr"]
 
@@ -348,7 +347,7 @@ def test_export_copies_runs_and_files(db, tmp_path):
         "STORED", root=str(tmp_path / "old"), resource_path="day/a.npy", run_start=None
     )
     run.event(descriptor, {"img": run.datum(resource, n=0)})
-    insert(db, run.stop())
+    insert_all(db, run.stop())
     with daskbroker.temp() as other:
         for broker in (db, other):
             broker.v1.reg.register_handler("STORED", Stored)

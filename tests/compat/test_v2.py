@@ -12,9 +12,8 @@ import pytest
 from daskbroker.compat.queries import TextQuery, TimeRange
 from daskbroker.core.errors import BadQuery
 from daskbroker.testing import make_run, rewound_run, stream_datum_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, Squares
-
-from .conftest import insert
 
 
 def test_a_catalog_is_a_mapping_of_runs(db):
@@ -133,10 +132,10 @@ def test_a_run_is_a_mapping_of_streams(db):
 
 def test_an_open_run_has_no_stop_until_it_comes(db):
     documents = make_run(2, uid="open-run", time=4000.0)
-    insert(db, documents[:-1])
+    insert_all(db, documents[:-1])
     run = db.v2["open-run"]
     assert run.metadata["stop"] is None
-    insert(db, documents[-1:])
+    insert_all(db, documents[-1:])
     assert run.metadata["stop"]["exit_status"] == "success"
 
 
@@ -156,7 +155,7 @@ def test_streams_are_datasets(db):
     assert isinstance(lazy.data, dask.array.Array)
     assert frames.read()["img"].values[:, 0, 0].tolist() == [0, 2, 8, 18]
     rewound = rewound_run()
-    insert(db, rewound)
+    insert_all(db, rewound)
     assert db.v2[rewound[0][1]["uid"]].primary.read()["x"].values.tolist() == [1, 2, 20, 3]
 
 
@@ -222,7 +221,7 @@ def test_delayed_cells_are_lazy(db):
 
 def test_documents_of_newer_event_models_pass(db):
     documents = stream_datum_run()
-    insert(db, documents)
+    insert_all(db, documents)
     counted = packed(db.v2[documents[0][1]["uid"]].documents(fill="no"))
     assert counted["stream_datum"] == 3
     assert counted["stream_resource"] == 1

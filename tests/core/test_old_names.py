@@ -11,12 +11,12 @@ import pytest
 import daskbroker
 from daskbroker.core.old_names import OLD_NAMES, OTHER_NAMES
 from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
 
 
 @pytest.fixture
 def objects(db):
-    for name, doc in make_run(2, uid="a-run"):
-        db.insert(name, doc)
+    insert_all(db, make_run(2, uid="a-run"))
     return {"DataBroker": db, "Header": db["a-run"], "Results": db()}
 
 

@@ -11,13 +11,13 @@ import pytest
 import daskbroker
 from daskbroker.core import open_brokers
 from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
 
 
 @pytest.fixture
 def folder(tmp_path):
     with daskbroker.connect(tmp_path / "store") as db:
-        for name, doc in make_run(2, uid="run-abcdef"):
-            db.insert(name, doc)
+        insert_all(db, make_run(2, uid="run-abcdef"))
     return tmp_path / "store"
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from ci.browser import seen, selected
 from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.base import insert_all
 
 EVIL = "<script>document.title = 'got you'; it.textContent = 'gone'</script><b>&amp;\u202e"
 UID = "3f1c9a52-77aa-4e6f-9b7e-1d2c3b4a5e6f"
@@ -29,8 +30,7 @@ def shown(db):
     for x in np.linspace(-1, 1, 11):
         run.event(descriptor, {"m1": x, "det": np.exp(-x * x)})
     documents = [*run.stop(), *make_run(1, stop=False, time=1.77e9, scan_id=8, plan_name=EVIL)]
-    for name, doc in documents:
-        db.insert(name, doc)
+    insert_all(db, documents)
     return db
 
 

@@ -15,6 +15,7 @@ from daskbroker.display.listing import Listing
 from daskbroker.display.streams import _keys
 from daskbroker.display.tree import document_markup, document_text
 from daskbroker.testing import RunBuilder
+from daskbroker.testing.base import insert_all
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\x1b[31m\u202e\n\ud800"
 OURS = {
@@ -121,8 +122,7 @@ def test_a_run_of_evil_texts(db):
     descriptor = run.descriptor({evil: claim}, evil, configuration=settings)
     for n in range(4):
         run.event(descriptor, {evil: n * 1.0})
-    for name, doc in run.stop("abort", reason=evil):
-        db.insert(name, doc)
+    insert_all(db, run.stop("abort", reason=evil))
     header = db[-1]
     for shown in (db, db(), db[-1:], header, header.start, header.descriptors[evil][0]):
         html = shown._repr_html_()

@@ -16,13 +16,9 @@ from daskbroker import BadRunWarning
 from daskbroker.core.errors import BadQuery, FieldNotFound, StreamNotFound
 from daskbroker.display.text_columns import text_width
 from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.base import insert_all
 
 SCANNED = {"hints": {"dimensions": [[["m1"], "primary"]]}}
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
 
 
 @pytest.fixture
@@ -43,7 +39,7 @@ def some(db):
         )
         if number == 1:
             documents[-1][1]["exit_status"] = "abort"
-        insert(db, documents)
+        insert_all(db, documents)
     return db
 
 
@@ -51,7 +47,7 @@ def some(db):
 def many(db):
     with db.batch():
         for number in range(130):
-            insert(db, make_run(1, scan_id=number))
+            insert_all(db, make_run(1, scan_id=number))
     return db
 
 
@@ -79,7 +75,7 @@ def test_times_are_in_the_zone_of_the_broker(some):
 
 @pytest.mark.parametrize("width", [20, 45, 60, 72, 80, 100, 200])
 def test_lists_fit_the_terminal(some, monkeypatch, width):
-    insert(some, make_run(1, plan_name="計画" * 40, sample="e\u0301" * 90, uid="u" * 90))
+    insert_all(some, make_run(1, plan_name="計画" * 40, sample="e\u0301" * 90, uid="u" * 90))
     monkeypatch.setenv("COLUMNS", str(width))
     for shown in (repr(some), repr(some()), repr(some[-5:]), str(some[-1])):
         lines = shown.split("\n")[shown == str(some[-1]) :]
@@ -184,8 +180,8 @@ def test_the_frame_has_any_metadata(db):
         run = RunBuilder(sample={"name": "Ag", "holes": [1, gain]}, gain=gain)
         settings = {"det": {"data": {"det_gain": gain * 10}, "timestamps": {}, "data_keys": {}}}
         run.event(run.descriptor({"det": 0.5}, configuration=settings), {"det": 1.0})
-        insert(db, run.stop(reason="done"))
-    insert(db, make_run(1))
+        insert_all(db, run.stop(reason="done"))
+    insert_all(db, make_run(1))
     fields = ["gain", "start:sample.name", "sample.holes", "stop:reason", "config:det:gain", "time"]
     frame = db().to_dataframe(fields)
     assert list(frame.columns) == ["uid", *fields]
@@ -205,7 +201,7 @@ def test_the_frame_leaves_out_runs_whose_configuration_cannot_be_read(tmp_path):
         for uid in ("one", "two"):
             run = RunBuilder(uid)
             run.descriptor({"det": 0.5}, configuration=settings)
-            insert(db, run.stop())
+            insert_all(db, run.stop())
     with closing(sqlite3.connect(tmp_path / "store" / "daskbroker.sqlite")) as connection:
         connection.execute("UPDATE descriptor SET body = x'00' WHERE run = 2")
         connection.commit()
@@ -227,13 +223,13 @@ def test_the_frame_of_nothing_and_of_many(many):
 
 def test_times_of_no_calendar_are_no_time_in_a_frame(db):
     for time in (1e300, 1.76e12, -1e300, 1.76e9):
-        insert(db, make_run(1, time=time))
+        insert_all(db, make_run(1, time=time))
     assert db().to_dataframe()["time"].isna().sum() == 3
 
 
 def test_durations_and_points_that_no_column_holds_are_missing_in_a_frame(db):
     for time, points in ((1e300, 2**70), (1.76e15, -(2**70)), (-1e300, 5), (1.76e9, None)):
-        insert(db, make_run(1, time=time, num_points=points, stop=False))
+        insert_all(db, make_run(1, time=time, num_points=points, stop=False))
         stop = {"uid": f"stop-{time}", "run_start": db(time=time)[0].uid, "time": 1.76e9 + 1}
         db.insert(
             "stop", {**stop, "exit_status": "success", "num_events": {"primary": points or 1}}
@@ -246,7 +242,7 @@ def test_durations_and_points_that_no_column_holds_are_missing_in_a_frame(db):
 
 
 def test_results_of_a_store_that_cannot_be_read_are_shown_with_the_reason(db, tmp_path):
-    insert(db, make_run(1))
+    insert_all(db, make_run(1))
     found = db(plan_name="<count>")
     shutil.rmtree(tmp_path / "store")
     assert repr(found).startswith("<Results of plan_name='<count>'> ")

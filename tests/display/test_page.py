@@ -13,6 +13,7 @@ import pytest
 from daskbroker.core.documents import Document
 from daskbroker.display.tree import document_text
 from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import Squares, datum_run, squares_run
 from daskbroker.testing.runs import baseline_run, stream_datum_run
 
@@ -25,11 +26,6 @@ class Slow(Squares):
     def __call__(self, n):
         assert self.answers.wait(60)
         return super().__call__(n)
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
 
 
 def peak(points=41, stop=True, **start):
@@ -53,7 +49,7 @@ def peak(points=41, stop=True, **start):
 
 
 def test_a_page_tells_what_was_done(db):
-    insert(db, peak(sample="Ag-3", purpose="find the peak"))
+    insert_all(db, peak(sample="Ag-3", purpose="find the peak"))
     header = db[-1]
     text = str(header)
     for part in (
@@ -70,31 +66,31 @@ def test_a_page_tells_what_was_done(db):
 
 
 def test_what_differs_of_a_run_that_is_open_or_failed(db):
-    insert(db, peak(5, stop=False))
+    insert_all(db, peak(5, stop=False))
     assert "primary: 5 rows" in str(db[-1])
     assert ">open</span>" in db[-1]._repr_html_()
     failed = peak(5)
     failed[-1][1].update(exit_status="fail", reason="no <beam>")
-    insert(db, failed)
+    insert_all(db, failed)
     html = db(stop={"exit_status": "fail"})[0]._repr_html_()
     assert "no &lt;beam&gt;" in html
     assert ">fail</span>" in html
 
 
 def test_a_derived_run_names_its_origin(db):
-    insert(db, make_run(2, derived_from={"runs": ["abc-1", "abc-2"], "stream": "primary"}))
+    insert_all(db, make_run(2, derived_from={"runs": ["abc-1", "abc-2"], "stream": "primary"}))
     assert "made of:   abc-1, abc-2" in str(db[-1])
     assert ">derived</span>" in db[-1]._repr_html_()
 
 
 def test_a_run_without_streams_has_a_page(db):
-    insert(db, make_run(0, streams=()))
+    insert_all(db, make_run(0, streams=()))
     assert "streams" not in str(db[-1])
     assert "<b>count" in db[-1]._repr_html_()
 
 
 def test_many_data_keys_are_folded(db):
-    insert(db, baseline_run(2000))
+    insert_all(db, baseline_run(2000))
     html = db[-1]._repr_html_()
     assert "<details open" not in html
     assert "1,500 more" in html
@@ -103,14 +99,14 @@ def test_many_data_keys_are_folded(db):
 
 def test_ages_of_documents(db):
     """Frames that only stream_datum documents tell of are counted, too."""
-    insert(db, stream_datum_run(6, stop=False))
+    insert_all(db, stream_datum_run(6, stop=False))
     assert "primary: 6 rows" in str(db[-1])
 
 
 class TestPictures:
     def test_one_frame_of_a_detector(self, db, tmp_path):
         documents, _ = datum_run(tmp_path)
-        insert(db, documents)
+        insert_all(db, documents)
         html = db[-1]._repr_html_()
         assert "img, frame 0" in html
         (size,) = re.findall(r'<img src="data:image/png;base64,[^"]+" width="(\d+)"', html)
@@ -118,7 +114,7 @@ class TestPictures:
 
     def test_none_where_files_are_not_there(self, db, tmp_path):
         documents, _ = datum_run(tmp_path)
-        insert(db, documents)
+        insert_all(db, documents)
         (tmp_path / "a.h5").unlink()
         html = db[-1]._repr_html_()
         assert "<img" not in html
@@ -127,7 +123,7 @@ class TestPictures:
 
     def test_none_beyond_the_bound_of_size(self, db, tmp_path):
         documents, _ = datum_run(tmp_path)
-        insert(db, documents)
+        insert_all(db, documents)
         with dask.config.set({"daskbroker.picture-bytes": 5 * 8 * 3 + 6 * 8 * 2 - 1}):
             html = db[-1]._repr_html_()
         assert "<svg" in html
@@ -138,7 +134,7 @@ class TestPictures:
             assert "<img" in db[-1]._repr_html_()
 
     def test_none_that_takes_too_long(self, db):
-        insert(db, peak())
+        insert_all(db, peak())
         with dask.config.set({"daskbroker.picture-seconds": 0}):
             assert "<svg" not in db[-1]._repr_html_()
         with dask.config.set({"daskbroker.picture-seconds": 1e-9}):
@@ -148,7 +144,7 @@ class TestPictures:
     def test_nobody_waits_for_slow_files(self, db):
         """The read goes on; while it does pages have no pictures."""
         db.register_handler("SLOW", Slow)
-        insert(db, squares_run(spec="SLOW"))
+        insert_all(db, squares_run(spec="SLOW"))
         filters = list(warnings.filters)
         with dask.config.set({"daskbroker.picture-seconds": 0.2}):
             pages = []
@@ -168,7 +164,7 @@ class TestPictures:
 
     @pytest.mark.parametrize("odd", [0.0, float("nan"), float("inf"), 1.7e308, -1.7e308])
     def test_of_any_numbers(self, db, odd):
-        insert(db, make_run(keys={"x": [odd, 1.0, odd, odd]}))
+        insert_all(db, make_run(keys={"x": [odd, 1.0, odd, odd]}))
         html = db[-1]._repr_html_()
         assert "<svg" in html
         assert "nan" not in html
@@ -176,7 +172,7 @@ class TestPictures:
     def test_of_a_long_line_peaks_stay(self, db):
         values = [0.0] * 3000
         values[1234] = 5.0
-        insert(db, make_run(keys={"x": values}))
+        insert_all(db, make_run(keys={"x": values}))
         (points,) = re.findall(r'points="([^"]+)"', db[-1]._repr_html_())
         heights = {point.split(",")[1] for point in points.split()}
         assert heights == {"0.0", "110.0"}

@@ -18,6 +18,7 @@ from daskbroker.core.documents import Document
 from daskbroker.core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
 from daskbroker.display.plots import plot_run
 from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run, stream_run
 
 matplotlib.use("agg")
@@ -27,11 +28,6 @@ matplotlib.use("agg")
 def _closed():
     yield
     pyplot.close("all")
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
 
 
 @pytest.fixture
@@ -94,7 +90,7 @@ class TestOfOneRun:
         events = [doc for name, doc in documents if name == "event"]
         for event in events[:5] + events[4:6]:  # it went back to the fifth
             again.event(descriptor, event["data"], event["seq_num"])
-        insert(db, again.stop("abort"))
+        insert_all(db, again.stop("abort"))
         (mesh,) = drawn(db[again.uid].plot()).collections
         assert mesh.get_array().count() == 6
 
@@ -110,14 +106,14 @@ class TestOfOneRun:
         descriptor = run.descriptor({"a": 0.5, "b": 0.5, "x": 0.5})
         for n in range(5):
             run.event(descriptor, {"a": n * 1.0, "b": n % 2 * 1.0, "x": n * 2.0})
-        insert(db, run.stop())
+        insert_all(db, run.stop())
         (points,) = drawn(db[-1].plot()).collections
         assert points.get_array().tolist() == [0, 2, 4, 6, 8]
         np.testing.assert_array_equal(points.get_offsets()[:, 1], range(5))
 
     def test_a_frame(self, db, tmp_path):
         documents, frames = datum_run(tmp_path)
-        insert(db, documents)
+        insert_all(db, documents)
         for frame in (0, 2, -1, (1, 0)):
             axes = drawn(db[-1].plot(frame=frame))
             image = axes.images[0].get_array()
@@ -139,37 +135,37 @@ class TestOfOneRun:
             db[-1].plot(y="x", frame=1)
 
     def test_a_spectrum(self, db):
-        insert(db, make_run(keys={"s": [[1.0, 2.0, 4.0], [3.0, 2.0, 1.0]]}))
+        insert_all(db, make_run(keys={"s": [[1.0, 2.0, 4.0], [3.0, 2.0, 1.0]]}))
         (line,) = drawn(db[-1].plot(y="s", frame=-1)).lines
         assert line.get_ydata().tolist() == [3.0, 2.0, 1.0]
         with pytest.raises(BadQuery, match=r"shape \(3,\)"):
             db[-1].plot(y="s")
 
     def test_a_spectrum_of_another_length(self, db):
-        insert(db, make_run(keys={"s": [[1.0, 2.0, 4.0], [3.0]]}))
+        insert_all(db, make_run(keys={"s": [[1.0, 2.0, 4.0], [3.0]]}))
         assert drawn(db[-1].plot(y="s", frame=0)).lines[0].get_ydata().tolist() == [1.0, 2.0, 4.0]
-        insert(db, make_run(keys={"s": [["a", "b"]]}, time=1.79e9))
+        insert_all(db, make_run(keys={"s": [["a", "b"]]}, time=1.79e9))
         with pytest.raises(BadQuery, match="frame 0 of 's' holds no numbers"):
             db[-1].plot(y="s", frame=0)
-        insert(db, make_run(keys={"s": [[1, [2]], [1.5, 2.5]]}, time=1.791e9))
+        insert_all(db, make_run(keys={"s": [[1, [2]], [1.5, 2.5]]}, time=1.791e9))
         with pytest.raises(BadQuery, match="frame 0 of 's' holds no numbers"):
             db[-1].plot(y="s", frame=0)
 
     def test_an_image_in_colours(self, db):
         image = np.arange(6 * 7 * 3).reshape(6, 7, 3)
-        insert(db, make_run(keys={"photo": [image.tolist()] * 2}))
+        insert_all(db, make_run(keys={"photo": [image.tolist()] * 2}))
         (shown,) = drawn(db[-1].plot(frame=1)).images
         np.testing.assert_allclose(shown.get_array(), image / image.max())
         assert "photo, frame 0" in db[-1]._repr_html_()
 
     def test_images_alone(self, db, tmp_path):
         documents, frames = stream_run(tmp_path, with_events=False)
-        insert(db, documents)
+        insert_all(db, documents)
         (shown,) = drawn(db[-1].plot()).images
         np.testing.assert_array_equal(shown.get_array(), frames[0, 0])
 
     def test_each_signal_has_axes(self, db):
-        insert(db, make_run(4))
+        insert_all(db, make_run(4))
         axes = db[-1].plot()
         assert [one.get_ylabel() for one in axes] == ["x", "y", "n"]
         drawn(axes[0])
@@ -182,26 +178,26 @@ class TestOfOneRun:
         assert len(db[-1].plot(ax=figure)) == len(figure.axes) == 3
 
     def test_another_stream(self, db):
-        insert(db, make_run(4, ["x"], ("primary", "dark")))
+        insert_all(db, make_run(4, ["x"], ("primary", "dark")))
         assert drawn(db[-1].plot("dark")).get_xlabel() == "time since start (s)"
 
     def test_what_cannot_be_plotted_is_told(self, db):
-        insert(db, make_run(0, streams=()))
+        insert_all(db, make_run(0, streams=()))
         with pytest.raises(StreamNotFound, match="nothing to plot"):
             db[-1].plot()
-        insert(db, make_run(keys={"label": ["a", "b"], "x": [1.0, 2.0]}))
+        insert_all(db, make_run(keys={"label": ["a", "b"], "x": [1.0, 2.0]}))
         with pytest.raises(StreamNotFound, match="'dark'"):
             db[-1].plot("dark")
         with pytest.raises(FieldNotFound, match="'lable' to plot; there are: label, x"):
             db[-1].plot(y="lable")
         with pytest.raises(BadQuery, match="'label' does not hold one number"):
             db[-1].plot(y="label")
-        insert(db, make_run(keys={"label": ["a", "b"]}))
+        insert_all(db, make_run(keys={"label": ["a", "b"]}))
         with pytest.raises(BadQuery, match="choose one with y="):
             db[-1].plot()
 
     def test_names_that_clash(self, db):
-        insert(db, make_run(keys={"time": [5.0, 6.0], "x y": [1.0, 2.0]}))
+        insert_all(db, make_run(keys={"time": [5.0, 6.0], "x y": [1.0, 2.0]}))
         axes = db[-1].plot(y=["x y"])
         assert drawn(axes).lines[0].get_ydata().tolist() == [1.0, 2.0]
 
@@ -213,7 +209,7 @@ class TestOfOneRun:
         descriptor = run.descriptor(keys)
         for n in range(3):
             run.event(descriptor, {text: n * 1.0})
-        insert(db, run.stop())
+        insert_all(db, run.stop())
         axes = drawn(db[-1].plot())
         assert axes.get_ylabel().isprintable()
         assert text.strip("\n")[:2].strip() in axes.get_title().replace("\\n", "\n")
@@ -231,8 +227,8 @@ class TestOfManyRuns:
         assert len(db[-2:].plot().lines) == 2
 
     def test_runs_that_lack_it_are_named(self, db):
-        insert(db, make_run(4, ["x"]))
-        insert(db, make_run(4, ["y"]))
+        insert_all(db, make_run(4, ["x"]))
+        insert_all(db, make_run(4, ["y"]))
         with pytest.warns(UserWarning, match="1 of 2 runs are not drawn.*no data key 'x'"):
             axes = db().plot(y="x")
         assert len(axes.lines) == 1
@@ -242,7 +238,7 @@ class TestOfManyRuns:
     def test_no_more_than_can_be_told_apart(self, db):
         with db.batch():
             for _ in range(51):
-                insert(db, make_run(1))
+                insert_all(db, make_run(1))
         with pytest.raises(BadQuery, match="at most 50"):
             db().plot()
 
@@ -254,7 +250,7 @@ def test_matplotlib_is_imported_when_something_is_plotted(tmp_path):
 
 
 def test_without_matplotlib_it_is_told_how_to_get_it(db, monkeypatch):
-    insert(db, make_run(4))
+    insert_all(db, make_run(4))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r"pip install 'daskbroker\[plot\]'"):
         plot_run(db[-1], None, None, None, None)

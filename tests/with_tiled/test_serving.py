@@ -35,6 +35,7 @@ import daskbroker
 from ci.browser import dom
 from daskbroker.core.documents import plain
 from daskbroker.core.errors import ConfigError
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import stream_run
 from daskbroker.testing.runs import RunBuilder, external_run, make_run, ragged_run, rewound_run
 from daskbroker.tiled import BrokerCatalog, Server
@@ -65,12 +66,10 @@ def place(tmp_path_factory):
     with daskbroker.connect(folder / "store") as db:
         for n, sample in enumerate(SAMPLES):
             start = {"sample": {"name": sample}, "num_points": n, "tags": ["a", f"t{n}"]}
-            for name, doc in make_run(events=12, scan_id=n + 1, **start):
-                db.insert(name, doc)
+            insert_all(db, make_run(events=12, scan_id=n + 1, **start))
         files, _ = stream_run(folder)
         for documents in (odd_run(), files, ragged_run(), rewound_run(), external_run()):
-            for name, doc in documents:
-                db.insert(name, doc)
+            insert_all(db, documents)
     return folder / "store"
 
 
@@ -179,8 +178,7 @@ def test_queries_are_searches_of_ours(catalog, db):
 def test_queries_in_mongodb(mongo_database, db):
     with daskbroker.connect(mongo_database) as other:
         for header in db():
-            for name, doc in header.documents(fill=False):
-                other.insert(name, doc)
+            insert_all(other, header.documents(fill=False))
         for broker in (db, other):
             served = BrokerCatalog(broker)
             queries = [
@@ -274,14 +272,12 @@ def test_exports_of_tiled(catalog, db, url):
 def test_runs_that_come_later(catalog, db):
     before = len(catalog)
     documents = make_run(events=3, scan_id=500)
-    for name, doc in documents[:4]:
-        db.insert(name, doc)
+    insert_all(db, documents[:4])
     run = catalog[500]
     assert len(catalog.new_variation()) == before + 1
     assert run.stop is None
     assert len(run["primary"].base["internal"].read()) == 2
-    for name, doc in documents[4:]:
-        db.insert(name, doc)
+    insert_all(db, documents[4:])
     run = catalog[500]
     assert run.stop["exit_status"] == "success"
     assert len(run["primary"].base["internal"].read()) == 3
@@ -300,8 +296,7 @@ def test_a_stream_of_an_open_run_is_of_one_moment(tmp_path):
             db.insert(*run.documents[-1])
             return plan_runs(*args, **kwargs)
 
-        for name, doc in run.documents:
-            db.insert(name, doc)
+        insert_all(db, run.documents)
         source.store.plan_runs = planned_while_events_come
         try:
             stream = BrokerCatalog(db)["open"]["primary"]

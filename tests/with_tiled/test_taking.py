@@ -24,6 +24,7 @@ from tiled.queries import Eq
 
 import daskbroker
 from daskbroker.core.errors import ConfigError
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
 from daskbroker.testing.runs import RunBuilder, make_run
 from daskbroker.tiled.taken_streams import (
@@ -187,8 +188,7 @@ def test_each_loss_is_named(client, url, folder, tmp_path):
     """Documents of ours that a TiledWriter got: all that does not come back is in `lost`."""
     frames, _ = datum_run(folder, 4)
     with daskbroker.connect(tmp_path / "given") as db, open_tiled(f"tiled+{url}") as catalog:
-        for name, doc in [*changing_run(), *frames]:
-            db.insert(name, doc)
+        insert_all(db, [*changing_run(), *frames])
         for header in db():
             writer = TiledWriter(client)
             for name, doc in header.documents(fill=False):

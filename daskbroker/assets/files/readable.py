@@ -11,8 +11,6 @@ from ...core.errors import FillError
 from ...core.name_lists import listed
 from ...core.regular_files import open_regular
 
-__all__ = ["ANYWHERE", "ReadableRoots"]
-
 
 @dataclass(frozen=True)
 class ReadableRoots:

@@ -13,8 +13,6 @@ from ...core.documents import plain
 from ...core.errors import FillError
 from .readable import ANYWHERE, ReadableRoots
 
-__all__ = ["ResolvedResource", "normal_spec", "resolve", "spec_of"]
-
 MIMETYPES = {
     "AD_HDF5_SWMR_STREAM": "application/x-hdf5",
     "AD_TIFF": "multipart/related;type=image/tiff",

@@ -7,8 +7,6 @@ from math import prod
 
 from ...core.errors import FillError
 
-__all__ = ["RATIO", "SMALL_BLOCK", "check_block", "check_cell", "is_believable"]
-
 RATIO = 1032
 """Maximum ratio of values to stored bytes: that of deflate for a run of zeros. Other filters only
 reach it with data of as little content."""

@@ -22,8 +22,6 @@ from ..regions import Roi
 from ..shapes import Declared
 from .open_handlers import HandlerCache, open_handlers
 
-__all__ = ["BlockReader"]
-
 LOST = (FrameMissing, FileNotFoundError, NotADirectoryError)
 """Errors of handlers that mean a lost frame."""
 

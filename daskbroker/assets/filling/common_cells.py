@@ -9,8 +9,6 @@ from ..shapes import Declared, is_open
 from .filling import Filling
 from .target import original_uid
 
-__all__ = ["common_cells"]
-
 
 def common_cells(plan: ChunkPlan, key: str, filling: Filling, dtype: Any = None) -> Declared:
     """Return the shape and dtype that the cells of an external key have in common.

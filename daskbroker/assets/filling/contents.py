@@ -21,8 +21,6 @@ from ...core.column_kinds import MISSING, field_kind
 from ...core.documents import from_json
 from ...core.layouts import as_one_chunk, cells
 
-__all__ = ["CELL_COLUMNS", "CellContents", "FilledBlock", "contents_table"]
-
 FilledBlock = tuple[np.ndarray, Any]
 """Places of events, and their cells: an array, or a list if the cells have no common shape."""
 

@@ -16,8 +16,6 @@ from ...core.filled import FilledDocument, as_document, read_only
 from .contents import CellContents, FilledBlock
 from .filling import Filling, Target
 
-__all__ = ["events_in_block", "fill_events", "fill_page", "wanted_keys", "with_cells"]
-
 BLOCK_BYTES = 64 * 2**20
 """Maximum bytes of events that are filled at a time, if more than one event."""
 

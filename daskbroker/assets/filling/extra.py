@@ -22,8 +22,6 @@ from .blocks import BlockReader
 from .knowledge import extra_text
 from .target import Target
 
-__all__ = ["ADVICE", "extra_frames", "tell_extra_frames"]
-
 ADVICE = "Set daskbroker.shape-mismatch to 'raise' for an error instead, or to 'keep' for silence"
 """End of a warning about frames in no event."""
 

@@ -14,17 +14,6 @@ from ..shapes import Declared, Mismatch, cast, reshaped
 from .contents import CellContents
 from .knowledge import Known
 
-__all__ = [
-    "as_declared",
-    "as_known",
-    "meet_block",
-    "naming_cells",
-    "place_text",
-    "stack_alike",
-    "stack_cells",
-    "values_of_events",
-]
-
 
 class naming_cells:
     """Return a context that adds run, stream and key to a :class:`Mismatch` or a lack of memory.

@@ -17,19 +17,6 @@ from ...core.errors import FillError
 from ...core.peeks import Cell, ExtraFrames
 from ..shapes import Declared, are_alike, contradicts, is_open
 
-__all__ = [
-    "Differs",
-    "GroupId",
-    "Known",
-    "KnownOfRun",
-    "UnforeseenCells",
-    "are_cells_noted",
-    "cells_noted",
-    "cells_text",
-    "extra_text",
-    "known_of",
-]
-
 
 @dataclass(frozen=True)
 class Known:

@@ -20,19 +20,6 @@ from ..regions import Roi, axes_of, shape_of
 from ..shapes import HAVE_MISSING, Declared, Mismatch, cast
 from .contents import CellContents
 
-__all__ = [
-    "DEFAULT_RULE",
-    "GO_ON",
-    "Gathered",
-    "MissingMode",
-    "Rule",
-    "Rules",
-    "filler",
-    "is_mode",
-    "none_missing",
-    "read_there",
-]
-
 GO_ON = "pass missing='nan', missing='drop' or fill_value= to go on without it"
 """Advice in the error messages of missing cells."""
 

@@ -12,8 +12,6 @@ from ...core.forking import in_each_process, leave_to_parent
 from ...core.settings import setting
 from ..handlers.contract import BlockHandler
 
-__all__ = ["HandlerCache", "open_handlers"]
-
 
 @dataclass(eq=False)
 class _Entry:

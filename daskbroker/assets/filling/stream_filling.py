@@ -14,8 +14,6 @@ from ...core.validate import check_is_mapping, document_label
 from .event_filling import events_in_block, fill_events, fill_page, wanted_keys
 from .filling import Filling, Target
 
-__all__ = ["check_are_data_keys", "fill_stream"]
-
 MOST_WAITING = 10_000
 """Maximum number of documents that are taken from a stream before the first is passed on."""
 FillingOf = Callable[[Mapping[str, Any]], Filling]

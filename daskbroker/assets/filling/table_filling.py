@@ -12,8 +12,6 @@ from ...core.errors import FillError
 from .contents import CellContents
 from .filling import Filling, Target
 
-__all__ = ["fill_frame"]
-
 
 def fill_frame(
     table: pd.DataFrame,

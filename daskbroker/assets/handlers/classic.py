@@ -17,8 +17,6 @@ from ..regions import Roi, axes_of, take_region
 from .contract import Block, BlockHandler, Datums
 from .gathering import gather
 
-__all__ = ["ClassicHandler"]
-
 
 class ClassicHandler(BlockHandler):
     """Reads one datum after the other by a handler of area-detector-handlers, ophyd or a user.

@@ -16,8 +16,6 @@ from ..files.readable import ANYWHERE, ReadableRoots
 from ..regions import Roi
 from .stored_frames import CellFrames, NoReference
 
-__all__ = ["Block", "BlockHandler", "CellsDiffer", "Datums", "FramesThere"]
-
 Block: TypeAlias = "np.ndarray | list[Any]"
 """Cells that a handler returns: an array of shape ``(datums, *cell)``, or a list of one cell per
 datum if the cells have no common shape."""

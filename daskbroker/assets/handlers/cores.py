@@ -21,8 +21,6 @@ from ...core.errors import this_worker
 from ...core.forking import in_each_process
 from ...core.settings import setting
 
-__all__ = ["divide", "most_threads"]
-
 Item = TypeVar("Item")
 
 

@@ -18,8 +18,6 @@ from ..shapes import Mismatch, cast
 from .frame_rows import ArrayRows, Rows
 from .stream_rows import StreamRows
 
-__all__ = ["StreamCSV", "StreamCSVWithNames"]
-
 _INTEGER = re.compile(r"[+-]?\d+")
 MOST_DIGITS = 309
 """Maximum digits of an integer that is a finite float64; Python converts up to 4,300."""

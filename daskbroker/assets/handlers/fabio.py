@@ -19,8 +19,6 @@ from ..regions import Roi, take_region
 from ..shapes import Shape
 from .sequences import FileSequence, PointSequence, StreamSequence, region_of
 
-__all__ = ["AreaDetectorCBF", "StreamCBF", "StreamEDF"]
-
 HEAD = 2**16
 """Bytes at the beginning of a file in which its header must end."""
 _CBF = {

@@ -14,20 +14,6 @@ from ..files.sizes import check_block, check_cell
 from ..regions import Axis, Roi, axes_of, compose, shape_of, take_region
 from .stored_frames import CellFrames, NoReference, StoredRows
 
-__all__ = [
-    "ArrayRows",
-    "Located",
-    "OneFrame",
-    "Rows",
-    "cell_frames",
-    "locate_events",
-    "one_dataset",
-    "read_cell",
-    "read_events",
-    "rows_of",
-    "whole_region",
-]
-
 MOST_PICKED = 2**22
 """Maximum number of frames that are listed one by one before it is known that the files can hold
 them."""

@@ -10,8 +10,6 @@ import numpy as np
 from ..shapes import long_axes
 from .contract import Block
 
-__all__ = ["gather"]
-
 
 def gather(cells: Iterable[Any], count: int, declared: tuple[int, ...] | None = None) -> Block:
     """Stack cells into one array if they have one shape and dtype, else return them as a list.

@@ -20,8 +20,6 @@ from .frame_rows import Located, locate_events, one_dataset, read_events, whole_
 from .layout import frame_count
 from .stored_frames import CellFrames, NoReference, StoredRows
 
-__all__ = ["IMM"]
-
 HEADER = 1024
 """Bytes of the header of each frame, after which its values follow."""
 SPARSE = 6

@@ -14,8 +14,6 @@ from ..regions import Roi, take_region
 from ..shapes import Shape
 from .sequences import FileSequence, StreamSequence, region_of
 
-__all__ = ["StreamJPEG", "jpeg_shape"]
-
 STARTS_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 END = b"\xff\xd9"
 ALONE = {0x01, *range(0xD0, 0xD8)}

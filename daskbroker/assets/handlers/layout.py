@@ -10,8 +10,6 @@ from typing import Any
 from ...core.errors import FillError
 from ..regions import Roi
 
-__all__ = ["EventLayout", "frame_count", "parse_slice"]
-
 JOINS = ("concat", "stack")
 MOST_FRAMES = 2**31
 """Maximum number of frames of an event, as lengths of arrays and products of them must not

@@ -10,8 +10,6 @@ from string import Formatter
 from ...core.errors import FillError
 from ..files.readable import ReadableRoots
 
-__all__ = ["check_percent", "count_files", "numbered_name"]
-
 WIDEST = 64
 """Maximum digits that a number is padded to, so that no template asks for a text that fills the
 memory."""

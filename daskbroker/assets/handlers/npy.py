@@ -22,8 +22,6 @@ from .frame_rows import cell_frames
 from .sequences import FileSequence, StreamSequence, region_of
 from .stored_frames import CellFrames, NoReference, StoredRows
 
-__all__ = ["FrameNPY", "SequenceNPY", "SingleNPY", "StreamNPY"]
-
 
 class _NPY(FileSequence):
     """Reads npy files; for a region the file is mapped, so only the needed pages are read."""

@@ -18,8 +18,6 @@ from ...core.errors import FillError, HandlerExists, HandlerNotFound
 from ...core.forking import in_each_process
 from ..files.resolving import normal_spec
 
-__all__ = ["Factory", "HandlerRegistry", "HandlerType"]
-
 HandlerType: TypeAlias = "Callable[..., Any] | str"
 """What can be registered: a subclass of ``BlockHandler``, a classic handler class or any other
 callable ``(path, **resource_kwargs) -> (**datum_kwargs) -> array``, or the name of one as

@@ -21,15 +21,6 @@ from .layout import EventLayout, frame_count
 from .name_templates import check_percent, count_files, numbered_name
 from .stored_frames import CellFrames, NoReference, StoredRows
 
-__all__ = [
-    "FileSequence",
-    "PointFiles",
-    "PointSequence",
-    "StreamSequence",
-    "naming_file",
-    "region_of",
-]
-
 
 @contextmanager
 def naming_file(path: str) -> Iterator[None]:

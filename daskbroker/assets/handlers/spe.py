@@ -17,8 +17,6 @@ from .contract import Block, Datums, FramesThere
 from .sequences import PointFiles, region_of
 from .stored_frames import CellFrames, StoredRows
 
-__all__ = ["AreaDetectorSPE"]
-
 HEADER = 4100
 """Bytes of the header, after which the frames follow."""
 _TYPES = {0: "<f4", 1: "<i4", 2: "<i2", 3: "<u2", 5: "<f8", 6: "|u1", 8: "<u4"}

@@ -15,8 +15,6 @@ import numpy as np
 from ...core.errors import FillError
 from ...core.file_identity import Identity
 
-__all__ = ["CellFrames", "Codec", "NoReference", "StoredFile", "StoredRows"]
-
 Codec = Mapping[str, Any]
 """One step of coding chunks, as a configuration of numcodecs: ``{"id": "zlib", "level": 4}``."""
 

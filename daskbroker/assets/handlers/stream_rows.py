@@ -15,8 +15,6 @@ from .frame_rows import Rows, locate_events, read_events, rows_of
 from .layout import EventLayout, parse_slice
 from .stored_frames import CellFrames
 
-__all__ = ["StreamRows"]
-
 
 class StreamRows(BlockHandler):
     """Base class that reads events as rows of one dataset; subclasses open the dataset.

@@ -19,8 +19,6 @@ from .stored_frames import StoredRows
 from .tiff_checks import check_image, frame_series, names_others
 from .tiff_stored import stored_image
 
-__all__ = ["AreaDetectorTIFF", "StreamTIFF", "opened_tiff"]
-
 
 class _TIFF(FileSequence):
     """Reads TIFF files: the series that :func:`~.tiff_checks.frame_series` returns."""

@@ -14,8 +14,6 @@ from ...core.errors import FillError
 from ..files.sizes import check_cell
 from .jpeg import jpeg_shape
 
-__all__ = ["check_image", "check_pages", "frame_series", "names_others", "pages_of", "unlike_pages"]
-
 INFLATED: dict[int, Callable[[], Any]] = {
     8: zlib.decompressobj,
     32946: zlib.decompressobj,

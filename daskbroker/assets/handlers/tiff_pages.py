@@ -21,8 +21,6 @@ from .tiff import opened_tiff
 from .tiff_checks import check_pages, frame_series, pages_of, unlike_pages
 from .tiff_stored import stored_pages
 
-__all__ = ["StreamPages"]
-
 
 class StreamPages(StreamRows):
     """Mimetype ``image/tiff``: one file whose pages are the frames of all events.

@@ -11,8 +11,6 @@ from ...core.file_identity import identity
 from .stored_frames import Codec, NoReference, StoredRows
 from .tiff_checks import frame_series, pages_of
 
-__all__ = ["stored_image", "stored_pages"]
-
 CODECS: dict[int, tuple[Codec, ...]] = {
     1: (),
     8: ({"id": "zlib", "level": 6},),

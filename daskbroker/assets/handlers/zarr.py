@@ -19,8 +19,6 @@ from .hdf5.stored_sizes import SMALL_CHUNK
 from .stream_rows import StreamRows
 from .zarr_stored import stored_chunks
 
-__all__ = ["StreamZarr"]
-
 METADATA = ("zarr.json", ".zarray")
 
 

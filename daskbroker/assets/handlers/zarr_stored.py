@@ -13,8 +13,6 @@ from ...core.file_identity import identity
 from ..files.readable import ReadableRoots
 from .stored_frames import Codec, NoReference, StoredFile, StoredRows
 
-__all__ = ["stored_chunks"]
-
 KNOWN = ("zlib", "gzip", "bz2", "zstd", "blosc", "shuffle")
 """Codecs of numcodecs that references can name."""
 SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}

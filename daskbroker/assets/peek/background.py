@@ -18,8 +18,6 @@ from functools import lru_cache
 
 from ...core.forking import ForkBarrier, in_each_process
 
-__all__ = ["BackgroundPeeker"]
-
 logger = logging.getLogger(__name__)
 
 QUIET_SECONDS = 0.5

@@ -26,8 +26,6 @@ from ..references.locating import CellsOfResource, ReferenceMissing
 from .looks import Look, Looked
 from .memory import file_state
 
-__all__ = ["Group", "group_id", "groups_of", "looks_of", "peek_of"]
-
 MOST_CHUNKS = 4
 """Maximum number of chunks that are read from each end to find an event with a reference."""
 

@@ -11,8 +11,6 @@ from ..filling.blocks import BlockReader
 from ..handlers.contract import Datums, FramesThere
 from .memory import file_state
 
-__all__ = ["Look", "Looked", "look", "look_at_any"]
-
 
 class Look(NamedTuple):
     """Request to look into a resource, in any process: small and picklable."""

@@ -8,8 +8,6 @@ from typing import Protocol
 from ...core.file_identity import identity
 from ...core.peeks import FileState, Peek
 
-__all__ = ["Memory", "file_state", "is_unchanged"]
-
 
 class Memory(Protocol):
     """Protocol of a store of peeks: see :class:`daskbroker.stores.contract.EventStore`."""

@@ -8,8 +8,6 @@ from ...core.errors import FillError
 from ...workers import current_client
 from .looks import Look, Looked, look_at_any
 
-__all__ = ["look_on_workers"]
-
 SECONDS = 5.0
 """Maximum seconds to wait for a worker, which may be busy or have no access either."""
 FIRST = 100

@@ -36,8 +36,6 @@ from .memory import Memory, is_unchanged
 from .on_workers import look_on_workers
 from .sharing import Labels, samples_of, sorts_of
 
-__all__ = ["PeekMode", "peek_all", "peeked", "with_stored_peeks"]
-
 PeekMode = bool | Literal["each"] | None
 """Whether files are looked into: None, if their claims are open; True, always, but of many groups
 only into some; False, never; ``"each"``, into those of each run, however many there are."""

@@ -17,8 +17,6 @@ from ...core.run_plan import RunPlan
 from ..files.resolving import spec_of
 from .groups import Group
 
-__all__ = ["Labels", "samples_of", "sorts_of"]
-
 Labels = Mapping[tuple[str, str], str]
 """Sort of each resource group, by descriptor and data key."""
 

@@ -10,8 +10,6 @@ import numpy as np
 from ...core.chunks import ChunkPlan, ChunkReader
 from .locating import References
 
-__all__ = ["ReferencesByRun", "facts_of"]
-
 
 class _Kind(NamedTuple):
     """Chunk keys of one kind of reference: those of a run are between two bounds."""

@@ -17,8 +17,6 @@ from ...core.layouts import STREAM_DATUM, STREAM_RESOURCE, as_one_chunk
 from .last_frames import file_of
 from .reference_chunks import documents, reference_table
 
-__all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
-
 MAX_CACHED = 64
 """Maximum number of tables that stay in memory."""
 _NUMBERS = {

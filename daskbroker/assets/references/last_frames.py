@@ -12,8 +12,6 @@ from ...core.json_text import json_form
 from ...core.layouts import RESOURCE
 from .reference_chunks import datum_chunk, documents
 
-__all__ = ["file_of", "last_frames"]
-
 MAX_CACHED = 64
 """Maximum number of runs and keywords whose last frames stay in memory."""
 

@@ -24,8 +24,6 @@ from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
 from .last_frames import file_of, last_frames
 from .reference_chunks import DatumChunk, datum_chunk, documents
 
-__all__ = ["CellsOfResource", "ReferenceMissing", "References"]
-
 
 class ReferenceMissing(LookupError):
     """Raised if a reference cannot be followed; the message says which."""

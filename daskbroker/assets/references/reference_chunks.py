@@ -18,8 +18,6 @@ from ...core.layouts import DATUM, Layout, as_one_chunk, cells, decode_rows
 from ...core.row_selection import take_rows
 from ..handlers.contract import Datums
 
-__all__ = ["DatumChunk", "KnownTexts", "datum_chunk", "documents", "reference_table"]
-
 MAX_CACHED = 64
 """Maximum number of chunks of references that stay in memory, as stored and as datums each."""
 MOST_ONE_BY_ONE = 8

@@ -22,8 +22,6 @@ from .frame_grid import FrameGrid, frame_grid
 if TYPE_CHECKING:
     from ...header import Header
 
-__all__ = ["StreamArrays", "stream_arrays"]
-
 
 @dataclass(frozen=True)
 class StreamArrays:

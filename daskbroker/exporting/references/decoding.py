@@ -14,8 +14,6 @@ from ...assets.handlers.stored_frames import Codec, NoReference
 from ...core.regular_files import open_regular
 from .frame_grid import FrameGrid
 
-__all__ = ["read_grid_cell"]
-
 ChunkDecoder = Callable[[bytes, Codec, int], Any]
 
 

@@ -22,8 +22,6 @@ from ..export_options import storing
 from .collecting import StreamArrays
 from .locations import location_of
 
-__all__ = ["ChangedFile", "changed_here", "file_states", "verify_references", "write_states"]
-
 STATES_KEY, NAME = "daskbroker", "daskbroker-files.json"
 FILE_SCHEME = "file://"
 

@@ -16,8 +16,6 @@ from ...assets.handlers.stored_frames import (
     StoredRows,
 )
 
-__all__ = ["FrameGrid", "frame_grid"]
-
 MAX_CHUNK_BYTES = 4 * 2**20
 """Maximum bytes of a chunk that is made of several contiguous frames of files without chunks."""
 

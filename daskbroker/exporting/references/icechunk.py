@@ -33,8 +33,6 @@ from .locations import QUOTED, location_of
 if TYPE_CHECKING:
     from ...header import Header
 
-__all__ = ["write_icechunk"]
-
 REPOSITORY_FOLDERS = ("snapshots",)
 """Names in every folder that is a repository."""
 LOCAL_STORE = "file"

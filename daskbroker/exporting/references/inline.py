@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["InlineArray", "attributes_of", "encoded_variables", "inline_array"]
-
 CHUNK_BYTES = 2**20
 """Approximate bytes of a chunk before compression."""
 LEVEL = 6

@@ -34,8 +34,6 @@ from .locations import location_of
 if TYPE_CHECKING:
     from ...header import Header
 
-__all__ = ["references", "write_references"]
-
 MOST_IN_JSON = 20_000
 """Maximum number of chunks of frames in JSON. Parquet files are read only as they are needed."""
 MOST_INLINE = 8 * 2**20

@@ -9,8 +9,6 @@ from urllib.parse import quote
 from ...assets.handlers.stored_frames import NoReference
 from ...core.errors import BadQuery
 
-__all__ = ["QUOTED", "location_of"]
-
 QUOTED = ("http", "https")
 """Schemes whose URLs have quoted paths; with others fsspec takes paths as they are."""
 

@@ -34,8 +34,6 @@ from ...core.unfinished import unfinished
 from ..backing_up import BackupReport
 from .database import FILE_NAME, Database
 
-__all__ = ["EmbeddedBackup"]
-
 BATCH = 1000
 """Number of file names read from the copied database at a time."""
 COPIED_BYTES = 2**20

@@ -23,8 +23,6 @@ from .planning import lost_rows
 from .row_sequences import POSITIONS, sealed_end
 from .uid_keys import KEY_BITS
 
-__all__ = ["EmbeddedChecks", "check_headers"]
-
 BATCH = 200
 """Number of rows read at a time; a long reading would keep SQLite from emptying its log."""
 
@@ -179,7 +177,6 @@ class EmbeddedChecks(EventChecks):
     _database: Database
 
     def list_runs(self) -> Iterator[str]:
-        """See :meth:`EventStore.list_runs`."""
         last = 0
         while True:
             with self._database.read() as connection:
@@ -219,7 +216,6 @@ class EmbeddedChecks(EventChecks):
                 yield doc
 
     def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_journal`."""
         path = str(self._database.path)
         with self._database.read() as connection:
             sequences = connection.execute(
@@ -261,7 +257,6 @@ class EmbeddedChecks(EventChecks):
                 yield Damage(problem, key=column, path=path)
 
     def path_of(self, key: Any) -> str | None:
-        """See :meth:`EventStore.path_of`."""
         # Rows inside of a plan, of no file.
         if isinstance(key, range):
             return None

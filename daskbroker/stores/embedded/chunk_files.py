@@ -36,8 +36,6 @@ from ...core.settings import setting
 from .old_footers import check_old_footer, check_old_table
 from .open_files import State, file_in_use, state_of
 
-__all__ = ["encoded_file", "read_file"]
-
 MAGIC = b"dkbcrc01"
 PARQUET = b"PAR1"
 END = 8

@@ -13,8 +13,6 @@ from ...core.formats import check_format
 from .format import APPLICATION_ID, FORMAT_VERSION, create_tables
 from .write_ahead import log_ahead
 
-__all__ = ["PAGE_BYTES", "check_or_create", "remove_if_empty"]
-
 PAGE_BYTES = 2048
 """Size in bytes of the database's pages in new stores.
 

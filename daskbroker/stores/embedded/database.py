@@ -39,8 +39,6 @@ from .opened_folder import OpenedFolder
 from .sqlite_errors import SqliteErrors
 from .write_ahead import BUSY_SECONDS, LOG_ENDS, bound_log, log_ahead, log_of, rewind_log
 
-__all__ = ["FILE_NAME", "Database"]
-
 FILE_NAME = "daskbroker.sqlite"
 CHUNK_FOLDER = "chunks"
 IDLE_READERS = 8

@@ -27,8 +27,6 @@ from .reader import EmbeddedReader, stored_keys
 from .row_sequences import POSITIONS, RowSequence, one_row, owner_of
 from .uid_keys import FEW, KEY_BITS, uid_key, uid_keys
 
-__all__ = ["DocumentKeys"]
-
 MOST_NUMBERS = 2**18
 """Number of waiting documents, of all runs, above which a run that begins makes the others be read
 again. A number takes about 100 bytes of memory."""

@@ -30,8 +30,6 @@ from .row_sequences import POSITIONS, RowSequence
 from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
 from .sequence_store import SequenceStore
 
-__all__ = ["EmbeddedEventStore"]
-
 logger = logging.getLogger(__name__)
 
 
@@ -53,21 +51,17 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
 
     @property
     def store_id(self) -> str:
-        """See :attr:`EventStore.store_id`."""
         return self._database.store_id
 
     @property
     def is_in_place(self) -> bool:
-        """See :attr:`EventStore.is_in_place`."""
         return self._database.is_in_place
 
     @property
     def format_version(self) -> int:
-        """See :attr:`EventStore.format_version`."""
         return FORMAT_VERSION
 
     def make_room(self) -> bool:
-        """See :meth:`EventStore.make_room`."""
         return self._database.make_room()
 
     def stored_bytes(self) -> int:
@@ -77,7 +71,6 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
     # -- runs, descriptors, assets -----------------------------------------------------------
 
     def put_run(self, uid: str) -> None:
-        """See :meth:`EventStore.put_run`."""
         with self._database.write() as connection:
             number = self.add_run(connection, uid)
         self.know_run(uid, number)
@@ -105,13 +98,11 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         return None if row is None else int(row[0])
 
     def current_run(self) -> str | None:
-        """See :meth:`EventStore.current_run`."""
         with self._database.read() as connection:
             row = connection.execute("SELECT uid FROM run ORDER BY id DESC LIMIT 1").fetchone()
         return None if row is None else str(row[0])
 
     def stop_run(self, uid: str) -> None:
-        """See :meth:`EventStore.stop_run`."""
         self.seal(uid)
         with self._database.write(durable=True) as connection:
             self.end_run(connection, uid)
@@ -122,7 +113,6 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         self._journal.claims.forget(self._known_run(uid))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
-        """See :meth:`EventStore.put_descriptor`."""
         uid, body = doc["uid"], pack(doc)
         with self._database.write() as connection:
             row = connection.execute(
@@ -152,7 +142,6 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
             return None if row is None else unpack_document(row[0])
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
-        """See :meth:`EventStore.put_asset`."""
         with self._writing(layout, run, run) as (connection, sequence):
             self._journal.append(connection, sequence, [doc])
             connection.execute(
@@ -162,7 +151,6 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         self._seal_if_full(sequence)
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """See :meth:`EventStore.find_asset_run`."""
         number = None if run is None else self._known_run(run)
         with self._database.read() as connection:
             row = connection.execute(
@@ -178,7 +166,6 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
     def append(
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
-        """See :meth:`EventStore.append`."""
         with self._writing(layout, owner, run) as (connection, sequence):
             self._journal.append(connection, sequence, rows)
         self._seal_if_full(sequence)
@@ -259,7 +246,6 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
     def list_descriptors(
         self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
-        """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): position for position, uid in enumerate(runs)}
         condition, values = among(list(order))
         query = (
@@ -294,7 +280,6 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
             return BadRun(run, f"descriptor {uid!r}: {error}", str(self._database.path))
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventStore.plan_events`."""
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         condition, uids = among([storable(d["uid"]) for d in descriptors])
         with self._database.snapshot() as connection:
@@ -326,7 +311,6 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """See :meth:`EventStore.plan_references`."""
         owners, store = run_owners(runs), self._database.identity
         builders = {
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
@@ -420,7 +404,6 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         return EmbeddedBackup(self._database)
 
     def close(self) -> None:
-        """See :meth:`EventStore.close`."""
         self._database.close()
 
 

@@ -19,8 +19,6 @@ from typing import Any, Protocol
 from ...core.errors import StoreError
 from ...core.forking import in_each_process
 
-__all__ = ["gate"]
-
 PATIENCE_SECONDS = 10.0
 """Maximum seconds that a fork waits for threads that read or write."""
 
@@ -43,8 +41,7 @@ class ForkGate:
         self._connected: weakref.WeakSet[_Connected] = weakref.WeakSet()
         self._was_quiet = True
         in_each_process(self._begin)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=self._close, after_in_parent=self._open)
+        os.register_at_fork(before=self._close, after_in_parent=self._open)
 
     def _begin(self) -> None:
         self._usable = self._was_quiet

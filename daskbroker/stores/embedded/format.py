@@ -8,8 +8,6 @@ from typing import get_type_hints
 
 from ...core.chunk_statistics import Statistics
 
-__all__ = ["APPLICATION_ID", "ENDED", "FORMAT_VERSION", "STOPPED", "create_tables"]
-
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x6461736B  # "dask"
 

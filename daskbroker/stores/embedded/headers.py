@@ -30,8 +30,6 @@ from .events import EmbeddedEventStore
 from .format import STOPPED
 from .index import STOP, Narrowed, index_later, narrow
 
-__all__ = ["EmbeddedHeaderStore"]
-
 BATCHES = (8, 200, 5000)
 """Number of rows that the first query reads, the second, and each one after that."""
 BATCH_BYTES = 8 * 2**20
@@ -57,7 +55,6 @@ class EmbeddedHeaderStore(HeaderStore):
         self._bad: dict[int, BadRun] = {}
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """See :meth:`HeaderStore.insert_prepared`."""
         repeat_if_full(self._database.make_room, self._insert_prepared, name, doc)
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -92,7 +89,6 @@ class EmbeddedHeaderStore(HeaderStore):
                 self._insert_stop(connection, doc)
 
     def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
-        """See :meth:`HeaderStore.one_sync`."""
         log = self._database.log
         return nullcontext() if batch and not log.interval else log.once()
 
@@ -126,7 +122,6 @@ class EmbeddedHeaderStore(HeaderStore):
         index_later(connection, "stop", number)
 
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """See :meth:`HeaderStore.find_uid`."""
         with self._database.read() as connection:
             row = connection.execute(
                 f"SELECT start, {STOP}, time FROM header WHERE uid = ?", (storable(uid),)
@@ -143,13 +138,11 @@ class EmbeddedHeaderStore(HeaderStore):
             raise BadRun(uid, damage, str(self._database.path)).error() from error
 
     def has_uid(self, uid: str) -> bool:
-        """See :meth:`HeaderStore.has_uid`."""
         with self._database.read() as connection:
             query = "SELECT 1 FROM header WHERE uid = ?"
             return connection.execute(query, (storable(uid),)).fetchone() is not None
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """See :meth:`HeaderStore.find_prefix`."""
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT uid FROM header WHERE uid >= ? AND uid < ? ORDER BY uid LIMIT ?",
@@ -160,7 +153,6 @@ class EmbeddedHeaderStore(HeaderStore):
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[FoundHeader]:
-        """See :meth:`HeaderStore.find`."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
         if not narrowed.exact:  # positions count matching runs only, so each must be read
@@ -311,7 +303,6 @@ class EmbeddedHeaderStore(HeaderStore):
         self._looked = newest
 
     def check(self, search: Search) -> Iterator[CheckedHeader]:
-        """See :meth:`HeaderStore.check`."""
         return check_headers(self._database, search)
 
     @property
@@ -320,7 +311,6 @@ class EmbeddedHeaderStore(HeaderStore):
         return EmbeddedBackup(self._database)
 
     def close(self) -> None:
-        """See :meth:`HeaderStore.close`."""
         self._database.close()
 
 

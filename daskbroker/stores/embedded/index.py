@@ -26,8 +26,6 @@ from ...core.query import Condition
 from ...core.search import Search
 from .format import STOPPED
 
-__all__ = ["STOP", "Narrowed", "index_later", "narrow"]
-
 LONGEST_TEXT = 200
 """Maximum length of a text or word that is indexed, in characters."""
 MOST_LEAVES = 2000

@@ -21,8 +21,6 @@ from .misplaced import move_misplaced
 from .reader import EmbeddedReader
 from .row_sequences import POSITIONS, RowSequence, sealed_end
 
-__all__ = ["Journal", "check_next_position", "encoded", "waiting_tables"]
-
 
 class Journal:
     """Adds rows to sequences; used inside a transaction of the writing connection.

@@ -31,8 +31,6 @@ from ...core.errors import StoreError
 from ...core.forking import in_each_process
 from ...core.interrupts import interruptible
 
-__all__ = ["LogSync"]
-
 BEGIN_AFTER = 0.8
 """Fraction of an interval after which a sync begins, so that it ends within the interval."""
 

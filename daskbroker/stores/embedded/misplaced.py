@@ -17,8 +17,6 @@ from ...core.layouts import cells
 from .row_sequences import POSITIONS, RowSequence
 from .uid_keys import uid_keys
 
-__all__ = ["move_misplaced"]
-
 logger = logging.getLogger(__name__)
 
 

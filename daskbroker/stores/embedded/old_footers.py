@@ -17,8 +17,6 @@ from ...core.column_kinds import ColumnKind, field_kind
 from ...core.errors import StoreDamaged
 from .thrift import read_struct
 
-__all__ = ["check_old_footer", "check_old_table"]
-
 FIRST = 4
 """Offset of the first column in the file."""
 

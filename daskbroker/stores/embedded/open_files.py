@@ -13,8 +13,6 @@ import pyarrow.parquet as pq
 
 from ...core.forking import in_each_process
 
-__all__ = ["State", "close_below", "file_in_use", "state_of"]
-
 MOST_OPEN = 128
 """Maximum number of files that stay open in a process."""
 

@@ -13,8 +13,6 @@ import time
 from ...core.errors import StoreError, StoreNotFound
 from ...core.forking import ProcessLock
 
-__all__ = ["OpenedFolder"]
-
 SETTLED_SECONDS = 0.025
 """Seconds after which another change of a folder certainly gives another time of modification.
 

@@ -13,8 +13,6 @@ from .database import FILE_NAME, Database
 from .events import EmbeddedEventStore
 from .headers import EmbeddedHeaderStore
 
-__all__ = ["holds_store", "open_store", "remove_empty_store"]
-
 
 def holds_store(folder: str | os.PathLike[str]) -> bool:
     """Return whether there is an embedded store in a folder, damaged or not."""

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from ..journalled import PeekRow
 from .database import Database
 
-__all__ = ["replace_peeks", "select_peeks"]
-
 TABLE = """
 CREATE TABLE IF NOT EXISTS peek (
     run TEXT NOT NULL, descriptor TEXT NOT NULL, key TEXT NOT NULL, sort TEXT NOT NULL,

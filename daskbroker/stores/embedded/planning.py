@@ -21,8 +21,6 @@ from .packing import location_checksum
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import entry_checksum, read_schema
 
-__all__ = ["PlannedSequence", "add_sequences", "among", "lost_rows"]
-
 CHUNKS_SQL = (
     "SELECT schema, sequence, id, path, offset, length, first, "
     + ", ".join(f'"{name}"' for name in Statistics._fields)

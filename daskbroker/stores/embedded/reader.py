@@ -26,8 +26,6 @@ from .chunk_files import read_file
 from .database import FILE_NAME, Database
 from .packing import pack_small_chunks
 
-__all__ = ["EmbeddedReader", "stored_keys"]
-
 TRAVELLING_BYTES = 64 * 2**10
 """Maximum bytes of small chunks in SQLite that are sent to workers before these are packed."""
 
@@ -55,7 +53,6 @@ class EmbeddedReader(ChunkReader):
     """Identity of the store; a replacement has other chunks under the same numbers."""
 
     def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read`."""
         try:
             return super().read(key, columns)
         except StoreDamaged as error:
@@ -68,7 +65,6 @@ class EmbeddedReader(ChunkReader):
             raise damaged(path, error) from (error.__cause__ or error)
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         if isinstance(key, str):
             return self._read_file(key, columns)
         if isinstance(key, tuple):

@@ -14,8 +14,6 @@ from typing import Any
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout
 
-__all__ = ["POSITIONS", "RowSequence", "one_row", "owner_of", "sealed_end"]
-
 POSITIONS = 2**36
 """Positions per sequence; a row of the journal has the key ``sequence * POSITIONS + position``."""
 

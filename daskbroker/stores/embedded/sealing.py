@@ -41,8 +41,6 @@ from .database import CHUNK_FOLDER, Database
 from .journal import Journal, check_next_position, waiting_tables
 from .row_sequences import POSITIONS, RowSequence, sealed_end
 
-__all__ = ["entry_checksum", "seal_page", "seal_sequence", "sweep"]
-
 INLINE_BYTES = 64 * 2**10
 """Maximum bytes of a chunk that is kept inside SQLite."""
 ENTRY = struct.Struct("<6q2d2q")

@@ -15,8 +15,6 @@ from .journal import Journal
 from .reader import EmbeddedReader
 from .row_sequences import RowSequence
 
-__all__ = ["SequenceStore"]
-
 
 class SequenceStore(JournalledEventStore):
     """An event store that adds rows to sequences, each in a transaction on the sequence.

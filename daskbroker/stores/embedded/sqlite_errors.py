@@ -10,8 +10,6 @@ from typing import Any
 from ...core.errors import StoreDamaged, StoreError, StoreReadOnly, file_error, no_room
 from .write_ahead import BUSY_SECONDS, log_of
 
-__all__ = ["SqliteErrors"]
-
 
 class SqliteErrors:
     """Context in which errors of SQLite and the file system become daskbroker's.

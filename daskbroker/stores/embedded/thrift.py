@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["read_struct"]
-
 TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 INTEGERS = (4, 5, 6)  # of 16, 32 and 64 bits, all written with as few bytes as they need
 LONG_LIST = 15  # the size of a list does not fit into its head, and follows

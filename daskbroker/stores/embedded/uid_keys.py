@@ -12,8 +12,6 @@ from functools import cache
 
 import numpy as np
 
-__all__ = ["FEW", "KEY_BITS", "uid_key", "uid_keys"]
-
 KEY_BITS = 38
 """Bits of a number that come from the uid; the rest of its 63 bits is the number of the run."""
 

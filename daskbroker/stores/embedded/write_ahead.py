@@ -8,8 +8,6 @@ import sqlite3
 import time
 from pathlib import Path
 
-__all__ = ["BUSY_SECONDS", "LOG_ENDS", "bound_log", "log_ahead", "log_of", "rewind_log"]
-
 LOG_ENDS = ("-wal", "-shm")
 """Suffixes of the files of SQLite's write-ahead log."""
 LOG_BYTES = 16 * 2**20

@@ -15,8 +15,6 @@ import pymongo
 from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-__all__ = ["client_options", "insert_seconds", "is_unavailable", "read_concern", "write_concern"]
-
 WAIT_MILLISECONDS = 10_000
 """Default milliseconds to wait for a server, or for the confirmation of a write."""
 LONGER = ("wtimeoutms", "sockettimeoutms")

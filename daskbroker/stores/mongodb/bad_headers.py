@@ -22,8 +22,6 @@ from ..stored_text import storable
 from .bson_documents import SIDE_FIELD
 from .database import LOOK_SECONDS, Database
 
-__all__ = ["BadHeaders"]
-
 OVERLAP = timedelta(days=1)
 """Age of documents that are looked at again: ``_id``s have the clocks of writers, which differ."""
 RAW: CodecOptions[dict[str, Any]] = CodecOptions()

@@ -39,27 +39,6 @@ from ...core.patterns import flag_letters
 from ...core.stored_documents import fault_of
 from ..stored_text import storable
 
-__all__ = [
-    "ARRAYS_FIELD",
-    "CODEC",
-    "MAX_DOCUMENT_BYTES",
-    "PLAIN_CODEC",
-    "RAW_CODEC",
-    "ROWS_FIELD",
-    "SIDE_FIELD",
-    "check_size",
-    "checked_from_bson",
-    "decoded_alike",
-    "document_from_bson",
-    "foreign_values",
-    "from_bson",
-    "is_packed",
-    "is_simple",
-    "sparse_bson",
-    "to_bson",
-    "was_object_id",
-]
-
 SIDE_FIELD = "_daskbroker"
 """Key of what is stored beside the plain form of a document."""
 ARRAYS_FIELD = "arrays"

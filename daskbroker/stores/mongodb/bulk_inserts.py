@@ -11,8 +11,6 @@ from pymongo.errors import BulkWriteError
 
 from .server_errors import DUPLICATE_KEY, REFUSED
 
-__all__ = ["insert_in_order"]
-
 Row = Mapping[str, Any]
 
 

@@ -28,8 +28,6 @@ from .own_cursor import OwnCursor
 from .references import of_runs
 from .sealed_rows import SEALED_MARK
 
-__all__ = ["MongoChecks", "check_headers", "lost_references", "path_in"]
-
 BATCH = 500
 """Number of documents, or of resources in a query, at a time."""
 
@@ -234,7 +232,6 @@ class MongoChecks(EventChecks):
                 yield doc
 
     def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_journal`."""
         for descriptor in descriptors:
             query = {"descriptor": storable(descriptor["uid"])}
             for damage in _check_each(self._database, EVENT, query, descriptor):
@@ -255,7 +252,6 @@ class MongoChecks(EventChecks):
             yield from lost_references(self._database, name, field, target, key)
 
     def path_of(self, key: Any) -> str | None:
-        """See :meth:`EventStore.path_of`."""
         if not isinstance(key, tuple):  # rows inside the plan, from any of the journals
             return None
         return path_in(self._database, COLUMN_COLLECTION if key[0] == "chunk" else key[0])

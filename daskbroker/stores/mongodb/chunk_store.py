@@ -42,27 +42,6 @@ from .bson_documents import MAX_DOCUMENT_BYTES, PLAIN_CODEC
 from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
 from .server_errors import DUPLICATE_KEY
 
-__all__ = [
-    "GONE",
-    "KEPT",
-    "WAITING",
-    "Manifest",
-    "TooLarge",
-    "check_manifest",
-    "check_sequence",
-    "chunk_key",
-    "chunks_of",
-    "confirmed_chunks",
-    "discard",
-    "kinds_of",
-    "publish",
-    "read_uids",
-    "sealed_end",
-    "statistics_of",
-    "store_columns",
-    "stored_columns",
-]
-
 ONE_BUFFER_BYTES = 64 * 2**10
 """Maximum bytes of a table whose columns are stored in one binary."""
 PLAIN_BYTES = 32 * 2**10

@@ -18,8 +18,6 @@ from ...core.forking import in_each_process, leave_to_parent
 from ...core.redaction import label_of
 from .acknowledgement import client_options
 
-__all__ = ["Clients", "check_names_database"]
-
 SESSION_LEVELS = (None, "local", "majority")
 """Read concerns that MongoDB has for causally consistent sessions."""
 

@@ -48,8 +48,6 @@ from .indexes import (
 )
 from .server_errors import inserting, store_error
 
-__all__ = ["Database"]
-
 FORMAT_VERSION = 1
 META = "daskbroker_meta"
 RUN_COLLECTION = "daskbroker_run"

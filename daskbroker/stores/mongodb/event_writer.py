@@ -41,8 +41,6 @@ from .sealed_rows import MARK_SECONDS, SEALED_MARK, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
 from .server_errors import REFUSED
 
-__all__ = ["EventWriter"]
-
 MOST_DESCRIPTORS = 200
 """Maximum number of descriptors whose states are kept."""
 

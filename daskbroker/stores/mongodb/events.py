@@ -45,8 +45,6 @@ from .sealing import page_tables, seal_descriptor, sweep
 from .server_errors import inserting
 from .single_documents import insert_single
 
-__all__ = ["MongoEventStore"]
-
 NAMED = {"uid": {"$type": "string"}}
 LOOK_FOR_INDEX_SECONDS = 60.0
 """Seconds until this process looks again for an index that was missing."""
@@ -91,40 +89,32 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
 
     @property
     def store_id(self) -> str:
-        """See :attr:`EventStore.store_id`."""
         return self._database.store_id
 
     @property
     def is_noted(self) -> bool:
-        """See :attr:`EventStore.is_noted`."""
         return self._database.is_noted
 
     def insert_limit(self) -> AbstractContextManager[None]:
-        """See :meth:`EventStore.insert_limit`."""
         return self._database.limit(insert=True)
 
     @in_own_context
     def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
-        """See :meth:`EventStore.insert_prepared`."""
         super().insert_prepared(name, doc, run=run)
 
     def prepare_writing(self) -> None:
-        """See :meth:`EventStore.prepare_writing`."""
         self._database.prepare_writing()
 
     @property
     def format_version(self) -> int | None:
-        """See :attr:`EventStore.format_version`."""
         return self._database.format_version
 
     def stored_bytes(self) -> int:
-        """See :meth:`EventStore.stored_bytes`."""
         return self._database.stored_bytes()
 
     # -- runs, descriptors -------------------------------------------------------------------
 
     def put_run(self, uid: str) -> None:
-        """See :meth:`EventStore.put_run`."""
         self._database.prepare_writing()
         run = storable(uid)
         with self._database.errors():
@@ -142,7 +132,6 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
         return None
 
     def current_run(self) -> str | None:
-        """See :meth:`EventStore.current_run`."""
         newest: list[tuple[str, str]] = []
         with self._database.errors():
             for name in (RUN_COLLECTION, "run_start"):
@@ -151,12 +140,10 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
         return max(newest)[1] if newest else None
 
     def stop_run(self, uid: str) -> None:
-        """See :meth:`EventStore.stop_run`."""
         with inserting():
             self.seal(uid, keep_journal=self._keep)
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
-        """See :meth:`EventStore.put_descriptor`."""
         self._database.prepare_writing()
         same = {"uid": storable(doc["uid"])}
         insert_single(self._database, "descriptor", "event_descriptor", doc, same)
@@ -172,7 +159,6 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
     def list_descriptors(
         self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
-        """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): position for position, uid in enumerate(runs)}
         with self._database.errors():
             collection = self._database.collection("event_descriptor")
@@ -201,12 +187,10 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
     # -- references --------------------------------------------------------------------------
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
-        """See :meth:`EventStore.put_asset`."""
         self._database.prepare_writing()
         store_reference(self._database, layout, [doc], run)
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """See :meth:`EventStore.find_asset_run`."""
         key = (layout.kind, uid, run)
         if key not in self._owners:
             found = run_with_resource(self._database, layout, uid, run)
@@ -220,7 +204,6 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
     def append(
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
-        """See :meth:`EventStore.append`."""
         self._database.prepare_writing()
         # References stay plain documents; only events are sealed.
         if layout is not EVENT:
@@ -245,7 +228,6 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
             return self._writer.append_tables(descriptor, tables, page["uid"])
 
     def append_table(self, owner: str, table: pa.Table, run: str) -> None:
-        """See :meth:`EventStore.append_table`."""
         if not self._keep:
             self._database.prepare_writing()
             descriptor = stored_descriptor(self, owner)
@@ -259,7 +241,6 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
     # -- planning ----------------------------------------------------------------------------
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventStore.plan_events`."""
         flush_all(self._database.store_id)  # send what spools in this process hold for this store
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         EventPlanner(
@@ -283,7 +264,6 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """See :meth:`EventStore.plan_references`."""
         orphans = {RESOURCE, DATUM} & set(layouts) and self._has_orphans()
         planner = ReferencePlanner(
             self._database,
@@ -387,7 +367,6 @@ class MongoEventStore(MongoChecks, JournalledEventStore):
         return self._database.create_indexes()
 
     def close(self) -> None:
-        """See :meth:`EventStore.close`."""
         self._release()
 
 

@@ -22,8 +22,6 @@ from ...core.query import Query
 from ...core.search import Search
 from .bson_documents import SIDE_FIELD
 
-__all__ = ["Filter", "query_filter", "start_filter"]
-
 _PATH = re.compile(r"[^$.\0\d][^.\0]*(\.[^$.\0\d][^.\0]*)*")
 _PLAIN_PATTERN = re.compile(r"(?!.*\(\?)[A-Za-z0-9_ ^$.*+?()|/:,=-]*", re.ASCII)
 _SHOWN_AS_TEXT = re.compile(

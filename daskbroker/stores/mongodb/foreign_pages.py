@@ -16,8 +16,6 @@ from .bson_documents import from_bson, was_object_id
 from .database import Database
 from .journal import event_projection
 
-__all__ = ["page_key", "read_page"]
-
 ALWAYS = {"descriptor": 1, "seq_num": 1, "time": 1, "uid": 1}
 BOOKKEEPING = ("size", "first_index", "last_index")
 

@@ -26,8 +26,6 @@ from .indexes import warn_of_missing
 from .own_cursor import OwnCursor
 from .single_documents import insert_single
 
-__all__ = ["MongoHeaderStore"]
-
 STOPS = "_daskbroker_stops"
 WITH_STOP: dict[str, Any] = {
     "$lookup": {
@@ -66,17 +64,14 @@ class MongoHeaderStore(HeaderStore):
     # -- insert ------------------------------------------------------------------------------
 
     def insert_limit(self) -> AbstractContextManager[None]:
-        """See :meth:`HeaderStore.insert_limit`."""
         return self._database.limit(insert=True)
 
     @in_own_context
     def insert_with(self, name: str, doc: Mapping[str, Any], stores: Sequence[EventStore]) -> None:
-        """See :meth:`HeaderStore.insert_with`."""
         super().insert_with(name, doc, stores)
 
     @in_own_context
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """See :meth:`HeaderStore.insert_prepared`."""
         with self._database.limit(insert=True):
             self._database.prepare_writing()
             self._insert_prepared(name, doc)
@@ -96,7 +91,6 @@ class MongoHeaderStore(HeaderStore):
     # -- look up -----------------------------------------------------------------------------
 
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """See :meth:`HeaderStore.find_uid`."""
         with self._database.errors():
             starts = self._database.collection("run_start")
             warn_of_missing(starts, "uid", self._database.label)
@@ -107,7 +101,6 @@ class MongoHeaderStore(HeaderStore):
         return pair
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """See :meth:`HeaderStore.find_prefix`."""
         begin = storable(prefix)
         query = {"uid": {"$gte": begin, "$lt": begin + "\U0010ffff"}}
         with self._database.errors():
@@ -154,7 +147,6 @@ class MongoHeaderStore(HeaderStore):
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[FoundHeader]:
-        """See :meth:`HeaderStore.find`."""
         if stop is not None and stop <= start:
             return
         narrowed = self._narrow(search)
@@ -274,7 +266,6 @@ class MongoHeaderStore(HeaderStore):
         return narrowed
 
     def count(self, search: Search) -> int:
-        """See :meth:`HeaderStore.count`."""
         narrowed = self._narrow(search)
         if not narrowed.exact:
             return super().count(search)
@@ -285,7 +276,6 @@ class MongoHeaderStore(HeaderStore):
     # -- upkeep ------------------------------------------------------------------------------
 
     def check(self, search: Search) -> Iterator[CheckedHeader]:
-        """See :meth:`HeaderStore.check`."""
         return check_headers(self._database, self._narrow(search), search)
 
     def create_indexes(self) -> list[str]:
@@ -293,5 +283,4 @@ class MongoHeaderStore(HeaderStore):
         return self._database.create_indexes()
 
     def close(self) -> None:
-        """See :meth:`HeaderStore.close`."""
         self._release()

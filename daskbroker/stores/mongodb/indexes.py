@@ -11,18 +11,6 @@ from pymongo.errors import OperationFailure
 
 from .server_errors import INDEX_NOT_FOUND, NO_PERMISSION, NOT_OF_VIEWS
 
-__all__ = [
-    "ASSET_INDEXES",
-    "FORMER_INDEXES",
-    "LATER_INDEXES",
-    "METADATA_INDEXES",
-    "OWN_INDEXES",
-    "drop_former_indexes",
-    "has_later_indexes",
-    "missing_indexes",
-    "warn_of_missing",
-]
-
 METADATA_INDEXES: dict[str, list[IndexModel]] = {
     "run_start": [
         IndexModel("uid", unique=True),

@@ -36,18 +36,6 @@ from .bson_documents import CODEC, PLAIN_CODEC, SIDE_FIELD, from_bson, is_simple
 from .chunk_store import GONE, KEPT, Manifest, read_uids
 from .database import Database
 
-__all__ = [
-    "BATCH_ROWS",
-    "IN_TIME",
-    "event_columns",
-    "event_from_bson",
-    "event_projection",
-    "row_batches",
-    "row_uid",
-    "unsealed",
-    "without_sealed",
-]
-
 IN_TIME = [("time", 1)]
 UIDS_AT_ONCE = 10_000
 """Maximum number of uids in one command."""

@@ -21,16 +21,6 @@ from ...core.page_parts import CHUNK_BYTES
 from .bson_documents import ROWS_FIELD, SIDE_FIELD
 from .value_types import kind_of_types, noted_type_of, split_types
 
-__all__ = [
-    "RANGE_ROWS",
-    "SOUND_EVENTS",
-    "OddEvent",
-    "Range",
-    "cut_ranges",
-    "facts_projection",
-    "range_facts",
-]
-
 RANGE_ROWS = 16_384
 """Number of rows after which a range is full."""
 

@@ -15,8 +15,6 @@ from .headers import MongoHeaderStore
 from .suitcase_embedded_events import SuitcaseEmbeddedEventStore
 from .suitcase_embedded_headers import SuitcaseEmbeddedHeaderStore
 
-__all__ = ["open_store"]
-
 NAME = "mongo"
 """Name of the event source."""
 

@@ -8,8 +8,6 @@ from typing import Any
 from ...core.errors import StoreError
 from ...core.forking import Origin
 
-__all__ = ["OwnCursor"]
-
 
 class OwnCursor(Iterator[dict[str, Any]]):
     """A cursor that is used and closed only by the process that began it.

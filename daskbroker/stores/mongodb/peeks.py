@@ -10,8 +10,6 @@ from ...core.batches import batched
 from ..journalled import PeekRow
 from .database import PEEK_COLLECTION, Database
 
-__all__ = ["RUNS_AT_A_TIME", "replace_peeks", "select_peeks"]
-
 RUNS_AT_A_TIME = 5000
 """Maximum number of runs in one query."""
 NAMES = ("run", "descriptor", "key", "sort", "body")

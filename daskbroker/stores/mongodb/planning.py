@@ -43,8 +43,6 @@ from .journal import BATCH_ROWS, IN_TIME, event_columns, event_from_bson, unseal
 from .journal_ranges import RANGE_ROWS, SOUND_EVENTS, OddEvent, Range, cut_ranges, facts_projection
 from .reader import range_key
 
-__all__ = ["EventPlanner"]
-
 INLINE_BYTES = 8 * 2**20
 """Maximum estimated bytes of a journal that is read for the plan; a larger one is cut in ranges."""
 TOGETHER = 20_000

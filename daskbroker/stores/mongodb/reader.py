@@ -23,8 +23,6 @@ from .foreign_pages import read_page
 from .journal import IN_TIME, event_columns, event_projection, row_batches, row_uid
 from .references import datum_range
 
-__all__ = ["MongoReader", "range_key"]
-
 TOGETHER = 128
 """Maximum number of small chunks that are fetched by one query."""
 
@@ -76,7 +74,6 @@ class MongoReader(ChunkReader):
         return Database.of(self.uri, self.assets, read_only=self.read_only)
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         if key[0] == "chunk":
             return next(stored_columns(self.database(), [key], columns))
         if key[0] == "datum":
@@ -86,7 +83,6 @@ class MongoReader(ChunkReader):
         return _read_range(self.database(), key, columns)
 
     def is_final(self, key: Any) -> bool:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.is_final`."""
         return super().is_final(key) and key[0] not in ("event", "datum")
 
     def read_many(

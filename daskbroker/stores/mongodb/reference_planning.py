@@ -24,8 +24,6 @@ from .database import CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .references import of_runs, orphan_datums, orphan_resources, run_of_resource, with_uid
 
-__all__ = ["ReferencePlanner"]
-
 AT_A_TIME = 5000
 """Number of runs, or of resources, in one query."""
 INLINE_DATUMS = 65_536

@@ -32,19 +32,6 @@ from .database import Database
 from .indexes import FORMER_INDEXES, warn_of_missing
 from .server_errors import REFUSED
 
-__all__ = [
-    "datum_range",
-    "has_orphans",
-    "of_runs",
-    "orphan_datums",
-    "orphan_resources",
-    "resource_uids",
-    "run_of_resource",
-    "run_with_resource",
-    "store_reference",
-    "with_uid",
-]
-
 UIDS_AT_ONCE = 2000
 """Maximum number of uids in one query."""
 STREAM_DATUM_KEYS = ("uid", "stream_resource", "descriptor")

@@ -22,15 +22,6 @@ from pymongo.errors import AutoReconnect
 
 from .database import Database
 
-__all__ = [
-    "MARK_SECONDS",
-    "SEALED_MARK",
-    "chunk_of_mark",
-    "mark_sealed",
-    "remove_old_marks",
-    "server_time",
-]
-
 SEALED_MARK = "daskbroker:sealed"
 """Value of ``descriptor`` in marks, in place of the uid of a descriptor."""
 MARK_SECONDS = 60.0

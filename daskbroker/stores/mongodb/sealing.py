@@ -55,8 +55,6 @@ from .database import CHUNK_COLLECTION, COLUMN_COLLECTION, Database
 from .journal import UIDS_AT_ONCE, event_from_bson, row_batches, unsealed
 from .sealed_rows import mark_sealed, server_time
 
-__all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"]
-
 SEALED_BYTES = 8 * 2**20
 """Bytes of BSON after which a chunk is full; it may exceed this by a batch of the server."""
 

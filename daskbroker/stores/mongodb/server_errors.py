@@ -13,16 +13,6 @@ from ...core.errors import BadDocument, StoreError, StoreReadOnly, StoreUnavaila
 from ...core.printable import without_middle
 from .acknowledgement import is_unavailable
 
-__all__ = [
-    "DUPLICATE_KEY",
-    "INDEX_NOT_FOUND",
-    "NOT_OF_VIEWS",
-    "NO_PERMISSION",
-    "REFUSED",
-    "inserting",
-    "store_error",
-]
-
 NO_PERMISSION = (13, 18)
 """Error codes of MongoDB for missing permissions and failed authentication."""
 DUPLICATE_KEY = 11000

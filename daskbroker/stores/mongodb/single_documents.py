@@ -12,8 +12,6 @@ from .bson_documents import check_size, from_bson, is_packed, sparse_bson, to_bs
 from .database import Database
 from .server_errors import REFUSED
 
-__all__ = ["insert_single"]
-
 
 def insert_single(
     database: Database, name: str, collection: str, doc: Mapping[str, Any], same: Mapping[str, Any]

@@ -33,8 +33,6 @@ from .references import with_uid
 from .suitcase_embedded_headers import header_uid, refuse_writing
 from .value_types import depth_of, kind_of_types, type_of, value_of
 
-__all__ = ["SuitcaseEmbeddedEventStore"]
-
 
 class SuitcaseEmbeddedEventStore(EventStore):
     """Events of a database in the layout "embedded".
@@ -55,20 +53,16 @@ class SuitcaseEmbeddedEventStore(EventStore):
 
     @property
     def store_id(self) -> str:
-        """See :attr:`EventStore.store_id`."""
         return self._database.store_id
 
     @property
     def format_version(self) -> int | None:
-        """See :attr:`EventStore.format_version`."""
         return self._database.format_version
 
     def stored_bytes(self) -> int:
-        """See :meth:`EventStore.stored_bytes`."""
         return self._database.stored_bytes()
 
     def path_of(self, key: Any) -> str | None:
-        """See :meth:`EventStore.path_of`."""
         return path_in(self._database, key[0].removesuffix("_page")) if _is_page(key) else None
 
     def tells_kinds(self, key: Any) -> bool:
@@ -82,11 +76,9 @@ class SuitcaseEmbeddedEventStore(EventStore):
     # -- what there is -----------------------------------------------------------------------
 
     def has_run(self, uid: str) -> bool:
-        """See :meth:`EventStore.has_run`."""
         return bool(self._headers({"start.uid": storable(uid)}, {"_id": 1}))
 
     def current_run(self) -> str | None:
-        """See :meth:`EventStore.current_run`."""
         with self._database.errors():
             begun = {"start.uid": {"$type": "string"}}
             found = self._database.collection("header").find(begun, {"start.uid": 1})
@@ -94,7 +86,6 @@ class SuitcaseEmbeddedEventStore(EventStore):
         return header_uid(newest[0]) if newest else None
 
     def find_descriptor(self, uid: str) -> Document | None:
-        """See :meth:`EventStore.find_descriptor`."""
         found = self._headers({"descriptors.uid": storable(uid)}, {"descriptors.$": 1})
         with damage_of(f"descriptor {uid!r}"):
             return checked_from_bson("descriptor", found[0]["descriptors"][0]) if found else None
@@ -102,7 +93,6 @@ class SuitcaseEmbeddedEventStore(EventStore):
     def list_descriptors(
         self, runs: Sequence[str], stream_name: StreamName = ALL
     ) -> Sequence[Document | BadRun]:
-        """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): position for position, uid in enumerate(runs)}
         query = {"start.uid": {"$in": list(order)}}
         found: list[tuple[int, float, Document | BadRun]] = []
@@ -128,7 +118,6 @@ class SuitcaseEmbeddedEventStore(EventStore):
             return BadRun(run, str(error), f"{self._database.label}, header")
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """See :meth:`EventStore.find_asset_run`."""
         if layout is not RESOURCE:
             return None
         found = self._headers({"resources.uid": storable(uid)}, {"start.uid": 1})
@@ -181,7 +170,6 @@ class SuitcaseEmbeddedEventStore(EventStore):
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """See :meth:`EventStore.plan_references`."""
         owners = run_owners(runs)
         store = self._database.identity
         builders = {
@@ -244,7 +232,6 @@ class SuitcaseEmbeddedEventStore(EventStore):
     # -- upkeep ------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """See :meth:`EventStore.close`."""
         self._release()
 
     def _refuse(self, *_: Any, **__: Any) -> Any:

@@ -23,8 +23,6 @@ from .database import Database
 from .filters import start_filter
 from .own_cursor import OwnCursor
 
-__all__ = ["SuitcaseEmbeddedHeaderStore", "header_uid", "refuse_writing"]
-
 HEADER_PROJECTION = {"run_id": 1, "start": 1, "stop": 1}
 
 
@@ -61,7 +59,6 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         refuse_writing(self._database)
 
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """See :meth:`HeaderStore.find_uid`."""
         with self._database.errors():
             headers = self._database.collection("header")
             found = headers.find_one({"start.uid": storable(uid)}, HEADER_PROJECTION)
@@ -71,7 +68,6 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         return pair
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """See :meth:`HeaderStore.find_prefix`."""
         begin = storable(prefix)
         query = {"start": {"$elemMatch": {"uid": {"$gte": begin, "$lt": begin + "\U0010ffff"}}}}
         with self._database.errors():
@@ -81,7 +77,6 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[FoundHeader]:
-        """See :meth:`HeaderStore.find`."""
         order = ASCENDING if oldest_first else DESCENDING
         with self._database.errors():
             cursor = self._database.collection("header").find(_filter(search), HEADER_PROJECTION)
@@ -121,7 +116,6 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         return found - self._bad
 
     def close(self) -> None:
-        """See :meth:`HeaderStore.close`."""
         self._release()
 
 

@@ -19,8 +19,6 @@ from ...core.column_kinds import ColumnKind
 from ...core.leaves import EXACT_INTEGER
 from .bson_documents import ARRAYS_FIELD, SIDE_FIELD, is_simple
 
-__all__ = ["depth_of", "kind_of_types", "noted_type_of", "split_types", "type_of", "value_of"]
-
 MAX_ARRAY_DEPTH = 8
 """Maximum depth of nested arrays that are looked into."""
 _TYPE = re.compile(

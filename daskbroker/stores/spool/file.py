@@ -30,8 +30,6 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["SpoolFile", "left_behind"]
-
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1

@@ -33,8 +33,6 @@ from ...core.forking import in_each_process
 from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
 from .file import SpoolFile, left_behind
 
-__all__ = ["Entry", "Sender", "flush_all", "joined_pages", "rows_of_entries"]
-
 COLLECT_SECONDS = 0.1
 """Seconds for which events are collected before they are sent."""
 IDLE_SECONDS = 5.0

@@ -18,8 +18,6 @@ from ..already_stored import stored_descriptor
 from ..contract import EventStore
 from .sender import Entry, Sender, flush_all, joined_pages, rows_of_entries
 
-__all__ = ["SpooledEventStore"]
-
 LEAST_ROWS = 1000
 """Minimum number of rows that are sent as a table, and of a page that waits as one."""
 
@@ -54,7 +52,6 @@ class SpooledEventStore(EventStore):
     def append(
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
-        """See :meth:`EventStore.append`."""
         if layout is EVENT:
             self.prepare_writing()
             self._spool().put(Entry(owner, rows, None))
@@ -62,7 +59,6 @@ class SpooledEventStore(EventStore):
             self.store.append(layout, owner, rows, run)
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
-        """See :meth:`EventStore.append_page`."""
         if layout is not EVENT or not is_columnar(layout, page, LEAST_ROWS):
             super().append_page(layout, owner, page, run)
             return
@@ -96,20 +92,17 @@ class SpooledEventStore(EventStore):
         flush_all(self.store.store_id)
 
     def flush(self) -> None:
-        """See :meth:`EventStore.flush`."""
         self.prepare_writing()
         self._spool().flush()
         self.store.flush()
 
     @in_own_context
     def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
-        """See :meth:`EventStore.insert_prepared`."""
         super().insert_prepared(name, doc, run=run)
 
     # -- what waits for them -----------------------------------------------------------------
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventStore.plan_events`."""
         self._settle()
         return self.store.plan_events(descriptors)
 
@@ -121,22 +114,18 @@ class SpooledEventStore(EventStore):
         return self.store.plan_references(layouts, runs)
 
     def stop_run(self, uid: str) -> None:
-        """See :meth:`EventStore.stop_run`."""
         self.flush()
         self.store.stop_run(uid)
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
-        """See :meth:`EventStore.seal`."""
         self.flush()
         return self.store.seal(run, keep_journal=keep_journal)
 
     def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """See :meth:`EventStore.check_journal`."""
         self._settle()
         return self.store.check_journal(run, descriptors)
 
     def close(self) -> None:
-        """See :meth:`EventStore.close`."""
         try:
             if self._sender is not None:
                 self._sender.close()

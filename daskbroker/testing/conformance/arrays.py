@@ -14,8 +14,6 @@ from ...views.runs import table_to_stream
 from ..base import Conformance, Put, check_run, insert_all, insert_run, inserted, table_of
 from ..runs import RunBuilder
 
-__all__ = ["ArrayConformance"]
-
 NAN = float("nan")
 BIG = 2**60 + 1
 FIELDS = [["x", "<f4"], ["i", "<i2"], ["n", "<U3"]]

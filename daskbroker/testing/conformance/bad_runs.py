@@ -19,8 +19,6 @@ from ...core.search import Search
 from ..base import Conformance, check_run, insert_all
 from ..runs import RunBuilder, make_run
 
-__all__ = ["BadRunConformance"]
-
 UIDS = [f"run-{number:02}" for number in range(24)]
 BAD = ("run-23", "run-12", "run-02")
 """The newest, one in the middle that offsets skip, one near the end."""

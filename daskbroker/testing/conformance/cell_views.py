@@ -10,8 +10,6 @@ import numpy as np
 from ..base import insert_all
 from ..runs import Documents
 
-__all__ = ["assert_cells_equal", "cells_of", "header_of", "views_of"]
-
 
 def header_of(broker: Any, docs: Documents, handlers: Mapping[str, Any] | None = None) -> Any:
     """Return the run of documents that are inserted, with these handlers registered."""

@@ -20,8 +20,6 @@ from ..runs import (
     stream_datum_run,
 )
 
-__all__ = ["CheckConformance"]
-
 SHAPES = (
     make_run, baseline_run, external_run, paged_run, ragged_run, rewound_run, stream_datum_run,
 )  # fmt: skip

@@ -15,8 +15,6 @@ import pytest
 
 from ...core.errors import ClaimWarning, FillError
 
-__all__ = ["check_refused", "opened_files", "warned"]
-
 
 @contextmanager
 def warned(word: str) -> Iterator[list[str]]:

@@ -15,8 +15,6 @@ from ..base import Conformance, Put, check_run, inserted
 from ..compare import difference
 from ..runs import RunBuilder
 
-__all__ = ["CopyConformance"]
-
 COPIES = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,

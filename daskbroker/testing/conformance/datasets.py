@@ -18,8 +18,6 @@ from ..base import Conformance, Put, insert_all, insert_run
 from ..detector_runs import datum_run
 from ..runs import RunBuilder
 
-__all__ = ["DatasetConformance", "assert_comes_back", "datasets", "flat_dataset", "grid_run"]
-
 TIMES = np.datetime64("2026-03-01T12:00:00", "us") + np.arange(6) * np.timedelta64(250_000, "us")
 
 

@@ -13,8 +13,6 @@ from ..files import frames, write_hdf5
 from ..runs import RunBuilder
 from .cell_views import header_of
 
-__all__ = ["DimensionConformance"]
-
 
 class DimensionConformance(Conformance):
     """Names of dimensions where data keys of different sizes have the same."""

@@ -10,8 +10,6 @@ import dask
 from ..base import Conformance, Put, insert_all
 from ..runs import RunBuilder, make_run
 
-__all__ = ["DisplayConformance"]
-
 
 def _scan(*, stop: bool = True) -> list[tuple[str, dict[str, Any]]]:
     """Return a line scan with a configured detector and a baseline."""

@@ -11,8 +11,6 @@ from ...core.errors import BadDocument
 from ..base import Conformance, Put, check_run, insert_all, table_of
 from ..runs import RunBuilder, external_run, paged_run
 
-__all__ = ["PageConformance"]
-
 
 class PageConformance(Conformance):
     """Pages, and the deprecated bulk documents."""

@@ -27,8 +27,6 @@ from ..detector_runs import (
 from ..files import frames, write_hdf5, write_npys, write_tiffs
 from ..runs import RunBuilder
 
-__all__ = ["FillConformance"]
-
 
 class FillConformance(Conformance):
     """Tables, datasets and documents with external data in place of references."""

@@ -31,8 +31,6 @@ from ..runs import RunBuilder
 from .cell_views import cells_of
 from .claim_checks import check_refused, opened_files, warned
 
-__all__ = ["FillClaimConformance"]
-
 HEIGHT, WIDTH = SHAPE
 ODD = 15
 """Of 30 runs the one that is not as the others."""

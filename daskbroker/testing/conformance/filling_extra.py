@@ -24,8 +24,6 @@ from ..runs import Documents, RunBuilder
 from .cell_views import header_of
 from .claim_checks import check_refused, opened_files, warned
 
-__all__ = ["ExtraFrameConformance"]
-
 EVENTS = 4
 WORDS = "belong to no event"
 Write = Callable[[Path, np.ndarray], Mapping[str, Any]]

@@ -37,8 +37,6 @@ from ..files import frames, write_hdf5
 from ..runs import RunBuilder, make_run
 from .cell_views import cells_of, header_of
 
-__all__ = ["FillRuleConformance"]
-
 
 class FillRuleConformance(Conformance):
     """Rules for files that differ from descriptors, and the choice of handlers."""

@@ -17,8 +17,6 @@ from ..files import frames, write_hdf5, write_npys, write_tiffs
 from ..runs import Documents, RunBuilder
 from .claim_checks import warned
 
-__all__ = ["FillSequenceConformance"]
-
 HEIGHT, WIDTH = SHAPE
 SPECS = ("AD_TIFF", "AD_HDF5_SINGLE", "NPY_SEQ")
 OTHERS = {

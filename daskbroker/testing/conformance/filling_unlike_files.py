@@ -17,8 +17,6 @@ from ..files import frames, write_npys
 from ..runs import RunBuilder
 from .claim_checks import warned
 
-__all__ = ["FillUnlikeFilesConformance"]
-
 
 class FillUnlikeFilesConformance(Conformance):
     """What datasets, tables and documents have of files that are unlike."""

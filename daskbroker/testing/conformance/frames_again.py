@@ -14,8 +14,6 @@ from ..runs import RunBuilder
 from ..runs_with_gaps import rewound_frames
 from .cell_views import assert_cells_equal, cells_of, views_of
 
-__all__ = ["FramesAgainConformance"]
-
 
 class FramesAgainConformance(Conformance):
     """Effect of ``duplicates=`` on frames of one number, in all views."""

@@ -21,8 +21,6 @@ from ..detector_runs import SHAPE, datum_run, stream_run
 from ..files import frames
 from ..runs import Documents
 
-__all__ = ["InsertedAgainConformance"]
-
 RUNS: dict[str, Callable[[Path], Documents]] = {
     "datums": lambda folder: datum_run(folder)[0],
     "stream_datums": lambda folder: stream_run(folder)[0],

@@ -25,8 +25,6 @@ from ..files import frames, write_npys
 from ..processes import PROCESSES
 from ..runs import Documents, RunBuilder, external_run, make_run, stream_datum_run
 
-__all__ = ["LiveConformance"]
-
 
 class Writer:
     """Process that inserts documents into a store, one by one, when it is told to."""

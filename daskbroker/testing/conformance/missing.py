@@ -34,8 +34,6 @@ from ..runs_with_gaps import (
 )
 from .cell_views import assert_cells_equal, cells_of, header_of, views_of
 
-__all__ = ["MissingConformance"]
-
 
 class MissingConformance(Conformance):
     """Effect of ``missing=`` and ``fill_value=`` on missing cells, in all views."""

@@ -29,8 +29,6 @@ from ..runs import (
     stream_datum_run,
 )
 
-__all__ = ["ModelConformance"]
-
 HOSTILE_KEYS = ("time", "Time", "seq_num", "uid", "a", "ts_a", "with space", "größe θ", "data:b")
 
 

@@ -28,8 +28,6 @@ from ..base import Conformance, Put, check_run, insert_all
 from ..compare import assert_documents_equal
 from ..runs import RunBuilder, external_run, interleave, make_run, stream_datum_run
 
-__all__ = ["NounConformance"]
-
 READ_ELSEWHERE = """
 import pickle, sys
 with open(sys.argv[1], "rb") as file:

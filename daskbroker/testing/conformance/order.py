@@ -8,8 +8,6 @@ from typing import Any
 from ..base import Conformance, insert_all
 from ..runs import make_run
 
-__all__ = ["OrderConformance"]
-
 
 def _each_once(uids: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(map(str, uids)))

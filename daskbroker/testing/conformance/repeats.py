@@ -20,8 +20,6 @@ from ..base import Conformance, check_run, events_of, insert_all
 from ..processes import PROCESSES
 from ..runs import Documents, RunBuilder, make_run, page_of, stream_datum_run
 
-__all__ = ["RepeatConformance"]
-
 PARTS = 3
 THREADS = 8
 

@@ -23,8 +23,6 @@ from ...views.runs import table_to_stream
 from ..base import Conformance, insert_all
 from ..runs import make_run
 
-__all__ = ["SearchConformance"]
-
 
 def _uids(headers: Any) -> list[str]:
     return [header.uid for header in headers]

@@ -15,8 +15,6 @@ from ...core.errors import BadQuery
 from ..base import Conformance, insert_all
 from ..runs import RunBuilder, make_run
 
-__all__ = ["TimeConformance"]
-
 MIDNIGHT_IN_BERLIN = 1_795_647_600.0  # 2026-11-26
 
 

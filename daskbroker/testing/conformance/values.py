@@ -15,8 +15,6 @@ from ...work.ingest import ingest
 from ..base import Conformance, Put, check_run, insert_all, inserted, table_of
 from ..runs import RunBuilder
 
-__all__ = ["ValueConformance", "run_of_bytes"]
-
 TOKEN = uuid.UUID("12345678-1234-5678-1234-567812345678")
 CLAIM = {"source": "synthetic", "dtype": "string", "shape": []}
 ROWS = [

@@ -19,8 +19,6 @@ from ...core.structured import structured_cell
 from .column_sources import ColumnSource, OneColumn
 from .row_block import ChunkRows, RowBlock
 
-__all__ = ["Cast", "StoredArray", "StructuredField", "leaf_dtype", "leaf_paths"]
-
 
 @dataclass(frozen=True)
 class StoredArray(OneColumn):
@@ -45,7 +43,6 @@ class StoredArray(OneColumn):
         return self.form.shape or ()
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
-        """See :meth:`ColumnSource.cells`."""
         pairs = zip(tables, block.pieces, strict=True)
         return self._joined([self._chosen(table, piece) for table, piece in pairs])
 
@@ -166,7 +163,6 @@ class Cast(ColumnSource):
 
     @property
     def physical(self) -> tuple[str, ...]:
-        """See :attr:`ColumnSource.physical`."""
         return self.source.physical
 
     @property
@@ -175,7 +171,6 @@ class Cast(ColumnSource):
         return self.source.cell_shape
 
     def of_owners(self, indices: Sequence[int]) -> Cast:
-        """See :meth:`ColumnSource.of_owners`."""
         return Cast(self.name, self.source.of_owners(indices), self.dtype)
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:

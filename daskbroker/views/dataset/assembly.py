@@ -38,8 +38,6 @@ from .savable import text_encoding
 from .variables import Dimensions, chunk_length, declared_dims, lazy_array, variable_attrs
 from .writers import class_for
 
-__all__ = ["Assembly"]
-
 SHARED = ("time", "seq_num", "run")
 """Coordinates of every stream; no data key is shown under these names."""
 

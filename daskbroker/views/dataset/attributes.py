@@ -25,16 +25,6 @@ from ...core.documents import Document, is_unicode, to_json
 from ...core.errors import BadArgument, BadDocument
 from ...core.json_text import from_extended_json
 
-__all__ = [
-    "DOCUMENTED",
-    "SOFTWARE",
-    "attrs",
-    "plain_attr",
-    "renamed_units",
-    "root_attrs",
-    "run_attrs",
-]
-
 DOCUMENTED = (
     "run", "runs", "scan_id", "plan_name", "stream", "time", "exit_status", "descriptors",
     "start", "stop", "software",

@@ -28,17 +28,6 @@ from ...core.schema import TIME_DTYPE, constant, joined_arrays, to_pandas
 from .dataset_rows import DatasetRows, RowsOfChunk, by_chunk
 from .row_block import ChunkRows, RowBlock, planned_block
 
-__all__ = [
-    "BlockColumn",
-    "ChunkColumn",
-    "ColumnSource",
-    "Constants",
-    "ExternalColumn",
-    "OneColumn",
-    "StoredColumn",
-    "read_columns",
-]
-
 
 class ColumnSource(ABC):
     """Source from which a variable is read.
@@ -114,7 +103,6 @@ class OneColumn(ColumnSource):
 
     @property
     def physical(self) -> tuple[str, ...]:
-        """See :attr:`ColumnSource.physical`."""
         return (self.name,)
 
 
@@ -128,26 +116,21 @@ class Constants(ColumnSource):
 
     @property
     def is_mixed(self) -> bool:
-        """See :attr:`ColumnSource.is_mixed`."""
         text = all(value is None or isinstance(value, str) for value in self.values)
         return self.dtype.kind == "O" and not text
 
     def of_owners(self, indices: Sequence[int]) -> Constants:
-        """See :meth:`ColumnSource.of_owners`."""
         return replace(self, values=tuple(self.values[position] for position in indices))
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
-        """See :meth:`ColumnSource.cells`."""
-        values = np.empty(len(self.values), dtype=self.dtype)
-        for position, value in enumerate(self.values):
-            values[position] = np.nan if value is None and self.dtype.kind != "O" else value
+        null = None if self.dtype.kind == "O" else np.nan
+        cells = (null if value is None else value for value in self.values)
+        values = np.fromiter(cells, self.dtype, len(self.values))
         owners = np.array([piece.owner for piece in block.pieces], np.int64)
-        return values[
-            np.repeat(owners, np.array([piece.length for piece in block.pieces], np.int64))
-        ]
+        lengths = np.array([piece.length for piece in block.pieces], np.int64)
+        return np.repeat(values[owners], lengths)
 
     def read(self, block: RowBlock, inner: tuple[Any, ...] = ()) -> np.ndarray:
-        """See :meth:`ColumnSource.read`."""
         return block.arranged(self.cells(block, ()))
 
 
@@ -172,11 +155,9 @@ class StoredColumn(OneColumn):
 
     @property
     def is_mixed(self) -> bool:
-        """See :attr:`ColumnSource.is_mixed`."""
         return self.pandas_dtype == "object"
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
-        """See :meth:`ColumnSource.cells`."""
         if self.pandas_dtype == "object":  # chunks have notes of their rows
             parts = [
                 to_pandas(table, self.name, self.pandas_dtype)[piece.rows]
@@ -271,7 +252,6 @@ class ExternalColumn(ColumnSource):
 
     @property
     def physical(self) -> tuple[str, ...]:
-        """See :attr:`ColumnSource.physical`."""
         return (f"data:{self.key}", *CELL_COLUMNS)
 
     @property
@@ -298,13 +278,11 @@ class ExternalColumn(ColumnSource):
         return tuple(axis for axis, part in enumerate(parts) if isinstance(part, range))
 
     def of_owners(self, indices: Sequence[int]) -> ExternalColumn:
-        """See :meth:`ColumnSource.of_owners`."""
         targets = tuple(self.targets[position] for position in indices)
         filling = self.filling.of_runs({target.run for target in targets})
         return replace(self, targets=targets, filling=filling)
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
-        """See :meth:`ColumnSource.cells`."""
         return self._filled(block, tables, self._full_index(()))
 
     def read(self, block: RowBlock, inner: tuple[Any, ...] = ()) -> np.ndarray:

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["comparable", "of_one_form"]
-
 
 def of_one_form(one: xr.Dataset, other: xr.Dataset, *, shapes: bool) -> bool:
     """Return whether two Datasets have the same variables and coordinates, without their values.

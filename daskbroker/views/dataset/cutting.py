@@ -21,17 +21,6 @@ from ...core.errors import BadQuery
 from ..row_order import LEAST_BYTES
 from .column_sources import ColumnSource, Constants
 
-__all__ = [
-    "column_groups",
-    "even_cut",
-    "given_cut",
-    "is_cut",
-    "regular_length",
-    "row_bytes",
-    "size_of_rows",
-    "text_bytes",
-]
-
 GROUP_BYTES = 8 * 2**20
 """Maximum bytes of the columns that one task reads together, unless a single one is larger."""
 MOST_IN_GROUP = 64

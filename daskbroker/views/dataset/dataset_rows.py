@@ -11,8 +11,6 @@ import numpy as np
 from ...core.chunks import ChunkPlan
 from ..row_order import Duplicates, RowGroup, group_rows, keep, later_counts, seq_and_times
 
-__all__ = ["DatasetRows", "RowsOfChunk", "by_chunk", "slice_if_consecutive"]
-
 RowsOfChunk = slice | np.ndarray
 """Some rows of a chunk: a slice if they are consecutive, so that no copy is made."""
 

@@ -16,8 +16,6 @@ from .dataset_rows import DatasetRows
 from .graphs import Blocks
 from .row_block import RowBlock
 
-__all__ = ["mask_token", "with_every_cell"]
-
 MOST_ROWS = 1000
 """Maximum number of rows that one task examines."""
 

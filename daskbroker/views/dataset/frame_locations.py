@@ -14,8 +14,6 @@ from .lazy_dataset import assembly
 from .loading import load
 from .row_block import planned_block
 
-__all__ = ["DatasetFrames", "dataset_frames"]
-
 
 @dataclass(frozen=True)
 class DatasetFrames:

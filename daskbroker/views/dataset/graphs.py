@@ -24,8 +24,6 @@ from .column_sources import BlockColumn, ColumnSource, read_columns
 from .dataset_rows import DatasetRows
 from .row_block import RowBlock, planned_block
 
-__all__ = ["Blocks", "external_array", "stored_arrays"]
-
 
 class Blocks:
     """The blocks of a cut along ``time``.

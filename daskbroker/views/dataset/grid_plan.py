@@ -14,8 +14,6 @@ import numpy as np
 
 from ...core.errors import BadQuery
 
-__all__ = ["Grid", "GridRefusal"]
-
 SEQUENTIAL = (None, "rectilinear")
 """Values of ``hints.gridding`` with points in the order of the axes."""
 

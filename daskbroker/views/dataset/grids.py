@@ -22,8 +22,6 @@ from ...core.name_lists import listed
 from .column_sources import row_positions
 from .grid_plan import Grid, GridRefusal
 
-__all__ = ["cut_grid", "gridded", "indexed", "needed"]
-
 SETPOINTS = ("_user_setpoint", "_setpoint", "-setpoint")
 """Suffixes of the setpoint of a motor, beside its readback, in ophyd and ophyd-async."""
 

@@ -36,8 +36,6 @@ from .restoring import Restoring
 from .roi import check_names, region_of
 from .variables import coordinate_sources, variable_sources
 
-__all__ = ["assembly", "dataset"]
-
 
 def dataset(view: View, *, chunks: Any = "auto", with_run: bool = False) -> xr.Dataset:
     """Return a lazy Dataset of the chunks of one stream, of one run or of many.

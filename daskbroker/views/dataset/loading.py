@@ -21,8 +21,6 @@ from .column_sources import ColumnSource, Constants, read_columns
 from .dataset_rows import DatasetRows
 from .row_block import RowBlock, planned_block
 
-__all__ = ["INDEX_BYTES", "MOST_CHUNKS", "Loading", "load", "names_to_load"]
-
 INDEX_BYTES = 64 * 2**20
 """Maximum bytes of ``time``, ``seq_num``, ``run`` and scanned motors together to be in memory."""
 
@@ -119,8 +117,8 @@ def _text(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind != "O" or not values.size:
         return values
     texts = values.ravel()
-    kinds = set(map(type, texts))
-    if kinds != {str} or any(text.endswith("\0") for text in texts):  # NumPy would drop the end
+    # NumPy would drop null characters at the end.
+    if set(map(type, texts)) != {str} or any(text.endswith("\0") for text in texts):
         return values
     letters = max(1, *map(len, texts))
     # NumPy takes four bytes for each letter of the longest text, in all cells.

@@ -31,8 +31,6 @@ from .savable import needs_form
 from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
 from .writers import class_for
 
-__all__ = ["RestoredColumn", "Restoring"]
-
 SCALARS = ("bool", "int", "long", "uint", "float")
 """Kinds of columns whose Arrow values convert to NumPy directly."""
 
@@ -60,7 +58,6 @@ class RestoredColumn(OneColumn):
         return self.cell.shape
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
-        """See :meth:`ColumnSource.cells`."""
         parts = []
         for table, piece in zip(tables, block.pieces, strict=True):
             try:

@@ -10,8 +10,6 @@ import numpy as np
 from ...assets.regions import Axis, Region
 from ...core.errors import BadQuery
 
-__all__ = ["check_names", "region_of"]
-
 
 def region_of(name: str, asked: Any, shape: Sequence[int]) -> Region:
     """Return the region that an index such as ``np.s_[10:20, :]`` selects of a cell.

@@ -12,8 +12,6 @@ import pyarrow as pa
 from ...core.chunks import ChunkPlan, ChunkReader, chunk_label
 from .dataset_rows import RowsOfChunk, by_chunk, slice_if_consecutive
 
-__all__ = ["ChunkRows", "RowBlock", "planned_block"]
-
 
 class ChunkRows(NamedTuple):
     """Some rows of a chunk.

@@ -39,11 +39,6 @@ from ...core.json_text import from_extended_json
 from ...core.leaves import EXACT_INTEGER
 from ...core.numbered_names import free_name
 
-__all__ = [
-    "cells_restored", "check_is_dataset", "named_as_in_documents", "named_as_in_files",
-    "needs_form", "savable", "text_encoding",
-]  # fmt: skip
-
 RAGGED, FORM, JSON = "ragged", "form", "json"
 NAMES, ESCAPED = "names", "escaped"
 ESCAPED_TEXT = {"dtype": "S1", "_Encoding": "unicode_escape"}

@@ -37,20 +37,6 @@ from ...core.documents import normalize
 from ...core.dtypes import plain_dtype
 from ...core.json_text import marked_json, of_marked_json
 
-__all__ = [
-    "DEVICE",
-    "FORM_KEY",
-    "MAX_ITEM_BYTES",
-    "SECTIONS",
-    "DatasetForm",
-    "StoredForm",
-    "VariableForm",
-    "array_of",
-    "encoded_form",
-    "form_of",
-    "time_units",
-]
-
 FORM_KEY = "xarray"
 """Key of descriptors with the stored form of the Dataset that the stream was made of."""
 

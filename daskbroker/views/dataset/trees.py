@@ -16,8 +16,6 @@ from .loading import load
 from .savable import named_as_in_files
 from .writers import class_of_tree
 
-__all__ = ["tree", "tree_of_runs"]
-
 
 def tree(
     nodes: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], name: str | None

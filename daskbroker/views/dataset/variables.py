@@ -25,16 +25,6 @@ from .attributes import plain_attr, renamed_units
 from .column_sources import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
 from .dataset_rows import DatasetRows
 
-__all__ = [
-    "Dimensions",
-    "chunk_length",
-    "coordinate_sources",
-    "declared_dims",
-    "lazy_array",
-    "variable_attrs",
-    "variable_sources",
-]
-
 
 def coordinate_sources(plan: ChunkPlan, *, with_run: bool) -> dict[str, ColumnSource]:
     """Return the sources of the coordinates of every stream, with ``run`` if requested."""

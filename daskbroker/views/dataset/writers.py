@@ -25,9 +25,6 @@ from ...core.name_lists import listed
 from .comparing import comparable, of_one_form
 from .savable import savable
 
-__all__ = ["DataTree", "Dataset", "class_for", "class_of_tree", "naming_long_names"]
-
-
 LONGEST = 255
 """Maximum number of bytes of a file's name in the usual file systems."""
 
@@ -91,7 +88,6 @@ class DataTree(xr.DataTree):
     __slots__ = ()
 
     def to_dataset(self, inherit: Any = True) -> xr.Dataset:
-        """See :meth:`xarray.DataTree.to_dataset`."""
         found = super().to_dataset(inherit=inherit)
         mixed = any(variable.dtype.kind == "O" for variable in found.variables.values())
         made = class_for(found.variables, mixed=mixed)
@@ -110,8 +106,7 @@ class DataTree(xr.DataTree):
 
 
 for _name in ("filter", "filter_like", "map_over_datasets", "match", "prune"):
-    if hasattr(xr.DataTree, _name):  # `filter_like` and `prune` are newer than the oldest xarray
-        setattr(DataTree, _name, _keeping(getattr(xr.DataTree, _name)))
+    setattr(DataTree, _name, _keeping(getattr(xr.DataTree, _name)))
 
 
 def class_for(variables: Mapping[Any, xr.Variable], *, mixed: bool) -> type[xr.Dataset]:

@@ -13,8 +13,6 @@ from ...core.filled import FilledDocument, unfilled_form
 from ...core.frozen import FrozenDict, freeze
 from ...core.run_plan import stream_of
 
-__all__ = ["Change", "changes_of"]
-
 
 @dataclass(frozen=True)
 class Change:

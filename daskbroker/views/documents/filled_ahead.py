@@ -21,8 +21,6 @@ from ...core.documents import Document
 from ...core.errors import FillError
 from .prefetch import Prefetcher, Step
 
-__all__ = ["EventChunk", "fill_chunks"]
-
 
 class EventChunk(NamedTuple):
     """Events of one descriptor that are stored together.

@@ -32,8 +32,6 @@ from ..table import lazy_table
 from ..view_options import View, ViewOptions
 from .streaming import Uses, new_documents
 
-__all__ = ["Follower"]
-
 Item = TypeVar("Item")
 PlanNow = Callable[[], RunPlan]
 """Function that plans the run as it is now, with its references."""

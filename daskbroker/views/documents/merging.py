@@ -8,8 +8,6 @@ from heapq import heapify, heappop, heapreplace
 from ...core.clock import seconds_of
 from ...core.documents import Document, NamedDocument
 
-__all__ = ["by_time"]
-
 _Timed = tuple[float, str, Document]
 """``(time in POSIX seconds, name, document)``."""
 MOST_WAITING = 1000

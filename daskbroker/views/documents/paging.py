@@ -11,8 +11,6 @@ from ...core.documents import Document, iter_named
 from ...core.frozen import FrozenDict, FrozenList, freeze
 from ...core.layouts import DATUM, EVENT, Layout
 
-__all__ = ["PageBuffer"]
-
 PAGES: Mapping[str, tuple[str, Layout]] = {
     "event": ("event_page", EVENT),
     "datum": ("datum_page", DATUM),

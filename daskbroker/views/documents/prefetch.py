@@ -24,8 +24,6 @@ from ...core.forking import Origin, in_each_process
 from ...core.settings import setting
 from ...workers import current_client
 
-__all__ = ["Prefetcher", "Step"]
-
 LOCAL_COUNT = 2
 """Maximum number of reads ahead without a Client."""
 CHUNKS_IN_A_READ = 500
@@ -342,12 +340,10 @@ class _InHand(ChunkReader):
         return replace(plan, reader=cls(tables, plan), keys=tuple(keys))
 
     def stored(self, keys: Sequence[Any]) -> tuple[ChunkReader, Sequence[Any]]:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.stored`."""
         found = [key if isinstance(key, range) else self.unread.keys[key] for key in keys]
         return self.unread.reader, found
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         table = self.tables[key]
         # The damage is raised where the chunk is read, as if it were read there.
         if isinstance(table, StoreDamaged):

@@ -19,8 +19,6 @@ from ...core.layouts import STREAM_DATUM, as_one_chunk, iter_rows
 from ...core.shared_property import unlocked_property
 from .prefetch import Prefetcher
 
-__all__ = ["StreamFrames", "sound"]
-
 FIRST_SEQ = "seq_nums:start"
 MANY_DESCRIPTORS = 8
 """Number of descriptors with stream_datums above which a chunk is divided once for all."""

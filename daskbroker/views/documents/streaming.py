@@ -38,8 +38,6 @@ from .merging import by_time
 from .prefetch import Prefetcher
 from .stream_frames import StreamFrames, sound
 
-__all__ = ["Uses", "new_documents", "stream_documents"]
-
 _Track = Iterator[NamedDocument]
 """Documents of one descriptor."""
 

@@ -16,8 +16,6 @@ from ...core.name_lists import listed
 from ...core.numbered_names import free_name
 from ...core.schema import datetime_to_posix
 
-__all__ = ["FlatTable"]
-
 EPOCH_CLAIM = {"dtype": "number", "units": "seconds since 1970-01-01T00:00:00Z"}
 SECONDS_CLAIM = {"dtype": "number", "units": "s"}
 TEXT_CLAIM = {"dtype": "string"}

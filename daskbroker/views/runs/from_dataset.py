@@ -31,8 +31,6 @@ from ..dataset.stored_form import (
 )
 from .new_run import DTYPES, NewRun, Pairs
 
-__all__ = ["dataset_to_stream"]
-
 PAGE_BYTES = 16 * 2**20
 """Maximum bytes of the cells of an event_page, unless a single event is larger."""
 NUMBERS = "iu"

@@ -11,8 +11,6 @@ from ...core.run_plan import stream_of
 from ...core.validate import document_label
 from .new_run import NewRun, Pairs
 
-__all__ = ["documents_to_run"]
-
 
 def documents_to_run(
     documents: Iterable[tuple[str, Mapping[str, Any]]],

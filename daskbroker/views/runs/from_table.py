@@ -19,8 +19,6 @@ from .flat import FlatTable
 from .new_run import DTYPES, NOT_DATA, NewRun, Pairs
 from .numbering import Numbering
 
-__all__ = ["table_to_stream"]
-
 
 @accepts(
     stream=NAME.or_none(),

@@ -16,8 +16,6 @@ from ...core.fields import shown_names
 from ...core.schema import datetime_to_posix
 from ...core.user_warnings import warn_caller
 
-__all__ = ["DTYPES", "NOT_DATA", "NewRun", "Pairs", "derived_uid"]
-
 NOT_DATA = ("time", "uid", "descriptor", "run", "seq_num")
 """Columns that do not become data keys."""
 

@@ -8,8 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["Numbering"]
-
 
 @dataclass
 class Numbering:

@@ -25,8 +25,6 @@ import pyarrow as pa
 from ...core.documents import is_unicode
 from ...core.leaves import EXACT_INTEGER
 
-__all__ = ["CellTypes", "arrow_cells", "claimed_type", "common_type", "is_missing", "list_depth"]
-
 NUMBERS = "biuf"
 LEAVES = (pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.null())
 """Types that Python values within lists may become."""

@@ -55,8 +55,6 @@ from daskbroker.views.table.expression import FromPartitions
 from daskbroker.views.table.nested import graphs_made_here
 from daskbroker.views.table.partitions import Partitions
 
-__all__ = ["DataFrame", "concat", "from_partitions"]
-
 
 def from_partitions(partitions: Partitions) -> DataFrame:
     """Return a lazy table of partitions, without reading any.
@@ -161,9 +159,9 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         if not inferred or kwargs.get("engine", "auto") not in ("auto", "pyarrow"):
             return super().to_parquet(path, schema=schema, **kwargs)
         given = schema if isinstance(schema, dict) else {}
-        table, kinds = _writing.with_arrow_lists(self, given)
+        table, arrow_types = _writing.with_arrow_lists(self, given)
         parquet = dd.DataFrame.to_parquet
-        return parquet(table, path, schema={**given, **kinds} or "infer", **kwargs)
+        return parquet(table, path, schema={**given, **arrow_types} or "infer", **kwargs)
 
     def to_csv(self, filename: Any, *, arrays: str = "raise", **kwargs: Any) -> Any:
         """Write CSV files as dask does, refusing or leaving out columns with arrays.
@@ -205,11 +203,9 @@ class Series(dd.Series):  # type: ignore[misc]
         return _loc.LocIndexer(self, _ours)
 
     def resample(self, rule: Any, **kwargs: Any) -> Resampler:
-        """See :meth:`DataFrame.resample`."""
         return resampler(self, rule, kwargs)
 
     def to_csv(self, filename: Any, **kwargs: Any) -> Any:
-        """See :meth:`DataFrame.to_csv`."""
         return self.to_frame().to_csv(filename, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -19,8 +19,6 @@ import dask.dataframe as dd
 from dask.dataframe.dask_expr import _expr as ex
 from dask.dataframe.dask_expr._collection import new_collection
 
-__all__ = ["as_condition", "filtering"]
-
 
 class Condition(ex.Elemwise):  # type: ignore[misc]
     """A condition as it is, below which no filter is moved."""

@@ -22,16 +22,6 @@ from dask.utils import get_default_shuffle_method
 
 from daskbroker.core.errors import BadQuery
 
-__all__ = [
-    "OF_FLOATS",
-    "SHUFFLING",
-    "Resampler",
-    "by_tasks",
-    "resampler",
-    "shuffle_options",
-    "with_floats",
-]
-
 SHUFFLING = ("drop_duplicates", "join", "merge", "shuffle")
 """Methods of tables that may shuffle rows, beside ``set_index``."""
 OF_FLOATS = ("describe", "median", "median_approximate", "quantile", "std", "var")

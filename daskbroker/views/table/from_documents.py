@@ -23,15 +23,12 @@ from ..row_order import Duplicates
 from ..view_options import View, ViewOptions
 from .lazy_table import table
 
-__all__ = ["RunBuffer", "stream_to_table"]
-
 
 @dataclass(frozen=True)
 class MemoryReader(ChunkReader):
     """Reader of chunks that exist only in their plan, and so are never read from a store."""
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         raise StoreDamaged(f"{key!r} is not a chunk in memory")
 
 

@@ -113,7 +113,6 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def array_columns(self) -> frozenset[str]:
-        """See :attr:`.Partitions.array_columns`."""
         return frozenset(column.name for column in self._columns if self._holds_arrays(column))
 
     def _holds_arrays(self, column: TableColumn) -> bool:
@@ -140,7 +139,6 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def token(self) -> str:
-        """See :class:`Partitions`."""
         digest = hashlib.blake2b(self._plan.token.encode(), digest_size=16)
         digest.update(repr((self._columns, self._options, self._ranges)).encode("utf8", "replace"))
         if self._filling is not None:
@@ -151,7 +149,6 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def name(self) -> str:
-        """See :class:`Partitions`."""
         runs = runs_name(descriptor["run_start"] for descriptor in self._plan.descriptors)
         return f"daskbroker-{graph_name(self._options.stream)}-{runs}"
 
@@ -166,19 +163,16 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def meta(self) -> pd.DataFrame:
-        """See :class:`Partitions`."""
         return empty_frame(
             self._columns, stream_attrs(self._plan.descriptors, self._options.stream)
         )
 
     @property
     def npartitions(self) -> int:
-        """See :class:`Partitions`."""
         return len(self._ranges)
 
     @cached_property
     def divisions(self) -> tuple[Any, ...]:
-        """See :class:`Partitions`."""
         # The index starts again with each run, so a table of several runs has no divisions.
         single_run = len({group.run for group in self._groups}) <= 1
         if not single_run or not self._groups:
@@ -188,7 +182,6 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def lengths(self) -> tuple[int, ...] | None:
-        """See :class:`Partitions`."""
         rows = [group.rows for group in self._groups]
         # Which rows are left out is known only after reading.
         if None in rows or self._options.skip_damaged or self._drops:
@@ -201,7 +194,6 @@ class StreamPartitions(Partitions):
         return self._filling is not None and any(r.drops for r in self._filling.rules.values())
 
     def limits(self, column: str) -> Any:
-        """See :class:`Partitions`."""
         # Statistics are exact only if each of their rows is shown: none left out, none taken again.
         if (
             column != "time"
@@ -213,7 +205,6 @@ class StreamPartitions(Partitions):
         return None if lows.hasnans or highs.hasnans else (list(lows), list(highs))
 
     def bounds(self, column: str) -> Any:
-        """See :class:`Partitions`."""
         if not self._ranges:
             return None
         starts = [begin for begin, _ in self._ranges]
@@ -243,7 +234,6 @@ class StreamPartitions(Partitions):
         )
 
     def payload(self, i: int, chosen: tuple[RowChoice, ...] = ()) -> Payload:
-        """See :class:`Partitions`."""
         groups = range(*self._ranges[i])
         pieces = tuple(self._piece(number) for number in groups)
         filling = self._filling
@@ -287,5 +277,4 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def reader(self) -> TableReader:
-        """See :class:`Partitions`."""
         return TableReader({column.name: column for column in self._columns}, self._options)

@@ -25,8 +25,6 @@ from dask.dataframe.dask_expr._indexing import LocUnknown
 from daskbroker.core.errors import BadQuery
 from daskbroker.views.table.conditions import as_condition
 
-__all__ = ["ColumnIndexer", "LocIndexer", "refuse_labels"]
-
 INDEX = "seq_num"
 INSTEAD = "table[table.index.to_series().between(5, 7)]"
 

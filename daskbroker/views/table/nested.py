@@ -15,8 +15,6 @@ import dask
 from dask._expr import Expr
 from dask.base import get_scheduler
 
-__all__ = ["graphs_made_here"]
-
 _lock = threading.Lock()
 _entered = 0
 _setting = ExitStack()

@@ -149,8 +149,8 @@ class Partitions(abc.ABC):
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         """Return what dask derives the table's name from."""
-        kind = type(self)
-        return f"{kind.__module__}.{kind.__qualname__}", self.token
+        cls = type(self)
+        return f"{cls.__module__}.{cls.__qualname__}", self.token
 
     def __repr__(self) -> str:
         """Return class and token, without touching the partitions."""

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-__all__ = ["ARRAYS", "holds_arrays", "is_nested"]
-
 ARRAYS = ("raise", "drop")
 """Values of the option ``arrays``: what becomes of these columns."""
 

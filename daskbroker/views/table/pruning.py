@@ -33,8 +33,6 @@ from daskbroker.views.table.partitions import Mask, compact, may_match
 if TYPE_CHECKING:
     from daskbroker.views.table.expression import FromPartitions
 
-__all__ = ["Dependents", "TableNode", "prune", "twins_of", "users_of"]
-
 Dependents = dict[str, Collection[weakref.ref[BaseExpr]]]
 """Users of each node of an expression, by the name of the node, as Dask's optimizer has them."""
 

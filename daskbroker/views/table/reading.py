@@ -31,8 +31,6 @@ from ...core.schema import (
 from ..row_order import Duplicates, in_order, keep, later_counts
 from .partitions import RowChoice
 
-__all__ = ["ChunkGroup", "PartitionChunk", "Payload", "TableOptions", "TableReader"]
-
 Numbers = range | np.ndarray
 """``seq_num`` of the rows of a chunk; a range if known without reading."""
 

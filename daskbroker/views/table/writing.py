@@ -27,8 +27,6 @@ from daskbroker.views.table.arrow_cells import CellTypes, arrow_cells
 from daskbroker.views.table.expression import FromPartitions
 from daskbroker.views.table.plain_cells import ARRAYS, holds_arrays
 
-__all__ = ["known_arrays", "with_arrow_lists", "without_arrays"]
-
 SELECTIONS = (
     ex.Projection, ex.Filter, ex.Partitions, ex.Head, ex.Tail, ex.Drop, ex.DropnaFrame, ex.Query,
     ex.ResetIndex, ex.Assign, LocBase, LocUnknown, Repartition,
@@ -63,12 +61,12 @@ def with_arrow_lists(table: Any, given: Mapping[str, Any]) -> tuple[Any, dict[st
     objects = object_columns(table._meta)
     known = {name: given[name] for name in objects if name in given}
     names = [name for name in objects if name not in given]
-    kinds = {**known, **_arrow_types(table, names)}
-    dtypes = {name: pd.ArrowDtype(kind) for name, kind in kinds.items()}
+    arrow_types = {**known, **_arrow_types(table, names)}
+    dtypes = {name: pd.ArrowDtype(arrow_type) for name, arrow_type in arrow_types.items()}
     meta = table._meta.assign(**{n: pd.Series([], dtype=dtype) for n, dtype in dtypes.items()})
-    if kinds:
-        table = table.map_partitions(_in_arrow, kinds, meta=meta)
-    return table, kinds
+    if arrow_types:
+        table = table.map_partitions(_in_arrow, arrow_types, meta=meta)
+    return table, arrow_types
 
 
 def _arrow_types(table: Any, names: list[Any]) -> dict[str, pa.DataType]:

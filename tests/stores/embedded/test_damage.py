@@ -33,8 +33,7 @@ def store(tmp_path_factory):
         patch.setattr(events, "PACK_BYTES", 0)  # every small chunk goes into a pack at once
         with daskbroker.connect(folder) as db:
             for docs in RUNS.values():
-                for name, doc in docs:
-                    db.insert(name, doc)
+                insert_all(db, docs)
     return folder
 
 
@@ -91,8 +90,7 @@ def test_damaged_chunks_are_errors_and_never_other_values(copy, kind, seed):
             except StoreDamaged as error:
                 assert str(copy) in str(error) or "chunk" in str(error)
         assert sound >= 2
-        for name, doc in make_run(2):
-            db.insert(name, doc)
+        insert_all(db, make_run(2))
 
 
 @pytest.mark.parametrize("seed", range(18))

@@ -24,12 +24,8 @@ from daskbroker.core.errors import (
 from daskbroker.stores.embedded import Database
 from daskbroker.stores.embedded import database as database_module
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.processes import Program
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
 
 
 def test_one_database_of_a_folder_in_a_process(tmp_path):
@@ -88,11 +84,11 @@ def test_a_snapshot_sees_one_state(tmp_path):
 
 def test_a_closed_store_says_so(tmp_path):
     db = daskbroker.connect(tmp_path)
-    insert(db, make_run(1))
+    insert_all(db, make_run(1))
     header = db[-1]
     db.close()
     db.close()
-    for use in (lambda: db[-1], lambda: header.table(), lambda: insert(db, make_run(1))):
+    for use in (lambda: db[-1], lambda: header.table(), lambda: insert_all(db, make_run(1))):
         with pytest.raises(StoreError, match="has been closed"):
             use()
 
@@ -124,26 +120,26 @@ def test_read_only_refuses_to_write_and_sees_what_others_write(tmp_path):
         for number, (name, doc) in enumerate(documents, 1):
             db.insert(name, doc)
             assert len(list(reader[-1].documents())) == number
-        for write in (lambda: insert(reader, make_run(1)), lambda: reader.seal()):
+        for write in (lambda: insert_all(reader, make_run(1)), lambda: reader.seal()):
             with pytest.raises(StoreReadOnly, match="was opened to read only"):
                 write()
 
 
 def _child(db, queue):
-    insert(db, make_run(3, uid="of-the-child"))
+    insert_all(db, make_run(3, uid="of-the-child"))
     queue.put([len(h.table().compute()) for h in db])
 
 
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_child_has_connections_of_its_own(db):
-    insert(db, make_run(2, uid="of-the-parent"))
+    insert_all(db, make_run(2, uid="of-the-parent"))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_child, args=(db, queue))
     child.start()
     assert sorted(queue.get(timeout=60)) == [2, 3]
     child.join()
-    insert(db, make_run(4, uid="of-the-parent-2"))
+    insert_all(db, make_run(4, uid="of-the-parent-2"))
     assert sorted(len(header.table()) for header in db) == [2, 3, 4]
 
 
@@ -252,7 +248,7 @@ def test_threads_insert_runs_at_once(db):
 
     def work(documents):
         try:
-            insert(db, documents)
+            insert_all(db, documents)
         except BaseException as error:
             problems.append(error)
 
@@ -267,7 +263,7 @@ def test_threads_insert_runs_at_once(db):
 
 
 def test_few_connections_stay_open(db, source):
-    insert(db, make_run(2))
+    insert_all(db, make_run(2))
     header = db[-1]
     threads = [threading.Thread(target=lambda: header.table().compute()) for _ in range(20)]
     for thread in threads:
@@ -289,7 +285,7 @@ def _is_link(number):
 def test_connections_that_nobody_closes_are_closed(tmp_path):
     """Python 3.13 warns of those that it finds open; they go with their broker, or at the end."""
     broker = daskbroker.connect(tmp_path / "dropped")
-    insert(broker, make_run(2))
+    insert_all(broker, make_run(2))
     assert len(broker[-1].table()) == 2
     database = broker.header_source.store._database
     dropped = set(database._connections)
@@ -297,13 +293,13 @@ def test_connections_that_nobody_closes_are_closed(tmp_path):
     del broker, database
     gc.collect()
     lasting = daskbroker.connect(tmp_path / "lasting")
-    insert(lasting, make_run(2))
+    insert_all(lasting, make_run(2))
     assert len(lasting) == 1
     connections = set(lasting.header_source.store._database._connections)
     database_module._at_exit()
     for connection in dropped | connections:
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
             connection.execute("SELECT 1")
-    insert(lasting, make_run(2))  # by new ones
+    insert_all(lasting, make_run(2))  # by new ones
     assert len(lasting) == 2
     lasting.close()

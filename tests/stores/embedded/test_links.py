@@ -11,14 +11,10 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import StoreError
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
+from daskbroker.testing.base import insert_all
 
 RUN = make_run(5)
 LARGE = paged_run(1, 6000)
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
 
 
 def contents(folder):
@@ -60,8 +56,8 @@ def changed(request, tmp_path):
     else:
         link.parent.symlink_to(store.parent)
     with daskbroker.connect(link) as db:
-        insert(db, LARGE)
-        insert(db, RUN[:-2])
+        insert_all(db, LARGE)
+        insert_all(db, RUN[:-2])
         table = db[LARGE[0][1]["uid"]].table()
         change(link, other)
         yield db, store, other, link, table
@@ -72,7 +68,7 @@ def changed(request, tmp_path):
     [
         lambda db: db.insert(*RUN[-2]),
         lambda db: db.insert(*RUN[-1]),
-        lambda db: insert(db, paged_run(1, 6000)),
+        lambda db: insert_all(db, paged_run(1, 6000)),
         lambda db: db.seal(),
     ],
     ids=["event", "stop", "page", "seal"],
@@ -100,7 +96,7 @@ def test_a_table_that_was_made_before_is_of_the_store_it_was_made_of(changed):
 def test_who_has_opened_the_folder_itself_goes_on(changed):
     db, store, *_ = changed
     with daskbroker.connect(store) as same:
-        insert(same, RUN)
+        insert_all(same, RUN)
         assert_documents_equal(RUN, same[RUN[0][1]["uid"]].documents())
     with pytest.raises(StoreError, match="was moved, deleted or replaced"):
         db.insert(*RUN[-1])
@@ -111,13 +107,13 @@ def test_the_link_opened_anew_leads_to_what_is_there_now(changed):
     with daskbroker.connect(link) as now:
         assert now.uri != str(store)
         assert len(now) == 0
-        insert(now, RUN)
+        insert_all(now, RUN)
         assert_documents_equal(RUN, now[-1].documents())
 
 
 def test_a_pickle_is_of_the_store_it_was_made_of(tmp_path):
     with daskbroker.connect(tmp_path / "store") as db:
-        insert(db, RUN)
+        insert_all(db, RUN)
     daskbroker.connect(tmp_path / "other").close()
     link = tmp_path / "link"
     link.symlink_to("store")
@@ -132,11 +128,11 @@ def test_a_link_that_is_put_back_is_the_same_store(tmp_path):
     daskbroker.connect(store).close()
     link.symlink_to(store)
     with daskbroker.connect(link) as db:
-        insert(db, RUN[:3])
+        insert_all(db, RUN[:3])
         link.unlink()
         with pytest.raises(StoreError, match="cannot be found"):
             db.insert(*RUN[3])
         link.symlink_to(store)
-        insert(db, RUN)
+        insert_all(db, RUN)
         assert_documents_equal(RUN, db[-1].documents())
     shutil.rmtree(store)

@@ -15,13 +15,9 @@ from daskbroker.core.errors import StoreError
 from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.stores.embedded.sealing import sweep
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
+from daskbroker.testing.base import insert_all
 
 LARGE = paged_run(1, 6000)
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
 
 
 def contents(folder):
@@ -72,11 +68,11 @@ def changed(request, tmp_path):
     """A broker, its place, and its run, of which all but the stop is stored."""
     place = tmp_path / "store"
     db = daskbroker.connect(place)
-    insert(db, LARGE)
+    insert_all(db, LARGE)
     run = make_run(5)
-    insert(db, run[:-2])
+    insert_all(db, run[:-2])
     time.sleep(0.15)  # until one look at the folder is enough
-    insert(db, run[-2:-1])
+    insert_all(db, run[-2:-1])
     table = db[LARGE[0][1]["uid"]].table()
     CHANGES[request.param](place)
     yield db, place, run, table
@@ -86,7 +82,7 @@ def changed(request, tmp_path):
 WRITES = (
     lambda db, run: db.insert(*run[-2]),
     lambda db, run: db.insert(*run[-1]),
-    lambda db, run: insert(db, paged_run(1, 6000)),
+    lambda db, run: insert_all(db, paged_run(1, 6000)),
     lambda db, run: db.seal(),
 )
 
@@ -126,12 +122,12 @@ def test_a_broker_is_opened_anew_and_goes_on(tmp_path):
     place = tmp_path / "store"
     old = daskbroker.connect(place)
     run = make_run(5)
-    insert(old, run[:4])
+    insert_all(old, run[:4])
     replaced_by_a_copy(place)
     with pytest.raises(StoreError, match="Open the store again"):
         old.insert(*run[4])
     with daskbroker.connect(place) as db:
-        insert(db, run)
+        insert_all(db, run)
         assert_documents_equal(run, db[-1].documents())
     old.close()
     with daskbroker.connect(tmp_path / "aside") as db:
@@ -142,12 +138,12 @@ def test_a_folder_that_comes_back_is_the_same(tmp_path):
     place, aside = tmp_path / "store", tmp_path / "aside"
     run = make_run(5)
     with daskbroker.connect(place) as db:
-        insert(db, run[:4])
+        insert_all(db, run[:4])
         place.rename(aside)
         with pytest.raises(StoreError, match="cannot be found"):
             db.insert(*run[4])
         aside.rename(place)
-        insert(db, run)
+        insert_all(db, run)
         assert_documents_equal(run, db[-1].documents())
 
 
@@ -156,7 +152,7 @@ def test_what_a_copy_has_sealed_meanwhile_is_never_read_or_overwritten(tmp_path)
     place = tmp_path / "store"
     old = daskbroker.connect(place)
     start, descriptor = make_run(keys={"x": [[0.5] * 100] * 400})[:2]
-    insert(old, [start, descriptor])
+    insert_all(old, [start, descriptor])
     shutil.copytree(place, tmp_path / "copy")
 
     def page(value):
@@ -164,13 +160,13 @@ def test_what_a_copy_has_sealed_meanwhile_is_never_read_or_overwritten(tmp_path)
         run[1][1].update(uid=descriptor[1]["uid"], run_start=start[1]["uid"])
         return [(n, {**d, "descriptor": descriptor[1]["uid"]}) for n, d in run[2:-1]]
 
-    insert(old, page(1.0))
+    insert_all(old, page(1.0))
     old.seal()
     table = old[-1].table()
     place.rename(tmp_path / "aside")
     (tmp_path / "copy").rename(place)
     with daskbroker.connect(place) as db:
-        insert(db, page(2.0))
+        insert_all(db, page(2.0))
         db.seal()
         with pytest.raises(StoreError, match="was replaced by another one"):
             table.compute()
@@ -181,14 +177,14 @@ def test_the_log_of_a_store_may_go_when_nobody_has_it_open(tmp_path):
     """Connections close before a fork, so another process may be the last one."""
     run = make_run(5)
     with daskbroker.connect(tmp_path) as db:
-        insert(db, run[:4])
+        insert_all(db, run[:4])
         if os.fork() == 0:
             with daskbroker.connect(tmp_path) as own:
-                insert(own, run)
+                insert_all(own, run)
             os._exit(0)
         _, status = os.wait()
         assert status == 0
-        insert(db, run)
+        insert_all(db, run)
         assert_documents_equal(run, db[-1].documents())
 
 
@@ -201,8 +197,8 @@ def replaced_after_a_look(tmp_path, monkeypatch):
     """
     place = tmp_path / "store"
     with daskbroker.connect(place) as db:
-        insert(db, make_run(5))
-        insert(db, LARGE)
+        insert_all(db, make_run(5))
+        insert_all(db, LARGE)
         orphan = place / "chunks" / "left.part"
         orphan.write_bytes(b"of a process that was killed")
         os.utime(orphan, (1, 1))
@@ -231,7 +227,7 @@ def test_files_of_the_other_store_are_left_alone(replaced_after_a_look, run):
 def test_a_folder_that_has_just_been_moved_is_not_made_again(tmp_path, monkeypatch):
     place = tmp_path / "store"
     with daskbroker.connect(place) as db:
-        insert(db, LARGE[:2])
+        insert_all(db, LARGE[:2])
         folders = db.event_sources["embedded"].store._database.folders
         make = folders.make
 
@@ -241,5 +237,5 @@ def test_a_folder_that_has_just_been_moved_is_not_made_again(tmp_path, monkeypat
 
         monkeypatch.setattr(folders, "make", move_and_make)
         with pytest.raises(StoreError, match=str(place)):
-            insert(db, LARGE[2:])
+            insert_all(db, LARGE[2:])
         assert not place.exists()

@@ -15,6 +15,7 @@ from daskbroker.stores.embedded import packing
 from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.stores.embedded.sealing import ORPHAN_SECONDS, sweep
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.processes import Program
 
 RUNS = [make_run(5, uid=f"run-{number}") for number in range(6)]
@@ -23,8 +24,7 @@ RUNS = [make_run(5, uid=f"run-{number}") for number in range(6)]
 @pytest.fixture
 def filled(db):
     for docs in RUNS:
-        for name, doc in docs:
-            db.insert(name, doc)
+        insert_all(db, docs)
     return db
 
 
@@ -59,8 +59,7 @@ def test_a_pack_has_a_largest_size(filled, source, monkeypatch):
 
 
 def test_one_chunk_alone_is_packed(db, source):
-    for name, doc in RUNS[0]:
-        db.insert(name, doc)
+    insert_all(db, RUNS[0])
     assert pack_small_chunks(source._database) == 1
     assert len(packs(db)) == 1
     assert_documents_equal(RUNS[0], db[-1].documents())
@@ -76,8 +75,7 @@ def test_packing_that_moves_nothing_ends_with_an_error(filled, source, monkeypat
 def test_sealing_packs_when_many_have_come_together(db, rows_of, monkeypatch):
     monkeypatch.setattr("daskbroker.stores.embedded.events.PACK_BYTES", 10_000)
     for docs in RUNS:
-        for name, doc in docs:
-            db.insert(name, doc)
+        insert_all(db, docs)
     assert packs(db)
     assert rows_of("chunk_body") < len(RUNS)
     check(db)
@@ -108,8 +106,7 @@ def test_many_small_chunks_travel_as_places(db, source, rows_of):
     uids = []
     for _ in range(12):
         docs = make_run(keys={"v": [[n / 7] * 100 for n in range(10)]})
-        for name, doc in docs:
-            db.insert(name, doc)
+        insert_all(db, docs)
         uids.append(docs[0][1]["uid"])
     plan = source.plan_runs(uids).events
     assert plan.records["bytes"].sum() > 12 * 8000

@@ -26,6 +26,7 @@ from daskbroker.core.layouts import cells
 from daskbroker.stores.embedded import chunk_files, events
 from daskbroker.stores.embedded.chunk_files import MAGIC, read_file
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 
 ROWS = 400
 LARGE = make_run(
@@ -57,8 +58,7 @@ def store(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "PACK_BYTES", 0)
         with daskbroker.connect(folder) as db:
-            for name, doc in LARGE + SMALL:
-                db.insert(name, doc)
+            insert_all(db, LARGE + SMALL)
     return folder
 
 
@@ -177,8 +177,7 @@ def test_a_flipped_bit_in_a_small_chunk_is_an_error(store, tmp_path, kind):
     if kind == "SQLite":
         folder = tmp_path / "store"
         with daskbroker.connect(folder) as db:
-            for name, doc in SMALL:
-                db.insert(name, doc)
+            insert_all(db, SMALL)
         path = folder / "daskbroker.sqlite"
         with sqlite3.connect(path) as connection:
             ((data,),) = connection.execute("SELECT body FROM chunk_body")
@@ -220,8 +219,7 @@ def test_a_flipped_bit_in_one_of_many_chunks_is_an_error(tmp_path, read, size):
     run = make_run(keys={"x": [[row / 7] * size for row in range(60)]}, uid="long-run")
     with daskbroker.connect(tmp_path) as db:
         for begin in range(0, 60, 10):
-            for name, doc in run[begin + bool(begin) * 2 : begin + 12]:
-                db.insert(name, doc)
+            insert_all(db, run[begin + bool(begin) * 2 : begin + 12])
             db.seal()
     if size == 1:
         with sqlite3.connect(tmp_path / "daskbroker.sqlite") as connection:
@@ -246,8 +244,7 @@ def test_a_column_without_its_metadata(tmp_path, column):
     """As in a file that another tool has read and written."""
     folder = tmp_path / "store"
     with daskbroker.connect(folder) as db:
-        for name, doc in SMALL:
-            db.insert(name, doc)
+        insert_all(db, SMALL)
     with sqlite3.connect(folder / "daskbroker.sqlite") as connection:
         ((body,),) = connection.execute("SELECT body FROM chunk_body")
         table = from_ipc(body)

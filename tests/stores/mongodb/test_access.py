@@ -13,6 +13,7 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import StoreReadOnly, StoreUnavailable
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.mongod import Mongod
 
 PASSWORD = "s3cret p@ss"
@@ -35,28 +36,23 @@ def place(host, database="db", user="boss", password=PASSWORD, **options):
     return f"mongodb://{user}:{quote(password, safe='')}@{host}/{database}?authSource=admin{more}"
 
 
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
-
-
 def test_users(guarded):
     documents = make_run(3)
     with daskbroker.connect(place(guarded)) as db:
-        insert(db, documents)
+        insert_all(db, documents)
         db.seal()
         assert_documents_equal(documents, db[-1].documents())
         assert PASSWORD.split()[0] not in repr(db)
     with daskbroker.connect(place(guarded, user="reader", password="r")) as db:
         assert_documents_equal(documents, db[-1].documents())
         with pytest.raises(StoreReadOnly, match="not authorized"):
-            insert(db, make_run(1))
+            insert_all(db, make_run(1))
     for wrong in (place(guarded, password="no-such-password"), f"mongodb://{guarded}/db"):
         with (
             pytest.raises(StoreReadOnly, match="check user, password and roles") as caught,
             daskbroker.connect(wrong) as db,
         ):
-            insert(db, make_run(1))
+            insert_all(db, make_run(1))
         assert "no-such-password" not in str(caught.value)
 
 
@@ -126,11 +122,11 @@ def slow(guarded):
 def test_a_slow_network(slow):
     documents = make_run(4)
     with daskbroker.connect(place(slow(0.005), "slow", directConnection="true")) as db:
-        insert(db, documents)
+        insert_all(db, documents)
         assert_documents_equal(documents, db[-1].documents())
     options = {"directConnection": "true", "timeoutMS": 500}
     with (
         pytest.raises(StoreUnavailable, match="not in time"),
         daskbroker.connect(place(slow(2.0), "slow", **options)) as db,
     ):
-        insert(db, make_run(1))
+        insert_all(db, make_run(1))

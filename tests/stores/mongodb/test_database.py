@@ -33,6 +33,7 @@ from daskbroker.stores.mongodb.database import Database
 from daskbroker.stores.mongodb.filters import _TYPES_AS_TEXT, query_filter
 from daskbroker.stores.mongodb.reader import MongoReader
 from daskbroker.testing import assert_documents_equal, external_run, make_run
+from daskbroker.testing.base import insert_all
 
 
 @pytest.fixture
@@ -119,8 +120,7 @@ def test_metadata_and_assets_in_two_databases(mongo_database, mongod_uri, raw):
             settings = {"mongo": {"uri": mongo_database, "assets": assets}, "mode": "a"}
             headers, events = open_store(settings)
             with daskbroker.DataBroker(headers, events) as db:
-                for name, doc in documents:
-                    db.insert(name, doc)
+                insert_all(db, documents)
                 assert_documents_equal(documents, db[-1].documents(fill=False))
             other = client.get_database(f"{raw.name}_assets")
             assert other.datum.count_documents({}) == 6
@@ -188,8 +188,7 @@ def test_arrays_come_back_with_their_dtypes_if_they_fit():
 
 def test_such_runs_are_found_by_what_only_the_packed_form_tells(mongo):
     docs = make_run(1, uid="beyond", number=2**70, language="klingon", sample={"a": 2**70, "b": 1})
-    for name, doc in [*docs, *make_run(1, uid="other", sample={"b": 1})]:
-        mongo.insert(name, doc)
+    insert_all(mongo, [*docs, *make_run(1, uid="other", sample={"b": 1})])
     assert [h.uid for h in mongo(number=2**70)] == ["beyond"]
     assert [h.uid for h in mongo(**{"sample.a": {"$gt": 2**65}})] == ["beyond"]
     assert len(mongo(**{"sample.b": 1})) == 2

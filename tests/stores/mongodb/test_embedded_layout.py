@@ -16,6 +16,7 @@ from daskbroker.testing import (
     external_run,
     make_run,
 )
+from daskbroker.testing.base import insert_all
 
 
 @pytest.fixture
@@ -50,8 +51,7 @@ def test_pages_are_chunks_and_tables_agree(raw, mongo_database, db):
         run.event(descriptor, {**data, "v": [number * 1.0, 1.0]})
     documents = run.stop()
     write(raw, documents, embedder_size=2000, page_size=4000)
-    for name, doc in documents:
-        db.insert(name, doc)
+    insert_all(db, documents)
     with daskbroker.connect(mongo_database) as mongo:
         header, expected = mongo[7], db[7].table()
         plan = header.es_given_stream("primary").chunks_given_header(header, "primary")
@@ -86,6 +86,5 @@ def test_it_is_read_only_and_can_be_copied(raw, mongo_database, db):
     with daskbroker.connect(mongo_database) as mongo:
         with pytest.raises(StoreReadOnly, match="embedded"):
             mongo.insert("start", {"uid": "new", "time": 1.0})
-        for name, doc in mongo[-1].documents(fill=False):
-            db.insert(name, doc)
+        insert_all(db, mongo[-1].documents(fill=False))
     assert_documents_equal(documents, db[-1].documents(fill=False))

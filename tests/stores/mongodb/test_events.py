@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from bson.objectid import ObjectId
 
 from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.runs import RunBuilder
 
 
@@ -29,7 +30,6 @@ def test_a_legacy_resource_is_of_the_run_that_started_last(mongo):
     resource = runs[1].resource()
     del runs[1].documents[-1][1]["run_start"]
     runs[1].datum(resource, point=1)
-    for name, doc in runs[1].documents[1:]:
-        mongo.insert(name, doc)
+    insert_all(mongo, runs[1].documents[1:])
     kinds = [[name for name, _ in mongo[run.uid].documents()] for run in runs]
     assert kinds == [["start"], ["start", "resource", "datum"]]

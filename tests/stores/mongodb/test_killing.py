@@ -13,6 +13,7 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import StoreUnavailable
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.mongod import Mongod
 
 
@@ -61,8 +62,7 @@ def test_server_killed_while_events_are_inserted(tmp_path):
 
         killer = threading.Thread(target=kill)
         with daskbroker.connect(uri) as db:
-            for name, doc in documents[:2]:
-                db.insert(name, doc)
+            insert_all(db, documents[:2])
             killer.start()
             failures = 0
             for name, doc in documents[2:-1]:
@@ -86,8 +86,7 @@ def test_a_server_that_is_away_is_one_clear_error(tmp_path):
         assert "s3cret" not in str(caught.value) + repr(caught.value.__cause__)
         server.start()
         with daskbroker.connect(f"{server.uri}/gone?serverSelectionTimeoutMS=100") as db:
-            for name, doc in documents[:2]:
-                db.insert(name, doc)
+            insert_all(db, documents[:2])
             server.kill()
             for use in (
                 lambda: db[-1],
@@ -101,14 +100,12 @@ def test_a_server_that_is_away_is_one_clear_error(tmp_path):
                 with pytest.raises(StoreUnavailable, match=r"does not answer.* inserting it again"):
                     db.insert(*pair)
             server.start()
-            for name, doc in documents[2:]:
-                db.insert(name, doc)
+            insert_all(db, documents[2:])
             assert_documents_equal(documents, db[-1].documents())
 
 
 def test_a_forked_child_makes_connections_of_its_own(mongo):
-    for name, doc in make_run(3):
-        mongo.insert(name, doc)
+    insert_all(mongo, make_run(3))
     assert len(mongo[-1].table().compute()) == 3
     reading, writing = os.pipe()
     child = os.fork()

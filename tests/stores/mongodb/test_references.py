@@ -22,8 +22,7 @@ def run(mongo):
     resource = run.resource()
     for number in range(4):
         run.datum(resource, f"{resource}/{number}", point=number)
-    for name, doc in run.documents[:-4]:
-        mongo.insert(name, doc)
+    insert_all(mongo, run.documents[:-4])
     return run
 
 

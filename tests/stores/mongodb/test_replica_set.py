@@ -20,6 +20,7 @@ from daskbroker.stores.mongodb.database import CHUNK_COLLECTION, Database
 from daskbroker.stores.mongodb.journal import row_batches
 from daskbroker.stores.mongodb.sealed_rows import SEALED_MARK
 from daskbroker.testing import assert_documents_equal, external_run, make_run, paged_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.crowd import main as crowd
 from daskbroker.testing.kill import until_it_answers
 
@@ -27,11 +28,6 @@ from daskbroker.testing.kill import until_it_answers
 @pytest.fixture
 def name():
     return f"test_{uuid.uuid4().hex}"
-
-
-def insert(db, documents):
-    for kind, doc in documents:
-        db.insert(kind, doc)
 
 
 def insert_until_stored(db, documents):
@@ -115,7 +111,7 @@ def test_what_insert_has_returned_survives_a_failover(members, name):
             returned.append(pair)
 
     with daskbroker.connect(members.uri(name)) as db:
-        insert(db, documents[:20])
+        insert_all(db, documents[:20])
         members.hold_secondaries()
         writer = threading.Thread(target=write)
         writer.start()
@@ -179,7 +175,7 @@ def test_a_lost_answer_does_not_cost_a_chunk_its_columns(members, name, monkeypa
     """The manifest is stored, but the primary alone has it: its columns have to stay."""
     documents = make_run(30)
     with daskbroker.connect(members.uri(name, timeoutMS=3000)) as db:
-        insert(db, documents[:-1])
+        insert_all(db, documents[:-1])
         publish = chunk_store.publish
 
         def held(database, manifests):
@@ -206,7 +202,7 @@ def test_a_change_of_primary_after_rows_were_removed(members, name, monkeypatch)
         members.kill_primary()
 
     with daskbroker.connect(members.uri(name)) as db:
-        insert(db, documents[:-1])
+        insert_all(db, documents[:-1])
         monkeypatch.setattr(sealing, "mark_sealed", then_fail_over)
         insert_until_stored(db, documents[-1:])
         assert sealing.mark_sealed is remove
@@ -225,10 +221,10 @@ def test_the_spool_is_emptied_when_a_majority_has_the_events(members, name, tmp_
         dask.config.set({"daskbroker.mongo-spool": tmp_path}),
         daskbroker.connect(members.uri(name)) as db,
     ):
-        insert(db, documents[:50])
+        insert_all(db, documents[:50])
         db.flush()
         members.hold_secondaries()
-        insert(db, documents[50:-1])  # returns at once
+        insert_all(db, documents[50:-1])  # returns at once
         time.sleep(1)
         assert sum(path.stat().st_size for path in tmp_path.glob("*.spool")) > 0
         members.kill_primary()
@@ -251,7 +247,7 @@ def test_a_stream_of_rows_that_breaks_off_is_an_error(members, name):
         dask.config.set({"daskbroker.mongo-keep-journal": True}),
         daskbroker.connect(uri) as db,
     ):
-        insert(db, documents[:2])
+        insert_all(db, documents[:2])
         db.insert("event_page", page_of(documents))
         descriptor = documents[1][1]["uid"]
         batches = row_batches(Database.of(uri), {"descriptor": descriptor}, None)
@@ -274,7 +270,7 @@ def page_of(documents):
 def test_lists_tables_and_documents_in_a_failover(members, name):
     documents = make_run(100)
     with daskbroker.connect(members.uri(name)) as db:
-        insert(db, documents)
+        insert_all(db, documents)
         header = db[-1]
         members.kill_primary()
         for read in (
@@ -291,9 +287,9 @@ def test_workers_read_through_a_failover(members, name, cluster):
 
     documents = make_run(2000)
     with daskbroker.connect(members.uri(name)) as db, Client(cluster):
-        insert(db, documents[:2])
+        insert_all(db, documents[:2])
         db.insert("event_page", page_of(documents))
-        insert(db, documents[-1:])
+        insert_all(db, documents[-1:])
         table = db[-1].table()
         members.kill_primary()
         assert until_it_answers(lambda: len(table.compute())) == 2000
@@ -304,12 +300,12 @@ def test_secondaries_that_lag_show_nothing_old(members, name):
     documents = paged_run()
     uri = members.uri(name, w=1, readPreference="secondary")
     with daskbroker.connect(uri) as db:
-        insert(db, make_run(1))
+        insert_all(db, make_run(1))
         members.hold_secondaries()
-        insert(db, documents)
+        insert_all(db, documents)
         uid = documents[0][1]["uid"]
         assert_documents_equal(documents, db[uid].documents())
-        insert(db, copy.deepcopy(documents))
+        insert_all(db, copy.deepcopy(documents))
         assert_documents_equal(documents, db[uid].documents())
 
 

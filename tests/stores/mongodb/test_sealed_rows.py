@@ -11,6 +11,7 @@ import daskbroker
 from daskbroker.core.errors import DuplicateUID
 from daskbroker.stores.mongodb import event_writer, sealed_rows
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.runs import page_of
 
 RUN = make_run(40, stop=False, uid="the-run")
@@ -53,11 +54,6 @@ def _obey(uri, pipe):
                 pipe.send(work(db, *arguments))
             except Exception as error:
                 pipe.send(error)
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
 
 
 def seal(db):
@@ -105,27 +101,27 @@ def check(db, documents):
 
 @pytest.mark.parametrize("again", [singly, as_page], ids=["events", "a page"])
 def test_two_processes_insert_again_what_a_third_has_just_sealed(mongo, others, late, again):
-    insert(mongo, RUN[:2])
+    insert_all(mongo, RUN[:2])
     first, second, sealer = others(), others(), others()
-    first.do(insert, singly(EVENTS[:1]))
-    second.do(insert, singly(EVENTS))
+    first.do(insert_all, singly(EVENTS[:1]))
+    second.do(insert_all, singly(EVENTS))
     sealer.do(seal)
-    first.begin(insert, again(EVENTS))
-    second.begin(insert, again(EVENTS))
+    first.begin(insert_all, again(EVENTS))
+    second.begin(insert_all, again(EVENTS))
     first.end()
     second.end()
     check(mongo, RUN)
-    sealer.do(insert, [STOP])
+    sealer.do(insert_all, [STOP])
     check(mongo, [*RUN, STOP])
 
 
 @pytest.mark.parametrize("again", [singly, as_page], ids=["events", "a page"])
 def test_a_different_event_under_the_uid_of_one_just_sealed_is_refused(mongo, others, late, again):
-    insert(mongo, RUN)
+    insert_all(mongo, RUN)
     others().do(seal)
     changed = [{**doc, "seq_num": doc["seq_num"] + 1000} for doc in EVENTS[:3]]
     with pytest.raises(DuplicateUID, match="a different event is stored under this uid"):
-        insert(mongo, again(changed))
+        insert_all(mongo, again(changed))
     check(mongo, RUN)
 
 
@@ -133,12 +129,12 @@ def test_events_that_no_journal_holds_are_stored_once_by_several_processes(
     mongo, others, late, monkeypatch
 ):
     monkeypatch.setattr(event_writer, "MAX_DOCUMENT_BYTES", 10)
-    insert(mongo, RUN[:2])
+    insert_all(mongo, RUN[:2])
     first, second = others(), others()
-    first.do(insert, singly(EVENTS[:1]))
-    second.do(insert, singly(EVENTS[:2]))
-    first.begin(insert, singly(EVENTS))
-    second.begin(insert, singly(EVENTS))
+    first.do(insert_all, singly(EVENTS[:1]))
+    second.do(insert_all, singly(EVENTS[:2]))
+    first.begin(insert_all, singly(EVENTS))
+    second.begin(insert_all, singly(EVENTS))
     first.end()
     second.end()
     check(mongo, RUN)
@@ -146,17 +142,17 @@ def test_events_that_no_journal_holds_are_stored_once_by_several_processes(
 
 def test_consumers_of_one_queue_while_others_seal(mongo, others):
     """Nothing is patched: three insert all events, as fast as they can, and two seal."""
-    insert(mongo, RUN[:2])
+    insert_all(mongo, RUN[:2])
     consumers, sealers = [others() for _ in range(3)], [others() for _ in range(2)]
     deadline = time.time() + 3
     for sealer in sealers:
         sealer.begin(seal_until, deadline)
     for place, consumer in enumerate(consumers):
         own = EVENTS[place * 10 :] + EVENTS[: place * 10]
-        consumer.begin(insert, singly(own * 3))
+        consumer.begin(insert_all, singly(own * 3))
     for other in (*consumers, *sealers):
         other.end()
-    insert(mongo, [STOP])
+    insert_all(mongo, [STOP])
     check(mongo, [*RUN, STOP])
 
 
@@ -164,7 +160,7 @@ def test_consumers_of_one_queue_while_others_seal(mongo, others):
 
 
 def test_what_is_left_of_sealed_rows_is_their_uids_for_a_while(mongo, raw, monkeypatch):
-    insert(mongo, RUN)
+    insert_all(mongo, RUN)
     mongo.seal()
     marks = list(raw.event.find())
     assert {mark["uid"] for mark in marks} == {doc["uid"] for doc in EVENTS}
@@ -181,7 +177,7 @@ def test_what_is_left_of_sealed_rows_is_their_uids_for_a_while(mongo, raw, monke
     mongo.seal()
     assert raw.event.count_documents({}) == len(EVENTS)  # they are younger than a minute
     raw.event.update_many({"uid": EVENTS[0]["uid"]}, {"$inc": {"time": -61}})
-    insert(mongo, [STOP])
+    insert_all(mongo, [STOP])
     assert raw.event.count_documents({}) == len(EVENTS) - 1
     raw.event.update_many({}, {"$inc": {"time": -61}})
     mongo.seal()
@@ -191,7 +187,7 @@ def test_what_is_left_of_sealed_rows_is_their_uids_for_a_while(mongo, raw, monke
 
 def test_many_marks_are_removed_some_at_a_time(mongo, raw, monkeypatch):
     monkeypatch.setattr(sealed_rows, "MOST_REMOVED", 30)
-    insert(mongo, RUN[:2])
+    insert_all(mongo, RUN[:2])
     marks = [
         {"uid": f"old-{n}", "descriptor": sealed_rows.SEALED_MARK, "time": n, "chunk": "c"}
         for n in range(100)
@@ -203,11 +199,11 @@ def test_many_marks_are_removed_some_at_a_time(mongo, raw, monkeypatch):
 
 
 def test_who_comes_when_the_marks_are_gone_looks_again(mongo, others, raw, late, monkeypatch):
-    insert(mongo, RUN)
+    insert_all(mongo, RUN)
     others().do(seal)
     raw.event.delete_many({})
     monkeypatch.setattr(event_writer, "MARK_SECONDS", 0.0)
-    insert(mongo, singly(EVENTS[:5]))
+    insert_all(mongo, singly(EVENTS[:5]))
     assert raw.event.count_documents({}) == 0
     check(mongo, RUN)
 
@@ -216,12 +212,12 @@ def test_who_comes_when_the_marks_are_gone_looks_again(mongo, others, raw, late,
 def test_an_event_of_another_descriptor_may_have_the_uid_of_a_sealed_one(
     mongo, others, late, as_what
 ):
-    insert(mongo, RUN)
+    insert_all(mongo, RUN)
     others().do(seal)
     start = {**RUN[0][1], "uid": "other-run"}
     descriptor = {**RUN[1][1], "uid": "other-descriptor", "run_start": "other-run"}
     events = [{**doc, "descriptor": "other-descriptor"} for doc in EVENTS[:4]]
     head = [("start", start), ("descriptor", descriptor)]
-    insert(mongo, head + as_what(events))
+    insert_all(mongo, head + as_what(events))
     assert_documents_equal(head + singly(events), mongo["other-run"].documents())
     check(mongo, RUN)

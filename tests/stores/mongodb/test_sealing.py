@@ -21,6 +21,7 @@ from daskbroker.core.errors import (
 from daskbroker.stores.mongodb import chunk_store, sealing
 from daskbroker.stores.mongodb.sealed_rows import SEALED_MARK
 from daskbroker.testing import RunBuilder, assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.runs import page_of
 
 ROWS = {"descriptor": {"$ne": SEALED_MARK}}
@@ -31,8 +32,7 @@ ROWS = {"descriptor": {"$ne": SEALED_MARK}}
 def run(mongo):
     """Twenty events of an open run, in the journal."""
     documents = make_run(20, stop=False, uid="the-run")
-    for name, doc in documents:
-        mongo.insert(name, doc)
+    insert_all(mongo, documents)
     return documents
 
 
@@ -109,8 +109,7 @@ def test_the_journal_is_kept_and_later_removed(mongo, run, raw):
     assert raw.event.count_documents(ROWS) == 20
     check(mongo, run)
     documents = run + more_events(run, 3, time=2e9) + more_events(run, 2, time=1e9 - 100)
-    for name, doc in documents[-5:]:
-        mongo.insert(name, doc)
+    insert_all(mongo, documents[-5:])
     check(mongo, documents)  # three are later than all that was sealed, two are not
     assert source.seal(keep_journal=True) == 1
     assert raw.event.count_documents(ROWS) == 25
@@ -139,8 +138,7 @@ def test_keeping_by_configuration(mongo_database, raw):
         dask.config.set({"daskbroker.mongo-keep-journal": True, "daskbroker.seal-rows": 500}),
         daskbroker.connect(mongo_database) as db,
     ):
-        for name, doc in documents[:800]:
-            db.insert(name, doc)
+        insert_all(db, documents[:800])
         page = paged(documents[800:-1])
         db.insert("event_page", page)
         db.insert(*documents[-1])
@@ -160,8 +158,7 @@ def paged(pairs):
 
 def test_large_pages_are_sealed_at_once_and_once(mongo, raw):
     documents = make_run(3000, uid="the-run")
-    for name, doc in documents[:2]:
-        mongo.insert(name, doc)
+    insert_all(mongo, documents[:2])
     page = paged(documents[2:-1])
     mongo.insert("event_page", page)
     assert raw.event.count_documents(ROWS) == 0
@@ -177,8 +174,7 @@ def test_large_pages_are_sealed_at_once_and_once(mongo, raw):
 @pytest.mark.parametrize("rows", [5, 1500])
 def test_a_page_with_one_uid_twice_is_kept_once_or_refused_whole(mongo, rows):
     documents = make_run(rows, uid="the-run", stop=False)
-    for name, doc in documents[:2]:
-        mongo.insert(name, doc)
+    insert_all(mongo, documents[:2])
     page = paged([*documents[2:], documents[3]])
     other = copy.deepcopy(page)
     other["data"]["x"][-1] = -1.0
@@ -195,8 +191,7 @@ def test_events_sealed_by_another_process_are_known(mongo, run, mongo_database, 
     monkeypatch.setattr(event_writer, "LOOK_SECONDS", 0.0)
     with daskbroker.connect(mongo_database, mode="a", timezone="Europe/Berlin") as other:
         other.seal()
-    for name, doc in run:
-        mongo.insert(name, doc)
+    insert_all(mongo, run)
     with pytest.raises(DuplicateUID, match="a different event is stored under this uid"):
         mongo.insert("event", {**events(run)[3], "seq_num": 1000})
     check(mongo, run)
@@ -207,8 +202,7 @@ def test_an_event_that_no_document_can_hold_is_refused_whole(mongo, raw):
     noise = np.random.default_rng(0).integers(0, 2**62, 2_200_000)
     descriptor = run.descriptor({"x": 0.5, "img": {"source": "x", "dtype": "array", "shape": [1]}})
     run.event(descriptor, {"x": 0.5, "img": [1]})
-    for name, doc in run.documents:
-        mongo.insert(name, doc)
+    insert_all(mongo, run.documents)
     before = list(run.documents)
     run.event(descriptor, {"x": 0.5, "img": noise})
     with pytest.raises(BadDocument, match=r"img.*17,.*bytes"):
@@ -235,8 +229,7 @@ def notes_of(mongo):
 
 def test_the_last_row_is_sealed_too(mongo, raw, monkeypatch):
     monkeypatch.setattr(sealing, "CHUNK_ROWS", 4)
-    for name, doc in make_run(9, stop=False):
-        mongo.insert(name, doc)
+    insert_all(mongo, make_run(9, stop=False))
     assert mongo.seal() == 3
     assert [chunk["rows"] for chunk in raw.event_chunk.find().sort("first", 1)] == [4, 4, 1]
     assert raw.event.count_documents(ROWS) == 0
@@ -278,8 +271,7 @@ def test_clients_with_wrong_clocks_sweep_nothing_that_is_being_written(mongo, ra
 
     monkeypatch.setattr(sealing, "publish", overtaken)
     documents = make_run(2000, uid="the-run")
-    for name, doc in documents[:2]:
-        mongo.insert(name, doc)
+    insert_all(mongo, documents[:2])
     monkeypatch.setattr(time, "time", slow)
     mongo.insert("event_page", page_of([doc for name, doc in documents if name == "event"]))
     mongo.insert(*documents[-1])
@@ -299,8 +291,7 @@ def test_a_page_with_a_column_that_is_too_large_is_refused_whole(mongo, raw):
     descriptor = run.descriptor({"x": "a"})
     large = base64.b64encode(np.random.default_rng(0).bytes(13_000_000)).decode()
     run.event_page(descriptor, [{"x": large}, {"x": "a"}])
-    for name, doc in run.documents[:-1]:
-        mongo.insert(name, doc)
+    insert_all(mongo, run.documents[:-1])
     with pytest.raises(BadDocument, match="17,"):
         mongo.insert(*run.documents[-1])
     assert len(mongo[-1].table()) == 0
@@ -320,8 +311,7 @@ def one_chunk(mongo, run, raw):
 
 def test_chunks_that_cannot_be_published_end_sealing(mongo, one_chunk):
     more = more_events(one_chunk, 5, 2e9)
-    for name, doc in more:
-        mongo.insert(name, doc)
+    insert_all(mongo, more)
     with pytest.raises(StoreError, match=r"sealing the events of descriptor .* makes no progress"):
         mongo.seal()
     check(mongo, one_chunk + more)
@@ -330,8 +320,7 @@ def test_chunks_that_cannot_be_published_end_sealing(mongo, one_chunk):
 @pytest.mark.parametrize("waiting", [False, True])
 def test_pages_that_cannot_be_published_are_refused(mongo, one_chunk, waiting):
     more = more_events(one_chunk, 2 if waiting else 0, 2e9)
-    for name, doc in more:
-        mongo.insert(name, doc)
+    insert_all(mongo, more)
     page = page_of([doc for _, doc in more_events(one_chunk, 1200, 3e9)])
     with pytest.raises(StoreError, match="makes no progress"):
         mongo.insert("event_page", page)

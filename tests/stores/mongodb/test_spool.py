@@ -18,6 +18,7 @@ from daskbroker.core.errors import ConfigError, DuplicateUID, StoreFull, StoreUn
 from daskbroker.stores.spool import sender
 from daskbroker.stores.spool.file import HEAD, SpoolFile, left_behind
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
+from daskbroker.testing.base import insert_all
 from daskbroker.testing.mongod import Mongod
 from daskbroker.testing.processes import Program
 from daskbroker.testing.runs import RunBuilder
@@ -112,20 +113,15 @@ def spooled(folder, mongo_database):
         yield db
 
 
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
-
-
 def sizes(folder):
     return [path.stat().st_size for path in folder.glob("*.spool")]
 
 
 def test_what_was_inserted_is_read_at_once(spooled, folder):
     documents = make_run(200)
-    insert(spooled, documents[:-1])
+    insert_all(spooled, documents[:-1])
     assert_documents_equal(documents[:-1], spooled[-1].documents())
-    insert(spooled, documents[-1:])
+    insert_all(spooled, documents[-1:])
     assert_documents_equal(documents, spooled[-1].documents())
     assert sizes(folder) == [0]
     spooled.close()
@@ -134,7 +130,7 @@ def test_what_was_inserted_is_read_at_once(spooled, folder):
 
 def test_other_brokers_of_the_process_see_it_at_once(spooled, mongo_database):
     documents = make_run(50)
-    insert(spooled, documents[:-1])
+    insert_all(spooled, documents[:-1])
     with dask.config.set({"daskbroker.mongo-spool": None}):
         other = daskbroker.connect(mongo_database, mode="r")
     assert_documents_equal(documents[:-1], other[-1].documents())
@@ -142,7 +138,7 @@ def test_other_brokers_of_the_process_see_it_at_once(spooled, mongo_database):
 
 
 def test_others_see_it_soon(spooled, raw):
-    insert(spooled, make_run(50)[:-1])
+    insert_all(spooled, make_run(50)[:-1])
     deadline = time.monotonic() + 10
     while raw["event"].count_documents({}) < 50:
         assert time.monotonic() < deadline
@@ -155,13 +151,13 @@ def test_many_events_are_few_commands_and_a_chunk(
     monkeypatch.setattr(sender, "COLLECT_SECONDS", 60.0)  # so that a slow machine sends as much
     documents = make_run(3000)
     with daskbroker.connect(mongo_database) as db:
-        insert(db, documents[:2])
+        insert_all(db, documents[:2])
         commands.names.clear()
-        insert(db, documents[2:-1])
+        insert_all(db, documents[2:-1])
         db.flush()
         assert len(commands.names) < 100
         assert raw["event_chunk"].count_documents({}) > 0
-        insert(db, documents[-1:])
+        insert_all(db, documents[-1:])
         assert_documents_equal(documents, db[-1].documents())
 
 
@@ -171,7 +167,7 @@ def test_with_the_journal_kept_databroker_sees_all(folder, mongo_database, raw):
         dask.config.set({"daskbroker.mongo-keep-journal": True}),
         daskbroker.connect(mongo_database) as db,
     ):
-        insert(db, documents)
+        insert_all(db, documents)
         assert raw["event"].count_documents({}) == 3000
 
 
@@ -183,29 +179,29 @@ def test_streams_and_pages_in_turn(spooled):
         run.event_page(one, [{"x": 0.5}] * 1200)
         run.event(two, {"y": str(number)})
         run.event_page(one, [{"x": 1.5}] * 3)
-    insert(spooled, run.stop())
+    insert_all(spooled, run.stop())
     assert_documents_equal(run.documents, spooled[-1].documents())
 
 
 def test_inserted_again(spooled):
     documents = paged_run()
-    insert(spooled, documents)
-    insert(spooled, copy.deepcopy(documents))
+    insert_all(spooled, documents)
+    insert_all(spooled, copy.deepcopy(documents))
     assert_documents_equal(documents, spooled[-1].documents())
 
 
 def test_a_different_event_is_an_error_of_the_next_call(spooled):
     documents = make_run(20)
-    insert(spooled, documents[:12])
+    insert_all(spooled, documents[:12])
     spooled.flush()
     other = copy.deepcopy(documents[5][1])
     other["data"] = dict.fromkeys(other["data"], 0)
-    insert(spooled, [("event", other)])
-    insert(spooled, documents[12:16])
+    insert_all(spooled, [("event", other)])
+    insert_all(spooled, documents[12:16])
     with pytest.raises(DuplicateUID, match=other["uid"]) as caught:
         spooled.flush()
     assert "inserted before" in caught.value.__notes__[0]
-    insert(spooled, documents[16:])
+    insert_all(spooled, documents[16:])
     assert_documents_equal(documents, spooled[-1].documents())
 
 
@@ -215,34 +211,34 @@ def test_a_large_event_does_not_wait(spooled, monkeypatch):
     descriptor = run.descriptor({"x": [0.5]})
     for number in range(30):
         run.event(descriptor, {"x": [number / 2] * (300 if number % 10 == 5 else 3)})
-    insert(spooled, run.stop())
+    insert_all(spooled, run.stop())
     assert_documents_equal(run.documents, spooled[-1].documents())
 
 
 def test_a_full_spool_waits_for_the_store(spooled, monkeypatch):
     monkeypatch.setattr(sender, "MOST_BYTES", 8000)
     documents = make_run(300)
-    insert(spooled, documents)
+    insert_all(spooled, documents)
     assert_documents_equal(documents, spooled[-1].documents())
 
 
 def test_a_forked_child_has_a_spool_of_its_own(spooled, folder):
     documents = make_run(60)
-    insert(spooled, documents[:30])
+    insert_all(spooled, documents[:30])
     child = os.fork()
     if child == 0:
-        insert(spooled, documents[30:40])
+        insert_all(spooled, documents[30:40])
         spooled.flush()
         os._exit(0 if len(sizes(folder)) == 2 else 1)
     assert os.waitpid(child, 0)[1] == 0
     # One that ends at once, as those of multiprocessing do, leaves its events to whoever reads.
     child = os.fork()
     if child == 0:
-        insert(spooled, documents[40:50])
+        insert_all(spooled, documents[40:50])
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert_documents_equal(documents[:50], spooled[-1].documents())
-    insert(spooled, documents[50:])
+    insert_all(spooled, documents[50:])
     assert_documents_equal(documents, spooled[-1].documents())
 
 
@@ -256,15 +252,15 @@ def test_the_server_may_be_away_for_a_while(tmp_path, folder, caplog):
         Mongod(tmp_path / "db") as server,
         daskbroker.connect(uri.format(server.uri)) as db,
     ):
-        insert(db, documents[:50])
+        insert_all(db, documents[:50])
         server.kill()
-        insert(db, documents[50:300])  # no error
+        insert_all(db, documents[50:300])  # no error
         for use in (db.flush, lambda: db[-1].table(), lambda: db.insert(*documents[-1])):
             with pytest.raises(StoreUnavailable, match="does not answer"):
                 use()
         assert sum(sizes(folder)) > 0
         server.start()
-        insert(db, documents[300:])
+        insert_all(db, documents[300:])
         assert_documents_equal(documents, db[-1].documents())
     assert "events wait in the spool" in caplog.text
 
@@ -274,15 +270,15 @@ def test_closing_while_the_server_is_away(tmp_path, folder):
     with Mongod(tmp_path / "db") as server:
         uri = f"{server.uri}/closing?serverSelectionTimeoutMS=200"
         db = daskbroker.connect(uri)
-        insert(db, documents[:50])
+        insert_all(db, documents[:50])
         server.kill()
-        insert(db, documents[50:60])
+        insert_all(db, documents[50:60])
         with pytest.raises(StoreUnavailable, match=r"\d+ events wait in .*\.spool"):
             db.close()
         assert len(sizes(folder)) == 1
         server.start()
         with daskbroker.connect(uri) as again:
-            insert(again, documents[60:])
+            insert_all(again, documents[60:])
             assert_documents_equal(documents, again[-1].documents())
         assert sizes(folder) == []
 
@@ -320,7 +316,7 @@ def test_writer_and_server_both_die(tmp_path, folder):
         server.start()
         with daskbroker.connect(uri) as db:
             assert_documents_equal(documents[:-1], db[-1].documents())
-            insert(db, documents[-1:])
+            insert_all(db, documents[-1:])
             assert_documents_equal(documents, db[-1].documents())
         assert sizes(folder) == []
 

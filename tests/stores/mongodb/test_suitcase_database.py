@@ -69,8 +69,7 @@ def check_same(header, documents):
 def test_documents_and_tables_are_those_of_an_embedded_store(suitcase, mongo_database, make, db):
     documents = make()
     suitcase(documents)
-    for name, doc in documents:
-        db.insert(name, doc)
+    insert_all(db, documents)
     with daskbroker.connect(mongo_database, mode="r") as mongo:
         header, expected = mongo[-1], db[-1]
         check_same(header, documents)
@@ -125,8 +124,7 @@ def run_of_many_types(events=45):
 def test_long_journals_are_cut_into_ranges_of_one_dtype(suitcase, short_ranges, mongo_database, db):
     documents = run_of_many_types()
     suitcase(documents)
-    for name, doc in documents:
-        db.insert(name, doc)
+    insert_all(db, documents)
     with daskbroker.connect(mongo_database) as mongo:
         header, expected = mongo[-1], db[-1].table()
         plan = header.es_given_stream("primary").chunks_given_header(header, "primary")

@@ -15,15 +15,10 @@ from daskbroker import ALL, attrs
 from daskbroker.core.errors import BadQuery, FieldNotFound, StreamNotFound
 from daskbroker.stores.embedded.reader import EmbeddedReader
 from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.base import insert_run
 from daskbroker.testing.files import frames, write_hdf5
 from daskbroker.views.dataset import writers
 from daskbroker.views.dataset.dataset_rows import DatasetRows
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
-    return db[documents[0][1]["uid"]]
 
 
 @pytest.fixture
@@ -46,7 +41,7 @@ def header(db):
         data = {"motor": number / 2, "img": img, "v": [number * 1.0, -1.0], "n": number}
         run.event(descriptor, {**data, "label": f"l{number}"})
     run.event(dark, {"x": 9.5})
-    return insert(db, run.stop())
+    return insert_run(db, run.stop())
 
 
 @pytest.mark.parametrize("chunks", ["auto", None, {"time": 2}, {}])
@@ -110,7 +105,7 @@ def test_fields_timestamps_and_projections(header):
 def test_gaps_and_what_has_no_shape(db):
     keys = {"n": [1, None, 3], "x": [0.5, None, 1.5], "on": [True, None, False]}
     keys |= {"ragged": [[1], [1, 2], []], "lie": [1, "a", None], "s": ["a", None, "b"]}
-    dataset = insert(db, make_run(keys=keys)).dataset()
+    dataset = insert_run(db, make_run(keys=keys)).dataset()
     assert dataset["n"].dtype == np.float64
     assert np.isnan(dataset["n"].values[1])
     assert np.isnan(dataset["x"].values[1])
@@ -198,7 +193,7 @@ def test_a_motor_that_hints_name_twice_is_one_coordinate(db):
     descriptor = run.descriptor({"x": 0.5, "n": 1})
     for number in range(3):
         run.event(descriptor, {"x": number / 2, "n": number})
-    header = insert(db, run.stop())
+    header = insert_run(db, run.stop())
     for dataset in (header.dataset(), header.dataset(chunks=None), header.tree()["primary"]):
         assert set(dataset.coords) == {"time", "seq_num", "x", "n"}
         assert dataset["x"].values.tolist() == [0.0, 0.5, 1.0]
@@ -242,7 +237,7 @@ def test_one_frame_of_frames_that_differ_in_shape(db, tmp_path):
         resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path=f"{number}.h5")
         datum = run.datum(resource, point_number=0)
         run.event(descriptor, {"img": datum}, filled={"img": False})
-    header = insert(db, run.stop())
+    header = insert_run(db, run.stop())
     for chunks in ({"time": 2}, None):
         dataset = header.dataset(chunks=chunks)
         assert dataset["img"].dtype == object
@@ -255,7 +250,7 @@ def test_one_frame_of_frames_that_differ_in_shape(db, tmp_path):
 @pytest.mark.parametrize("chunks", ["auto", 2, {"odd": 2}, {"time": 2, "v_dim_0": 1}], ids=repr)
 def test_text_with_gaps_counts_as_in_memory_however_it_is_cut(db, chunks):
     keys = {"note": ["a", None, "b"], "odd": [[1.0], [], [2.0, 3.0]], "v": [[1.0, 2.0]] * 3}
-    header = insert(db, make_run(keys=keys))
+    header = insert_run(db, make_run(keys=keys))
     with dask.config.set({"daskbroker.loaded-size": 0}):
         dataset = header.dataset(chunks=chunks)
     assert dataset["v"].chunks is not None
@@ -269,7 +264,7 @@ def test_text_with_gaps_counts_as_in_memory_however_it_is_cut(db, chunks):
 def test_cells_of_arrays_are_compared(db):
     """NumPy has no single answer of two arrays, and xarray fails."""
     odd = [[1.0, np.nan], [], [2.0, 3.0]]
-    one = insert(db, make_run(keys={"odd": odd, "note": ["a", None, "b"]}, time=1e9))
+    one = insert_run(db, make_run(keys={"odd": odd, "note": ["a", None, "b"]}, time=1e9))
     for loaded in (0, "8 MiB"):
         with dask.config.set({"daskbroker.loaded-size": loaded}):
             dataset = one.dataset()
@@ -321,7 +316,7 @@ def test_names_of_tasks_tell_what_is_read(db):
     descriptor = run.descriptor({"peaks": claim, "peaks.x": [0.5, 0.5], "read": 0.5})
     for number in range(3):
         run.event(descriptor, {"peaks": rows, "peaks.x": [100.0, 200.0], "read": number * 0.5})
-    header = insert(db, run.stop())
+    header = insert_run(db, run.stop())
     with dask.config.set({"daskbroker.loaded-size": 0}):
         field, key, read = (header.dataset(fields=[n]) for n in ("peaks", "peaks.x", "read"))
     assert field["peaks.x"].chunks is not None

@@ -16,16 +16,11 @@ from daskbroker.testing import (
     make_run,
     stream_datum_run,
 )
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
-    return db[documents[0][1]["uid"]]
+from daskbroker.testing.base import insert_run
 
 
 def test_events_of_all_streams_come_by_time(db):
-    header = insert(db, make_run(20, streams=("primary", "dark", "flat")))
+    header = insert_run(db, make_run(20, streams=("primary", "dark", "flat")))
     events = [doc for name, doc in header.documents() if name == "event"]
     assert [doc["time"] for doc in events] == sorted(doc["time"] for doc in events)
     names = {d["uid"]: name for name, ds in header.descriptors.items() for d in ds}
@@ -37,7 +32,7 @@ def test_events_of_a_descriptor_keep_their_order_whatever_their_times(db):
     descriptor = run.descriptor({"x": 0.5})
     for time in (5.0, 3.0, 4.0, 1.0):
         run.event(descriptor, {"x": time}, time=time)
-    header = insert(db, run.stop())
+    header = insert_run(db, run.stop())
     assert [d["data"]["x"] for n, d in header.documents() if n == "event"] == [5.0, 3.0, 4.0, 1.0]
     assert_references_first(header.documents())
 
@@ -45,7 +40,7 @@ def test_events_of_a_descriptor_keep_their_order_whatever_their_times(db):
 @pytest.mark.parametrize("stream", ["primary", "dark"])
 def test_one_stream_with_the_references_it_uses(db, stream):
     documents = external_run(3)
-    header = insert(db, documents)
+    header = insert_run(db, documents)
     part = list(header.stream(stream, fill=False))
     assert_references_first(part)
     descriptor = header.descriptors[stream][0]["uid"]
@@ -64,12 +59,12 @@ def test_one_stream_with_the_references_it_uses(db, stream):
 
 def test_a_stream_of_frames(db):
     documents = stream_datum_run()
-    header = insert(db, documents)
+    header = insert_run(db, documents)
     assert_documents_equal(documents, header.stream("primary", fill=False))
 
 
 def test_mistakes_are_told_before_the_first_document(db):
-    header = insert(db, make_run(1))
+    header = insert_run(db, make_run(1))
     with pytest.raises(StreamNotFound, match="absent"):
         header.stream("absent")
     with pytest.raises(FieldNotFound, match="absent"):
@@ -80,7 +75,7 @@ def test_a_selection_of_fields(db):
     run = RunBuilder(sample={"name": "Ag"})
     descriptor = run.descriptor({"x": 0.5, "y": 0.5, "img": 0.5})
     run.event(descriptor, {"x": 1.5, "y": 2.5, "img": 3.5}, filled={"img": True})
-    header = insert(db, run.stop())
+    header = insert_run(db, run.stop())
     documents = list(header.documents(fields=["x", "start:sample.name"]))
     assert_references_first(documents)
     named = dict(documents)
@@ -96,17 +91,17 @@ def test_a_selection_of_fields(db):
 def test_selected_documents_are_a_valid_run(db, tmp_path):
     import daskbroker
 
-    header = insert(db, make_run(3, keys=("x", "y"), sample="Ag"))
+    header = insert_run(db, make_run(3, keys=("x", "y"), sample="Ag"))
     part = list(header.documents(fields=["x", "start:sample"]))
     with daskbroker.connect(tmp_path / "other") as other:
-        copy = insert(other, part)
+        copy = insert_run(other, part)
         assert_documents_equal(part, copy.documents())
         assert copy.table(fields=["data:start:sample"]).compute().iloc[:, 1].tolist() == ["Ag"] * 3
 
 
 def test_documents_are_made_as_they_are_asked_for(db):
     documents = make_run(4)
-    header = insert(db, documents[:-1])
+    header = insert_run(db, documents[:-1])
     stream = header.documents()
     first = list(itertools.islice(stream, 3))
     assert [name for name, _ in first] == ["start", "descriptor", "event"]
@@ -115,7 +110,7 @@ def test_documents_are_made_as_they_are_asked_for(db):
 
 
 def test_what_is_given_out_cannot_change_what_comes_next(db):
-    header = insert(db, make_run(keys={"v": [[1, [2]], [1, [2]], [1, [2]]]}))
+    header = insert_run(db, make_run(keys={"v": [[1, [2]], [1, [2]], [1, [2]]]}))
     for name, doc in header.documents():
         if name == "event":
             assert doc["data"]["v"] == [1, [2]]
@@ -153,7 +148,7 @@ def data_of(documents):
 def test_a_stream_without_any_of_the_fields_is_left_out(db, fields, expected):
     documents = run_with_baseline()
     documents[0][1]["scan_id"] = 7
-    header = insert(db, documents)
+    header = insert_run(db, documents)
     found = list(header.documents(fields=fields))
     assert data_of(found) == expected
     assert found[0][0] == "start"
@@ -163,8 +158,8 @@ def test_a_stream_without_any_of_the_fields_is_left_out(db, fields, expected):
 
 
 def test_a_run_without_any_of_the_fields_is_left_out(db):
-    insert(db, run_with_baseline("det"))
-    other = insert(db, run_with_baseline("other"))
+    insert_run(db, run_with_baseline("det"))
+    other = insert_run(db, run_with_baseline("other"))
     found = list(db().documents(fields=["other"]))
     assert data_of(found) == [{"other": 2.5}]
     assert [doc["uid"] for name, doc in found if name == "start"] == [other.uid]
@@ -174,7 +169,7 @@ def test_a_run_without_any_of_the_fields_is_left_out(db):
 
 
 def test_without_a_name_every_stream(db):
-    header = insert(db, run_with_baseline())
+    header = insert_run(db, run_with_baseline())
     assert_documents_equal(header.documents(), header.stream())
     assert data_of(header.stream("baseline")) == [{"motor": 1.5}, {"motor": 3.5}]
 
@@ -196,7 +191,7 @@ def test_stream_datums_of_many_descriptors_are_read_once(db, monkeypatch, count,
         for _ in range(2):
             run.event(descriptor, {"x": 0.5})
     documents = run.stop()
-    header = insert(db, documents)
+    header = insert_run(db, documents)
     db.seal()
     found = list(header.documents(fill=False))
     assert_documents_equal(documents, found)

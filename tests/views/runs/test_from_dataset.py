@@ -135,8 +135,7 @@ def test_nothing_of_a_tree_is_dropped(db):
     step = xr.Dataset({"x": ("time", [1.0, 2.0])})
     tree = xr.DataTree.from_dict({"/a": step, "/b": step * 2, "/empty": None, "/empty/below": None})
     tree.attrs.update(note="mine", stream="not mine")
-    for name, doc in dataset_to_stream(tree):
-        db.insert(name, doc)
+    insert_all(db, dataset_to_stream(tree))
     assert db[-1].start["derived_from"]["attrs"] == {"note": "mine"}
     assert db[-1].tree()["b"]["x"].values.tolist() == [2.0, 4.0]
     deep = xr.DataTree.from_dict({"/a": step, "/a/fits": step, "/a/b/c": step, "/d": None})
@@ -146,6 +145,5 @@ def test_nothing_of_a_tree_is_dropped(db):
     with pytest.raises(BadDocument, match=r"root of the tree has variables \(total\)"):
         list(dataset_to_stream(rooted))
     shared = xr.DataTree.from_dict({"/": xr.Dataset(coords={"e": [1.0]}), "/a": step})
-    for name, doc in dataset_to_stream(shared):
-        db.insert(name, doc)
+    insert_all(db, dataset_to_stream(shared))
     assert db[-1].dataset("a")["e"].values.tolist() == [1.0]

@@ -16,6 +16,7 @@ from daskbroker.testing import (
     rewound_run,
     stream_datum_run,
 )
+from daskbroker.testing.base import insert_all
 
 RUNS = {
     "plain": make_run(5, streams=("primary", "dark")),
@@ -31,8 +32,7 @@ RUNS = {
 @pytest.mark.parametrize("kind", RUNS)
 @pytest.mark.parametrize("stored", [True, False], ids=["given back", "as inserted"])
 def test_a_stream_and_its_run_give_the_same_table(db, kind, stored):
-    for name, doc in RUNS[kind]:
-        db.insert(name, doc)
+    insert_all(db, RUNS[kind])
     header = db[-1]
     documents = list(header.documents(fill=False)) if stored else RUNS[kind]
     for stream in header.streams:

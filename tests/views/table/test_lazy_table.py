@@ -13,12 +13,7 @@ import daskbroker
 from daskbroker.core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
 from daskbroker.core.schema import TIME_DTYPE
 from daskbroker.testing import RunBuilder, make_run, rewound_run
-
-
-def insert(db, documents):
-    for name, doc in documents:
-        db.insert(name, doc)
-    return db[documents[0][1]["uid"]]
+from daskbroker.testing.base import insert_run
 
 
 @pytest.fixture
@@ -29,7 +24,7 @@ def header(db):
     for n in range(6):
         row = {"x": n / 2, "n": n, "label": f"l{n}", "on": n > 2, "v": [float(n), 0.5]}
         run.event(descriptor, row)
-    return insert(db, run.stop())
+    return insert_run(db, run.stop())
 
 
 def test_columns_and_types(header):
@@ -75,8 +70,8 @@ def test_times(header):
 
 def test_the_zone_of_the_broker_is_for_what_is_computed(tmp_path):
     with daskbroker.connect(tmp_path, timezone="Europe/Berlin") as db:
-        header = insert(db, make_run(3))
-        empty = insert(db, make_run(0))
+        header = insert_run(db, make_run(3))
+        empty = insert_run(db, make_run(0))
         buffer = daskbroker.stream_to_table(header.documents())
         results = db().table("primary")
         for table in (header.table(), empty.table(), results, buffer, results[results.x < 0]):
@@ -114,7 +109,7 @@ def test_the_cut_changes_nothing(tmp_path, size):
         dask.config.set({"daskbroker.seal-rows": 20, "daskbroker.partition-size": size}),
         daskbroker.connect(tmp_path) as db,
     ):
-        table = insert(db, documents).table()
+        table = insert_run(db, documents).table()
         frame = table.compute()
         assert frame["n"].tolist() == [n * 3 for n in range(200)]
         assert (table.npartitions == 1) is (size == "1 GB")
@@ -135,7 +130,7 @@ def test_rewound_rows_over_several_chunks(tmp_path):
     for place, number in enumerate(numbers):
         run.event(descriptor, {"x": float(place)}, number)
     with dask.config.set({"daskbroker.seal-rows": 7}), daskbroker.connect(tmp_path) as db:
-        header = insert(db, run.stop())
+        header = insert_run(db, run.stop())
         table = header.table()
         frame = table.compute()
         latest = dict(zip(numbers, range(60), strict=True))
@@ -171,7 +166,7 @@ def test_names_follow_the_content(db):
 
 def test_a_projection_of_stop_is_new_after_the_stop(db):
     documents = make_run(3)
-    insert(db, documents[:-1])
+    insert_run(db, documents[:-1])
     before = db[-1].table(fields=["x", "stop:exit_status"])
     assert before.compute()["stop:exit_status"].isna().all()
     db.insert(*documents[-1])
@@ -182,7 +177,7 @@ def test_a_projection_of_stop_is_new_after_the_stop(db):
 
 def test_a_table_of_an_open_run_stays_as_it_was_planned(db):
     documents = make_run(4)
-    insert(db, documents[:4])
+    insert_run(db, documents[:4])
     table = db[-1].table()
     for pair in documents[4:]:
         db.insert(*pair)
@@ -196,7 +191,7 @@ def test_short_runs_give_one_writable_column(db):
         for run, cells in enumerate(([[1], [2, 3]], [[4], [5, 6]], [{"a": 1}, {}]))
     ]
     for run in runs:
-        insert(db, run)
+        insert_run(db, run)
     frame = db().table().compute()
     for key in ("x", "n", "b", "j"):
         cells = [doc["data"][key] for run in runs for name, doc in run if name == "event"]
@@ -206,9 +201,9 @@ def test_short_runs_give_one_writable_column(db):
 
 
 def test_runs_of_differing_types_share_a_table(db):
-    insert(db, make_run(keys={"x": [1, 2], "only": [0.5, 1.5]}, uid="run-a"))
-    insert(db, make_run(keys={"x": [0.5]}, uid="run-b"))
-    insert(db, rewound_run())
+    insert_run(db, make_run(keys={"x": [1, 2], "only": [0.5, 1.5]}, uid="run-a"))
+    insert_run(db, make_run(keys={"x": [0.5]}, uid="run-b"))
+    insert_run(db, rewound_run())
     frame = db().table("primary").compute()
     assert frame["x"].dtype == "float64"
     assert frame[frame["run"] == "run-b"]["only"].isna().all()

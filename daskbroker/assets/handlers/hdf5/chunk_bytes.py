@@ -26,16 +26,6 @@ from ..cores import divide
 from .chunk_filters import Damaged, Filters
 from .chunk_index import ChunkIndex, StoredChunk, can_be_indexed
 
-__all__ = [
-    "ChunkBytes",
-    "has_fill_value",
-    "is_coded_to_its_edge",
-    "is_plain",
-    "is_written",
-    "is_written_here",
-    "opened_unchanged",
-]
-
 WORTH = 2**16
 """Minimum bytes of a chunk for which helper threads are worth it."""
 DONT_FILTER_EDGES = 2

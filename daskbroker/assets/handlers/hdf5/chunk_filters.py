@@ -24,11 +24,6 @@ import numpy as np
 
 from daskbroker_codecs import decode_bitshuffle
 
-__all__ = [
-    "BITSHUFFLE", "BLOSC", "BZIP2", "CHECKSUM", "DEFLATE", "FLETCHER32", "LZ4", "SHUFFLE", "ZSTD",
-    "Damaged", "Filters", "is_packing", "undo",
-]  # fmt: skip
-
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 BZIP2, LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 307, 32000, 32001, 32004, 32008, 32015
 LZ4_INSIDE, ZSTD_INSIDE = 2, 3

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-__all__ = ["ChunkIndex", "StoredChunk", "can_be_indexed", "chunk_table", "grid_of"]
-
 MOST_INDEXED = 2**17
 """Maximum number of chunks of a dataset that are looked up; for more it takes too long."""
 MOST_ONE_BY_ONE = 16

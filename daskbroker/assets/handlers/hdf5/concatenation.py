@@ -18,8 +18,6 @@ from ..frame_rows import Located
 from .row_source import RowSource
 from .virtual import VirtualRows
 
-__all__ = ["MappedRows"]
-
 
 class MappedRows:
     """A virtual dataset read from its sources, or by HDF5 if they are not as it maps them.

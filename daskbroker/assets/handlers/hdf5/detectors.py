@@ -33,16 +33,6 @@ from .hdf5_files import open_file
 from .open_datasets import OpenDatasets
 from .row_source import dtype_as_read
 
-__all__ = [
-    "AreaDetectorTimes",
-    "AreaDetectorTimesSWMR",
-    "Eiger",
-    "FlyScan",
-    "SingleHDF5",
-    "Timepix",
-    "Xspress3",
-]
-
 DETECTOR = "entry/instrument/detector"
 
 

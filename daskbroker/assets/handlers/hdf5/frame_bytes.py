@@ -25,8 +25,6 @@ from ..cores import divide
 from .chunk_bytes import is_plain, is_written_here, opened_unchanged
 from .chunk_index import ChunkIndex, can_be_indexed
 
-__all__ = ["FrameBytes", "are_worth"]
-
 WORTH = 2**20
 """Minimum bytes of a read; for less HDF5 takes no longer than opening the file again."""
 SMALLEST = 2**12

@@ -18,8 +18,6 @@ from ..stream_rows import StreamRows
 from .open_datasets import HDF5Rows, OpenDatasets
 from .row_source import dtype_as_read
 
-__all__ = ["AreaDetectorHDF5", "AreaDetectorHDF5SWMR", "FrameHDF5", "StreamHDF5"]
-
 AD_DATASET = "/entry/data/data"
 
 

@@ -38,8 +38,6 @@ from .chunk_filters import (
 )
 from .chunk_index import ChunkIndex, can_be_indexed, grid_of
 
-__all__ = ["ChunkGuard"]
-
 SZIP, NBIT, SCALE_OFFSET = 4, 5, 6
 SLACK = 2**20
 """Maximum bytes that a chunk may have beyond twice its size, stored or unpacked: headers and

@@ -14,8 +14,6 @@ from ...files.readable import ReadableRoots
 
 DRIVER = "sec2"
 
-__all__ = ["NoRows", "offer", "open_dataset", "open_file"]
-
 MAX_NAMED_DATASETS = 8
 """Maximum number of datasets of a file that an error message names."""
 

@@ -19,8 +19,6 @@ from ....core.errors import FillError, FrameMissing
 from ...files.readable import ReadableRoots
 from .hdf5_files import offer, open_file
 
-__all__ = ["LinkedFile", "LinkedFiles"]
-
 MOST_LINKS = 16
 """Maximum number of links that are followed for one name, as in HDF5 itself."""
 LINK_PREFIX = "HDF5_EXT_PREFIX"

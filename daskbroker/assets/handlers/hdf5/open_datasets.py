@@ -20,8 +20,6 @@ from .links import LinkedFile, LinkedFiles
 from .row_source import RowSource
 from .virtual import VirtualRows
 
-__all__ = ["HDF5Rows", "OpenDatasets"]
-
 HDF5Rows: TypeAlias = "RowSource | VirtualRows | MappedRows"
 """A dataset. ``maximum`` is how far each dimension may grow; None means without limit."""
 

@@ -22,8 +22,6 @@ from .guard import ChunkGuard
 from .stored_rows import stored_rows
 from .stored_sizes import ExternalStorage, check_chunk, stored_elsewhere
 
-__all__ = ["RowSource", "dtype_as_read", "read_rows"]
-
 GAP = 64 * 1024
 """Maximum bytes between wanted rows that are read and dropped rather than skipped: a separate read
 costs as much as reading this many bytes."""

@@ -11,8 +11,6 @@ from h5py import h5s
 from ....core.errors import FillError
 from ...regions import Axis
 
-__all__ = ["Selected", "Unlimited", "meet", "paired", "selected"]
-
 MAX_POSITIONS = 2**22
 MOST_BLOCKS = 2**16
 """Maximum positions and blocks of selections that are not ranges, as these become arrays."""

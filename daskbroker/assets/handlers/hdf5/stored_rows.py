@@ -26,8 +26,6 @@ from .chunk_filters import (
 )
 from .chunk_index import chunk_table
 
-__all__ = ["stored_rows"]
-
 Values = tuple[int, ...]
 
 BLOSC_PACKING = ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")

@@ -11,8 +11,6 @@ from h5py import h5d, h5p
 
 from ....core.errors import FillError, FrameMissing
 
-__all__ = ["ExternalStorage", "check_chunk", "stored_elsewhere"]
-
 SMALL_CHUNK = 256 * 2**20
 """Maximum bytes of a chunk, independent of the rows: HDF5 decodes whole chunks even for one row."""
 

@@ -28,9 +28,6 @@ from .hdf5_files import NoRows
 from .links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
 from .selections import Selected, Unlimited, meet, paired, selected
 
-__all__ = ["VirtualRows"]
-
-
 OpenRows = Callable[[LinkedFile, str], Rows]
 """Function that opens a source dataset by its name in an open file."""
 
