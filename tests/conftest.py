@@ -232,6 +232,10 @@ def cluster():
         # the cluster would then do without.
         "distributed.deploy.lost-worker-timeout": "10 minutes",
         "distributed.admin.tick.limit": "1h",
+        # Until the session ends it would look 200 times a second what its idle threads do.
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "10s",
+        "distributed.worker.profile.enabled": False,
     }
     with (
         dask.config.set(settings),

@@ -26,6 +26,7 @@ from daskbroker.core.errors import (
 )
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.processes import Program
 
 FULL = """
 import resource, signal, sys
@@ -54,12 +55,18 @@ print("went on")
 """
 
 
+def ran(script, place):
+    """What a script prints that is run on a store or folder, in a process of its own."""
+    program = Program(script, place)
+    printed, errors = program.communicate()
+    assert program.returncode == 0, errors
+    return printed
+
+
 def test_no_space_left(tmp_path):
-    command = [sys.executable, "-c", FULL, str(tmp_path / "store")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "full: no space left" in done.stdout
-    assert "went on" in done.stdout
+    printed = ran(FULL, tmp_path / "store")
+    assert "full: no space left" in printed
+    assert "went on" in printed
 
 
 TMPFS = """
@@ -104,14 +111,6 @@ def mounted(folder, size):
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
-
-
-def ran(script, folder):
-    """What a script prints that is run on a folder, in a process of its own."""
-    command = [sys.executable, "-c", script, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_file_system_that_is_full(tmp_path):

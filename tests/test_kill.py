@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from daskbroker.testing.processes import Program
+
+KILL = "import sys; from daskbroker.testing.kill import main; main(sys.argv[1:])"
 
 
 def test_killed_writers_lose_nothing():
-    command = [sys.executable, "-m", "daskbroker.testing.kill", "--times", "8"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 kills, nothing lost or doubled" in done.stdout
+    program = Program(KILL, "--times", 8)
+    said, errors = program.communicate()
+    assert program.returncode == 0, said + errors
+    assert "8 kills, nothing lost or doubled" in said

@@ -33,6 +33,8 @@ from ..stores.mongodb.indexes import (
 )
 
 START_SECONDS = 60.0
+POLL_SECONDS = 0.2
+"""Seconds between looks at the members of a set, each of which costs three connections."""
 MEMORY = Path("/dev/shm")
 ROOM = 4 * 2**30
 SET_NAME = "daskbroker"
@@ -235,7 +237,7 @@ class ReplicaSet:
             found = [m for m in self.members if m.is_running and _state(m) == "primary"]
             if len(found) == 1:
                 return found[0]
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
         raise RuntimeError(f"{SET_NAME} has no primary")
 
     def secondaries(self) -> list[Mongod]:
@@ -296,7 +298,7 @@ class ReplicaSet:
             states = sorted(_state(member) for member in self.members)
             if states == ["primary"] + ["secondary"] * (MEMBERS - 1):
                 return
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
         raise RuntimeError(f"{SET_NAME} is {', '.join(states)}")
 
     def stop(self) -> None:

@@ -6,8 +6,6 @@ import gc
 import multiprocessing
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 
 import pymongo
@@ -202,13 +200,13 @@ def test_processes_that_open_a_new_store_together_all_succeed(kind, tmp_path, re
     if kind == "mongo":
         place, rounds = f"{request.getfixturevalue('mongo_database')}_new", 1
         options = "?timeoutMS=120000"  # the machine may have other work
-    command = [sys.executable, "-c", CREATORS, str(place), str(rounds), options]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    program = Program(CREATORS, place, rounds, options)
+    said, errors = program.communicate(timeout=240)
     if kind == "mongo":
         with pymongo.MongoClient(f"{place}_0") as client:
             client.drop_database(client.get_default_database().name)
-    assert said.stdout.split("\n") == ["24"] * rounds + [""]
-    assert said.stderr == ""
+    assert said.split("\n") == ["24"] * rounds + [""]
+    assert errors == ""
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "loop", "file", "file/sub", "\ud800"])

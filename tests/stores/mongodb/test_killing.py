@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -14,23 +12,23 @@ import daskbroker
 from daskbroker.core.errors import StoreUnavailable
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.crowd import main as crowd
 from daskbroker.testing.mongod import Mongod
+from daskbroker.testing.processes import Program
 
-
-def run_module(*arguments):
-    command = [sys.executable, "-m", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+KILL = "import sys; from daskbroker.testing.kill import main; main(sys.argv[1:])"
 
 
 def test_killed_writers_lose_nothing(mongod_uri):
-    said = run_module("daskbroker.testing.kill", "--times", "5", "--mongo", mongod_uri)
+    program = Program(KILL, "--times", 5, "--mongo", mongod_uri)
+    said, errors = program.communicate(timeout=200)
+    assert program.returncode == 0, said + errors
     assert "5 kills, nothing lost or doubled" in said
 
 
-def test_writer_sealers_and_readers_at_once(mongo_database):
-    said = run_module("daskbroker.testing.crowd", mongo_database, "--seconds", "6")
+def test_writer_sealers_and_readers_at_once(mongo_database, capsys):
+    crowd([mongo_database, "--seconds", "6"])
+    said = capsys.readouterr().out
     assert "nothing lost or doubled" in said
     assert " 0 readings" not in said
 

@@ -6,8 +6,6 @@ import copy
 import fcntl
 import json
 import os
-import subprocess
-import sys
 import time
 
 import dask
@@ -321,15 +319,19 @@ def test_writer_and_server_both_die(tmp_path, folder):
         assert sizes(folder) == []
 
 
+KILL = """
+import sys, dask
+from daskbroker.testing.kill import main
+dask.config.set({"daskbroker.mongo-spool": sys.argv[1]})
+main(sys.argv[2:])
+"""
+
+
 def test_killed_writers_lose_nothing(mongod_uri, folder):
-    command = [sys.executable, "-m", "daskbroker.testing.kill", "--times", "4"]
-    done = subprocess.run(
-        [*command, "--mongo", mongod_uri],
-        capture_output=True, text=True, timeout=200, check=False,
-        env={**os.environ, "DASK_DASKBROKER__MONGO_SPOOL": str(folder)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 kills, nothing lost or doubled" in done.stdout
+    program = Program(KILL, folder, "--times", 4, "--mongo", mongod_uri)
+    said, errors = program.communicate(timeout=200)
+    assert program.returncode == 0, said + errors
+    assert "4 kills, nothing lost or doubled" in said
 
 
 def test_a_new_file_is_not_taken_for_one_that_was_left(tmp_path, monkeypatch):
