@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -185,10 +185,25 @@ def dtype_as_read(dtype: np.dtype) -> np.dtype | None:
     """Return the dtype of values as read from a dataset; None if its elements are arrays."""
     if dtype.subdtype is not None:
         return None
-    if dtype.hasobject:
+    if dtype.hasobject and dtype.names is None:
         return np.dtype(object)
-    plain = dtype if dtype.fields else np.dtype(dtype.str)  # without what h5py notes in it
-    return plain.newbyteorder("=")
+    return _without_notes(dtype).newbyteorder("=")
+
+
+def _without_notes(dtype: np.dtype) -> np.dtype:
+    """Return a dtype without what h5py notes in it, of which NumPy warns when it is stored."""
+    if dtype.subdtype is not None:
+        return np.dtype((_without_notes(dtype.subdtype[0]), dtype.subdtype[1]))
+    if dtype.names is None:
+        return np.dtype(dtype.str)
+    fields: Any = dtype.fields
+    description: Any = {
+        "names": dtype.names,
+        "formats": [_without_notes(fields[name][0]) for name in dtype.names],
+        "offsets": [fields[name][1] for name in dtype.names],
+        "itemsize": dtype.itemsize,
+    }
+    return np.dtype(description)
 
 
 def _no_check(rows: range, axes: Sequence[Axis]) -> None:
@@ -232,7 +247,8 @@ def _read_objects(
         part = rows[done : done + count] - low
         parts.append(take_region(source[low:high][part], axes, lead=1))
         done += count
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 # -- what to read of a row -------------------------------------------------------------------

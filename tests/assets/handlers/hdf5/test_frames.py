@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import warnings
 
 import h5py
 import numpy as np
@@ -17,7 +18,7 @@ from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.assets.handlers import Datums
 from daskbroker.assets.handlers.hdf5.detectors import Eiger, FlyScan, SingleHDF5, Xspress3
 from daskbroker.assets.handlers.hdf5.frames import AreaDetectorHDF5, StreamHDF5
-from daskbroker.assets.handlers.hdf5.row_source import read_rows
+from daskbroker.assets.handlers.hdf5.row_source import RowSource, dtype_as_read, read_rows
 from daskbroker.assets.regions import axes_of
 from daskbroker.core.errors import FillError, FrameMissing
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
@@ -410,3 +411,25 @@ def test_a_dataset_of_two_dimensions_with_points_beyond_the_first(tmp_path, read
     path = write_hdf5(tmp_path / "f.h5", frames(1)[0])
     with pytest.raises(FrameMissing, match=r"place 1 .* two dimensions that cannot grow"):
         reader.resource("AD_HDF5", path, [{"point_number": 1}])
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        h5py.string_dtype(),
+        h5py.enum_dtype({"a": 1}),
+        np.dtype([("n", ">i4"), ("text", h5py.string_dtype())]),
+        np.dtype([("x", [("on", "?"), ("name", "S3", (2,))]), ("y", h5py.enum_dtype({"a": 1}))]),
+    ],
+    ids=["text", "enum", "record with text", "records"],
+)
+def test_the_dtype_that_is_told_is_that_of_the_values(tmp_path, dtype):
+    """Without the notes of h5py, of which NumPy warns when a dtype is stored."""
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("d", (3,), dtype)
+        told = dtype_as_read(file["d"].dtype)
+        assert RowSource(file["d"]).read(np.arange(3), ()).dtype == told
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stored = np.lib.format.dtype_to_descr(told)
+    assert np.lib.format.descr_to_dtype(stored) == told
