@@ -25,6 +25,7 @@ from daskbroker.core.errors import (
     StoreVersion,
 )
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.processes import Program
 
 FULL = """
 import resource, signal, sys
@@ -54,11 +55,9 @@ print("went on")
 
 
 def test_no_space_left(tmp_path):
-    command = [sys.executable, "-c", FULL, str(tmp_path / "store")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "full: no space left" in done.stdout
-    assert "went on" in done.stdout
+    printed = ran(FULL, tmp_path / "store")
+    assert "full: no space left" in printed
+    assert "went on" in printed
 
 
 TMPFS = """
@@ -107,10 +106,10 @@ def mounted(folder, size):
 
 def ran(script, folder):
     """What a script prints that is run on a folder, in a process of its own."""
-    command = [sys.executable, "-c", script, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    program = Program(script, folder)
+    printed, errors = program.communicate()
+    assert program.returncode == 0, errors
+    return printed
 
 
 def test_a_file_system_that_is_full(tmp_path):
