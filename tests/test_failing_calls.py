@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -12,18 +10,16 @@ from daskbroker.testing import faults
 
 
 @pytest.mark.parametrize(("session", "most"), [("embedded", 3), ("spool", 1), ("export", 1)])
-def test_a_call_that_fails_is_told_of_and_loses_nothing(session, most):
-    command = [sys.executable, "-m", "daskbroker.testing.faults"]
-    done = subprocess.run(
-        [*command, "--most", str(most), "--sessions", session],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    counted = {kind: int(n) for n, kind in re.findall(r"(\d+) (\w+)[,;]", done.stdout)}
+def test_a_call_that_fails_is_told_of_and_loses_nothing(session, most, capfd):
+    with pytest.raises(SystemExit) as ended:
+        faults.main(["--most", str(most), "--sessions", session])
+    printed, errors = capfd.readouterr()
+    assert ended.value.code == 0, printed + errors
+    counted = {kind: int(n) for n, kind in re.findall(r"(\d+) (\w+)[,;]", printed)}
     assert {"write", "sync", "rename", "mkdir", "open", "unlink"} <= counted.keys()
     assert counted["write"] > (20 if session == "export" else 300)  # SQLite's are among them
     assert counted["rename"] >= (3 if session == "export" else 5)  # chunks, of a page at once too
-    assert ", 0 with a wrong outcome" in done.stdout
+    assert ", 0 with a wrong outcome" in printed
 
 
 def test_errors_are_given_by_name_or_number(monkeypatch, capsys):
