@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from daskbroker.core.errors import DuplicateUID, StoreError, UnknownReference
+from daskbroker.stores.embedded.format import STOPPED
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 
@@ -103,7 +104,7 @@ def test_a_stop_that_fails_leaves_the_run_open_and_its_events_there(db, source, 
     assert len(db[-1].table().compute()) == EVENTS
     allow(source)
     db.insert(*documents[-1])
-    assert rows(source, "SELECT stopped FROM run") == [(1,)]
+    assert rows(source, "SELECT stopped FROM run") == [(STOPPED,)]
     assert db[-1].stop == documents[-1][1]
 
 
