@@ -38,6 +38,8 @@ class SequenceStore(JournalledEventStore):
         self._journal = Journal(self.reader)
         self._sequences: BoundedDict[tuple[str, str, str], RowSequence] = BoundedDict()
         self._rollbacks = 0
+        self._turn = 0
+        """Number of the last transaction on a sequence, see :attr:`Database.begun`."""
 
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
         """Return a context with the connection of a transaction, and the sequence of an owner."""
@@ -58,6 +60,11 @@ class SequenceStore(JournalledEventStore):
             self._sequences.clear()
             self._journal.forget()
             self._rollbacks = self._database.rollbacks
+        turn = self._database.begun
+        # Another one came in between, perhaps of another broker, which has the same connection.
+        if turn != self._turn + 1:
+            self._journal.look_again()
+        self._turn = turn
         return self._journal.refresh(connection, self._sequence(connection, layout, owner, run))
 
     def _sequence(

@@ -3,12 +3,14 @@
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import cycle
 
 import pytest
 
+import daskbroker
 from daskbroker.core.errors import DuplicateUID, StoreError, UnknownReference
 from daskbroker.stores.embedded.format import STOPPED
-from daskbroker.testing import make_run
+from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
 
 EVENTS = 10
@@ -178,3 +180,14 @@ def test_threads_know_of_each_others_failed_transactions(db, source, monkeypatch
     assert [doc["uid"] for name, doc in db[-1].documents() if name == "event"] == [
         doc["uid"] for name, doc in [*documents, meanwhile, failing] if name == "event"
     ]
+
+
+def test_brokers_of_one_process_know_what_the_other_has_stored(db, source):
+    """They have one connection, whose own writing SQLite does not tell."""
+    with daskbroker.connect(source._database.root, timezone="Asia/Tokyo") as other:
+        documents = make_run(EVENTS)
+        for (name, doc), broker in zip(documents, cycle((db, other))):
+            broker.insert(name, doc)
+        for (name, doc), broker in zip(documents, cycle((other, db))):
+            broker.insert(name, doc)
+        assert_documents_equal(documents, db[-1].documents())
