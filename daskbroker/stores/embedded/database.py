@@ -132,7 +132,10 @@ class Database:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()  # connections are closed before a fork
-        self._begun = 0
+        self.begun = 0
+        """Number of transactions that have begun, with the one that is open."""
+        self.rollbacks = 0
+        """Number of transactions that have failed, or may have; counted before the next begins."""
 
     @classmethod
     def of(
@@ -313,8 +316,9 @@ class Database:
         with gate.inside(), self._lock, self.errors():
             self._check_open()
             connection = self._writer or self._new_writer()
-            begun = self._begun = self._begun + 1
+            begun = self.begun = self.begun + 1
             if connection.in_transaction:  # left by a block that was interrupted at its end
+                self.rollbacks += 1
                 connection.execute("ROLLBACK")
             self.log.check(connection)
             # The same as _transaction, whose context would take a twentieth of an insert.
@@ -324,8 +328,9 @@ class Database:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException as error:
+                self.rollbacks += 1
                 # After an interrupt, a later block may have begun its own transaction.
-                if connection.in_transaction and self._begun == begun:
+                if connection.in_transaction and self.begun == begun:
                     connection.execute("ROLLBACK")
                 name = getattr(error, "sqlite_errorname", "")
                 if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):

@@ -217,14 +217,14 @@ class DocumentKeys:
         """
         waiting = self._waiting[sequence.run_number]
         waiting.noted = True
-        if key in waiting.numbers:
-            place = divmod(waiting.numbers[key], POSITIONS)
+        if (held := waiting.numbers.get(key)) is not None:  # unless a thread has just sealed it
+            place = divmod(held, POSITIONS)
             there = self._row_at(connection, place)
             if there.get(sequence.layout.uid) == uid:
                 return there
             # From now on the table tells the two documents apart.
             _insert_key(connection, key, place)
-            del waiting.numbers[key]
+            waiting.numbers.pop(key, None)
         while (found := _place_of(connection, key)) is not None:
             # The row is of the page that is being stored, and not in the journal yet.
             if found[0] == sequence.number and 0 <= found[1] - sequence.next < len(page):

@@ -375,7 +375,7 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         kind, run, owner = key
         if kind not in LAYOUTS:
             raise StoreDamaged(f"run {run!r}: documents of no known kind: {kind!r}")
-        sequence = self._sequences.get((kind, owner, run))
+        sequence = self._sequences.get((kind, owner, run)) if self._is_sure else None
         # This process has not written to it; the context makes the sequence known.
         if sequence is None:
             with self._writing(LAYOUTS[kind], owner, run) as (_, sequence):

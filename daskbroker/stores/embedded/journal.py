@@ -34,6 +34,10 @@ class Journal:
         self._look = 0
         self._known: dict[int, RowSequence] = {}
 
+    def look_again(self) -> None:
+        """Make the next refresh look at what others have stored, whoever they are."""
+        self._version = None
+
     def refresh(self, connection: sqlite3.Connection, sequence: RowSequence) -> RowSequence:
         """Return the sequence with its present counters, which other processes may have changed."""
         # data_version changes if another connection has written; it can be compared only with

@@ -37,12 +37,35 @@ class SequenceStore(JournalledEventStore):
         super()._begin()
         self._journal = Journal(self.reader)
         self._sequences: BoundedDict[tuple[str, str, str], RowSequence] = BoundedDict()
-        self._unsure = False
-        """Whether the last transaction on a sequence was interrupted before its end."""
+        self._rollbacks = 0
+        self._turn = 0
+        """Number of the last transaction on a sequence, see :attr:`Database.begun`."""
 
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
         """Return a context with the connection of a transaction, and the sequence of an owner."""
         return _Writing(self, layout, owner, run)
+
+    @property
+    def _is_sure(self) -> bool:
+        """Whether no transaction has failed since what is known was looked up."""
+        return self._rollbacks == self._database.rollbacks
+
+    def _refreshed(
+        self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str
+    ) -> RowSequence:
+        """Return the sequence of an owner with its present counters, in a transaction."""
+        # A rollback has undone the key of a new sequence, and positions that were counted up. They
+        # are forgotten here, as another thread may be in a transaction when one has failed.
+        if not self._is_sure:
+            self._sequences.clear()
+            self._journal.forget()
+            self._rollbacks = self._database.rollbacks
+        turn = self._database.begun
+        # Another one came in between, perhaps of another broker, which has the same connection.
+        if turn != self._turn + 1:
+            self._journal.look_again()
+        self._turn = turn
+        return self._journal.refresh(connection, self._sequence(connection, layout, owner, run))
 
     def _sequence(
         self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str
@@ -71,7 +94,7 @@ class SequenceStore(JournalledEventStore):
 
 
 class _Writing:
-    """Context of a transaction on one sequence, whose counters are forgotten if it fails."""
+    """Context of a transaction on one sequence."""
 
     def __init__(self, store: SequenceStore, layout: Layout, owner: str, run: str) -> None:
         self._store = store
@@ -81,27 +104,10 @@ class _Writing:
     def __enter__(self) -> tuple[sqlite3.Connection, RowSequence]:
         connection = self._transaction.__enter__()
         try:
-            if self._store._unsure:
-                self._forget()
-            self._store._unsure = True
-            sequence = self._store._sequence(connection, *self._what)
-            return connection, self._store._journal.refresh(connection, sequence)
+            return connection, self._store._refreshed(connection, *self._what)
         except BaseException as error:
-            self._forget()
             self._transaction.__exit__(type(error), error, error.__traceback__)
             raise
 
     def __exit__(self, *exception: Any) -> None:
-        if exception[0] is not None:
-            self._forget()
-        try:
-            self._store._unsure = False
-            self._transaction.__exit__(*exception)
-        except BaseException:
-            self._forget()
-            raise
-
-    def _forget(self) -> None:
-        # The rollback has undone the key of a new sequence, and positions that were counted up.
-        self._store._sequences.clear()
-        self._store._journal.forget()
+        self._transaction.__exit__(*exception)

@@ -1,13 +1,16 @@
 """What an insert costs in transactions, and that start and stop are one each."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import cycle
 
 import pytest
 
+import daskbroker
 from daskbroker.core.errors import DuplicateUID, StoreError, UnknownReference
 from daskbroker.stores.embedded.format import STOPPED
-from daskbroker.testing import make_run
+from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
 
 EVENTS = 10
@@ -125,3 +128,66 @@ def test_a_run_of_which_an_earlier_version_has_no_start_yet_is_taken_up(db, sour
     insert_all(db, documents)
     assert rows(source, "SELECT count(*) FROM run") == [(1,)]
     assert len(db[-1].table().compute()) == EVENTS
+
+
+class FullAtCommit:
+    """A connection to a disk that is full at the end of a transaction."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def execute(self, statement, *values):
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(statement, *values)
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+
+class PassedOn:
+    """A lock that another thread takes as soon as a transaction has failed."""
+
+    def __init__(self, lock, then):
+        self._lock, self._then = lock, then
+
+    def __enter__(self):
+        return self._lock.__enter__()
+
+    def __exit__(self, kind, *error):
+        self._lock.__exit__(kind, *error)
+        if kind is not None:
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(self._then).result()
+
+
+def test_threads_know_of_each_others_failed_transactions(db, source, monkeypatch):
+    """A failed one has counted positions up: with gaps between them no chunk could be made."""
+    *documents, failing, meanwhile, stop = make_run(4)
+    insert_all(db, documents)
+    database = source._database
+
+    def insert():
+        patched.undo()
+        db.insert(*meanwhile)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_writer", FullAtCommit(database._writer))
+        patched.setattr(database, "_lock", PassedOn(database._lock, insert))
+        with pytest.raises(StoreError, match="disk is full"):
+            db.insert(*failing)
+    insert_all(db, [failing, stop])
+    assert [doc["uid"] for name, doc in db[-1].documents() if name == "event"] == [
+        doc["uid"] for name, doc in [*documents, meanwhile, failing] if name == "event"
+    ]
+
+
+def test_brokers_of_one_process_know_what_the_other_has_stored(db, source):
+    """They have one connection, whose own writing SQLite does not tell."""
+    with daskbroker.connect(source._database.root, timezone="Asia/Tokyo") as other:
+        documents = make_run(EVENTS)
+        for (name, doc), broker in zip(documents, cycle((db, other))):
+            broker.insert(name, doc)
+        for (name, doc), broker in zip(documents, cycle((other, db))):
+            broker.insert(name, doc)
+        assert_documents_equal(documents, db[-1].documents())
