@@ -112,6 +112,9 @@ def test_a_tree_is_saved_and_comes_back_as_one_run(db, header, tmp_path, format)
     assert new.start["derived_from"]["runs"] == [header.uid]
     assert_comes_back(new.dataset(), header.dataset(), dtypes=False)
     assert new.descriptors["primary"][0]["data_keys"]["since"]["units"] == "seconds since start"
+    new.export(tmp_path / "file.nxs")  # of which other readers look for `units`
+    with h5py.File(tmp_path / "file.nxs") as file:
+        assert file["entry/primary/since"].attrs["units"] == "seconds since start"
 
 
 @pytest.mark.parametrize("format", FORMATS)

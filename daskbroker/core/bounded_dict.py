@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -11,6 +12,8 @@ V = TypeVar("V")
 
 class BoundedDict(dict[K, V]):
     """A dict with a maximum number of entries, which drops the entry that was added first.
+
+    Threads may share it.
 
     Parameters
     ----------
@@ -23,8 +26,9 @@ class BoundedDict(dict[K, V]):
         self._most = most
 
     def __setitem__(self, key: K, value: V) -> None:
-        if len(self) >= self._most and key not in self:
-            self.pop(next(iter(self)), None)  # another thread may be quicker
+        while len(self) >= self._most and key not in self:
+            with suppress(RuntimeError):  # another thread may be quicker, which next tells
+                self.pop(next(iter(self), key), None)
         super().__setitem__(key, value)
 
     def put_last(self, key: K, value: V) -> None:

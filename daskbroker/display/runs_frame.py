@@ -158,6 +158,6 @@ def _column(db: DataBroker, name: str, values: list[Any]) -> Any:
         return pd.to_timedelta(np.array(values, dtype=float), unit="s", errors="coerce")
     if name == "points":
         return pd.array([v if v is not None and abs(v) < 2**63 else None for v in values], "Int64")
-    made = pd.Series(np.fromiter(values, object, len(values)))
+    made = pd.Series(np.fromiter(values, object, len(values)), dtype=object)
     held = all(is_unicode(value) for value in values if isinstance(value, str))
     return made.infer_objects() if held else made  # pandas' text has no lone surrogates

@@ -36,7 +36,7 @@ from ..core.numbered_names import free_name
 from ..core.user_warnings import warn_caller
 from ..display.facts import sample_of, text_of
 from ..display.hints import TIME_COLUMN, Hints, object_keys_of, roles_of
-from ..views.dataset.attributes import plain_attr
+from ..views.dataset.attributes import plain_attr, restored_units
 from ..views.dataset.savable import savable
 from .export_options import Destination, ExportOptions, storing
 from .frame_links import FrameLink, frame_links
@@ -443,7 +443,7 @@ def _write_variable(
             values = np.asarray(variable[region].values)
             field[region] = values
             written.note((field.name, region), values_digest(values))
-    for key, value in variable.attrs.items():
+    for key, value in restored_units(variable.attrs).items():
         # A name that NeXus does not allow would make the file invalid.
         if _valid(str(key)) == key:
             field.attrs[key] = plain_attr(value) if value is not None else ""

@@ -29,3 +29,16 @@ def test_what_is_put_last_is_forgotten_last():
     known.put_last("a", 3)
     known["c"] = 4
     assert known == {"a": 3, "c": 4}
+
+
+def test_another_thread_drops_an_entry_meanwhile():
+    class Shared(BoundedDict):
+        def __iter__(self):
+            keys = super().__iter__()
+            self.popitem()  # what another thread may do before `next`
+            return keys
+
+    known = Shared(2)
+    for number in range(5):
+        known[number] = number
+    assert dict.keys(known) == {0, 4}

@@ -101,6 +101,13 @@ def renamed_units(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
     return {"unit" if name == "units" else name: value for name, value in attrs.items()}
 
 
+def restored_units(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return attributes as they were before :func:`renamed_units`, for files of other readers."""
+    if "units" in attrs or "since" not in str(attrs.get("unit")):
+        return dict(attrs)
+    return {"units" if name == "unit" else name: value for name, value in attrs.items()}
+
+
 def _is_plain(value: object) -> bool:
     if isinstance(value, str):
         return "\0" not in value and is_unicode(value)

@@ -108,6 +108,27 @@ def test_a_file_that_is_written_again_in_its_place(tmp_path, reader, spec):
     check(again)
 
 
+def test_rows_of_a_writer_that_ended_while_a_thread_reads(tmp_path, reader):
+    """HDF5 opens nothing anew that is open, and shares what it knew of it."""
+    path = tmp_path / "f.h5"
+
+    def check(count):
+        shutil.copyfile(tmp_path / "written.h5", path)
+        points = [{"point_number": n} for n in range(count)]
+        got = reader.resource("AD_HDF5_SWMR", path, points, key="d")
+        np.testing.assert_array_equal(got[:, 0, 0, 0], range(count))
+
+    with h5py.File(tmp_path / "written.h5", "w", libver="latest") as file:
+        rows = file.create_dataset("d", (2, 1, 1), "i4", np.arange(2), maxshape=(None, 1, 1))
+        file.swmr_mode = True
+        check(2)
+        reads = [entry.handler for entry in open_handlers()._entries.values()]
+        rows.resize(9, 0)
+        rows[:, 0, 0] = range(9)
+    check(9)
+    assert len(reads) == 1
+
+
 def test_failing_to_build_keeps_nothing():
     handlers = HandlerCache(2)
 

@@ -100,15 +100,15 @@ class OpenDatasets:
         return True
 
     def refresh(self) -> bool:
-        """Take in rows that a writer added; return False if a file was not opened for watching."""
+        """Take in rows that a writer added; return False if the file has to be opened anew."""
         with self._lock:
             watched = all(entry.rows.watched for entry in self._open.values())
-            # What no such writer changed may be anywhere else in the file.
-            if watched and _is_written(self.path):
+            # Also after the writer has ended: HDF5 opens nothing anew that a thread still reads.
+            if watched:
                 for entry in self._open.values():
                     entry.rows.refresh()
-                return True
-            return False
+            # What no such writer changed may be anywhere else in the file.
+            return watched and _is_written(self.path)
 
 
 def _is_written(path: str) -> bool:

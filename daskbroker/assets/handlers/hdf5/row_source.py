@@ -67,7 +67,7 @@ class RowSource:
         self._row_bytes = prod(dataset.shape[1:]) * self.dtype.itemsize
         self._filtered = plist.get_layout() == h5d.CHUNKED and plist.get_nfilters() > 0
         check_chunk(dataset, plist, self.dtype.itemsize)
-        self._blank: object = None if has_fill_value(plist) else 0
+        self._blank: object = None if has_fill_value(plist) else np.zeros((), self.dtype)[()]
         # HDF5 counts elements of overlapping mappings twice, and leaves out as many fill values.
         if plist.get_layout() == h5d.VIRTUAL and self._blank is None:
             self._blank = dataset.fillvalue

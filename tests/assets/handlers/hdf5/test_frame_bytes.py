@@ -202,6 +202,17 @@ def test_what_hdf5_does_not_fill(tmp_path, options, monkeypatch):
     np.testing.assert_array_equal(picked, got[[5, 0, 2]][:, 8:1:-3][..., [1, 14]])
 
 
+def test_text_that_was_never_written(tmp_path):
+    """It is empty, not "0"."""
+    records = np.dtype([("name", "S3"), ("x", "f8")])
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for key, dtype in (("text", np.dtype("S3")), ("records", records)):
+            dataset = file.create_dataset(key, (6, 4), dtype, chunks=(2, 4), fill_time="never")
+            rows = RowSource(dataset).read(np.arange(6), (range(4),))
+            np.testing.assert_array_equal(rows, dataset[...])
+            np.testing.assert_array_equal(rows, np.zeros((6, 4), dtype))
+
+
 @pytest.mark.parametrize("chunks", [None, (1, SIDE, SIDE)])
 def test_a_file_that_was_cut_off(tmp_path, chunks, reader):
     """An error that names the file, not zeros."""
