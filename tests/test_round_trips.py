@@ -176,8 +176,10 @@ def test_one_run_costs_the_same_among_many(db, monkeypatch, sealed):
         "documents": lambda: list(db[uid].documents(fill=False)),
     }
     alone = {name: count(steps, call)[0] for name, call in calls.items()}
-    for number in range(1, 200):
+    for number in range(1, 199):
         store(db, image_run(number).stop())
+    newest = image_run(199)
+    store(db, newest.stop() if sealed else newest.documents)
     among = {name: count(steps, call)[0] for name, call in calls.items()}
     assert alone == pytest.approx(among, rel=0.25)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import uuid
 
 import dask
@@ -301,16 +299,6 @@ def test_methods_of_trees_keep_that_they_can_be_written(db, tmp_path):
         assert node["ragged_length"].values.tolist() == [1, 2, -1]
     nothing = db[-1].dataset().isnull()
     assert not opened(save(nothing, tmp_path / "nothing.zarr"))["a%2Fb"].values.any()
-
-
-def test_an_older_xarray_without_some_methods_of_trees():
-    """Those that are allowed by our requirements have no `filter_like` and no `prune`."""
-    program = (
-        "import xarray; del xarray.DataTree.filter_like, xarray.DataTree.prune; "
-        "from daskbroker.views.dataset.writers import DataTree; DataTree.match"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_methods_of_datasets_with_odd_cells_keep_that_they_can_be_written(db, tmp_path):

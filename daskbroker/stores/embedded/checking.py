@@ -199,8 +199,8 @@ class EmbeddedChecks(EventChecks):
                 "WHERE run.uid = ? ORDER BY descriptor.time, descriptor.id",
                 (storable(run),),
             ).fetchall()
-            lost = lost_rows(connection, [storable(run)], [run] if rows else [])
-        yield from (Damage(problem, path=path) for _, problem in lost)
+            lost = lost_rows(connection, [storable(run)])
+        yield from (Damage(problem, path=path) for problem in lost.values())
         for uid, stream, body in rows:
             damages: list[Damage] = []
             doc = _document("descriptor", body, damages)

@@ -25,7 +25,7 @@ from .database import Database
 from .format import ENDED, FORMAT_VERSION
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import replace_peeks, select_peeks
-from .planning import PlannedSequence, add_sequences, among, lost_rows
+from .planning import LOST_ROWS, PlannedSequence, add_sequences, among, lost_rows
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
 from .sequence_store import SequenceStore
@@ -249,22 +249,27 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         order = {storable(uid): position for position, uid in enumerate(runs)}
         condition, values = among(list(order))
         query = (
-            "SELECT run.uid, descriptor.uid, stream, body "
+            "SELECT run.uid, descriptor.uid, stream, body, descriptor.time, descriptor.id "
             f"FROM run JOIN descriptor ON descriptor.run = run.id WHERE run.uid {condition}"
         )
         # One more condition for the index; all streams are listed without it.
         if stream_name is not ALL:
             query += " AND stream = ?"
             values += (storable(str(stream_name)),)
+        else:
+            query += " UNION ALL " + LOST_ROWS.format(among=condition)
+            values *= 3
         with self._database.read() as connection:
-            rows = list(
-                connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
-            )
-            lost = lost_rows(connection, order, {row[0] for row in rows}, stream_name)
+            rows = connection.execute(f"{query} ORDER BY 5, 6", values).fetchall()
+            # If a run has the stream, nothing else that it may have lost is looked for.
+            without = order.keys() - {row[0] for row in rows}
+            lost = {} if stream_name is ALL else lost_rows(connection, without)
+        lost |= {run: reason for run, _, reason, *_, number in rows if number is None}
+        rows = [row for row in rows if row[-1] is not None]
         rows.sort(key=lambda row: order[row[0]])
-        listed = [self._listed(runs[order[row[0]]], *row) for row in rows]
+        listed = [self._listed(runs[order[row[0]]], *row[:4]) for row in rows]
         path = str(self._database.path)
-        return [*listed, *(BadRun(runs[order[uid]], reason, path) for uid, reason in lost)]
+        return [*listed, *(BadRun(runs[order[uid]], lost[uid], path) for uid in lost)]
 
     def _listed(
         self, run: str, stored_run: str, uid: str, stream: str, body: bytes
@@ -296,7 +301,7 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
                 for index, descriptor in enumerate(descriptors)
                 if storable(descriptor["uid"]) not in numbers
             }
-            for run, reason in lost_rows(connection, without, without):
+            for run, reason in lost_rows(connection, without).items():
                 builder.note_bad(without[run], reason)
             add_sequences(
                 connection,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ...core.chunk_statistics import Statistics
 from ...core.column_kinds import ColumnKind
-from ...core.documents import ALL, Document, StreamName
+from ...core.documents import Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, REFERENCES, Layout, chunk_metadata
 from ...core.plan_builder import PlanBuilder
@@ -47,21 +47,21 @@ def among(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     return "IN (SELECT value FROM json_each(?))", (json.dumps(list(values)),)
 
 
-LOST_DESCRIPTORS = (
-    "SELECT DISTINCT run.uid, "
-    "'there are events whose descriptor is not stored, or documents of no known kind' "
-    "FROM run JOIN sequence ON sequence.run = run.id WHERE kind NOT IN ("
+# The start and the run are stored together, unless all events are stored elsewhere.
+LOST_ROWS = (
+    "SELECT DISTINCT run.uid, NULL, "
+    "'there are events whose descriptor is not stored, or documents of no known kind', "
+    "NULL, NULL, NULL FROM run JOIN sequence ON sequence.run = run.id WHERE kind NOT IN ("
     + ", ".join(repr(layout.kind) for layout in REFERENCES)
     + ") AND NOT (kind = 'event' AND EXISTS "
     "(SELECT 1 FROM descriptor WHERE descriptor.id = owner AND descriptor.run = run.id)) "
-    "AND run.uid"
+    "AND run.uid {among} UNION ALL "
+    "SELECT uid, NULL, 'the list of runs lacks it, so its events are not found', NULL, NULL, NULL "
+    "FROM header WHERE EXISTS (SELECT 1 FROM run) "
+    "AND NOT EXISTS (SELECT 1 FROM run WHERE run.uid = header.uid) AND uid {among}"
 )
-# The start and the run are stored together, unless all events are stored elsewhere.
-LOST_RUNS = (
-    "SELECT uid, 'the list of runs lacks it, so its events are not found' FROM header WHERE EXISTS "
-    "(SELECT 1 FROM run) AND NOT EXISTS (SELECT 1 FROM run WHERE run.uid = header.uid) AND uid"
-)
-"""Beginnings of queries for runs of which a row is lost, which end with the runs to look at."""
+"""SQL for runs with documents to which no row leads any more: uid and what is wrong, as the first
+and third column of a list of descriptors, whose last column is not NULL. It has the uids twice."""
 
 
 class PlannedSequence(NamedTuple):
@@ -226,31 +226,10 @@ def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None
         sequence.builder.add_table(sequence.owner_number, position, table)
 
 
-def lost_rows(
-    connection: sqlite3.Connection,
-    runs: Collection[str],
-    found: Collection[str],
-    stream_name: StreamName = ALL,
-) -> list[tuple[str, str]]:
-    """Return the runs with documents to which no row leads any more, each with what is wrong.
-
-    Parameters
-    ----------
-    connection
-        Connection to read with.
-    runs
-        Uids of runs whose descriptors were listed.
-    found
-        Those with a descriptor.
-    stream_name
-        Name of the stream whose descriptors were listed. If a run has it, nothing else that the
-        run may have lost is looked for.
-    """
-    without = [uid for uid in runs if uid not in found]
-    asked = runs if stream_name is ALL else without
-    lost: list[tuple[str, str]] = []
-    for query, uids in ((LOST_DESCRIPTORS, asked), (LOST_RUNS, without)):
-        if uids:
-            condition, values = among(list(uids))
-            lost += connection.execute(f"{query} {condition}", values)
-    return lost
+def lost_rows(connection: sqlite3.Connection, runs: Collection[str]) -> dict[str, str]:
+    """Return what is wrong with those runs that have documents to which no row leads any more."""
+    if not runs:
+        return {}
+    condition, values = among(list(runs))
+    found = connection.execute(LOST_ROWS.format(among=condition), values * 2)
+    return {run: reason for run, _, reason, *_ in found}
