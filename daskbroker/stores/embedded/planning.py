@@ -56,10 +56,13 @@ LOST_DESCRIPTORS = (
     "(SELECT 1 FROM descriptor WHERE descriptor.id = owner AND descriptor.run = run.id)) "
     "AND run.uid"
 )
-# The start and the run are stored together, unless all events are stored elsewhere.
+# The events of a run may also be in another store. It is lost here only if some row leads to a run
+# that is not there, or a run has lost its name. CASE looks for these, in all rows, only if needed.
 LOST_RUNS = (
-    "SELECT uid, 'the list of runs lacks it, so its events are not found' FROM header WHERE EXISTS "
-    "(SELECT 1 FROM run) AND NOT EXISTS (SELECT 1 FROM run WHERE run.uid = header.uid) AND uid"
+    "SELECT uid, 'the list of runs lacks it, so its events are not found' FROM header WHERE "
+    "CASE WHEN EXISTS (SELECT 1 FROM run WHERE run.uid = header.uid) THEN 0 "
+    "WHEN EXISTS (SELECT 1 FROM descriptor WHERE run NOT IN (SELECT id FROM run)) THEN 1 "
+    "ELSE EXISTS (SELECT 1 FROM run WHERE uid NOT IN (SELECT uid FROM header)) END AND uid"
 )
 """Beginnings of queries for runs of which a row is lost, which end with the runs to look at."""
 
