@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from daskbroker import DataBroker
+from daskbroker import DataBroker, check
 from daskbroker.core.errors import BadQuery, ConfigError, SearchWarning
 from daskbroker.stores.embedded import Database, EmbeddedEventStore, EmbeddedHeaderStore
 from daskbroker.testing import (
@@ -136,3 +136,16 @@ def test_a_data_key_is_looked_for_in_every_source(broker):
     assert [header.uid for header in broker(data_key="x")] == ["only-near"]
     with pytest.warns(SearchWarning, match="The nearest known key is 'det'"):
         assert not broker(data_key="dett")
+
+
+def test_a_source_that_took_no_part_in_a_run_has_lost_nothing(sources):
+    """Such as the store of the headers, which had taken the events of earlier runs."""
+    headers = EmbeddedHeaderStore(sources["near"])
+    near, far = (EmbeddedEventStore(database) for database in sources.values())
+    runs = {"old": make_run(2, uid="old"), "new": make_run(3, uid="new")}
+    for uid, store in (("old", near), ("new", far)):
+        insert_all(DataBroker(headers, [store]), runs[uid])
+    db = DataBroker(headers, [near, far])
+    assert list(check(db)) == []
+    for uid, documents in runs.items():
+        assert_documents_equal(documents, db[uid].documents())

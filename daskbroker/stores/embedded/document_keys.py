@@ -29,7 +29,8 @@ from .uid_keys import FEW, KEY_BITS, uid_key, uid_keys
 
 MOST_NUMBERS = 2**18
 """Number of waiting documents, of all runs, above which a run that begins makes the others be read
-again. A number takes about 100 bytes of memory."""
+again; a run of more than that is read again once it has twice as many. A number takes about 100
+bytes of memory."""
 
 
 @dataclass(slots=True)
@@ -47,12 +48,15 @@ class _Waiting:
         Whether the table may have numbers of the run.
     look
         Last look at the journal, see :attr:`RowSequence.look`.
+    most
+        Number of documents above which they are read again.
     """
 
     numbers: dict[int, int] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
     noted: bool = False
     look: int = -1
+    most: int = 0
 
     def add(self, sequence: int, begin: int, keys: Sequence[int]) -> None:
         """Add the numbers of documents of a sequence, which begin at a key in the journal."""
@@ -72,13 +76,18 @@ class DocumentKeys:
     def refresh(self, connection: sqlite3.Connection, sequence: RowSequence) -> None:
         """Read the uids of documents that others have put into the journal of the run."""
         waiting = self._waiting.get(sequence.run_number)
-        if waiting is None:
+        is_behind = waiting is None or waiting.look != sequence.look
+        # Others may have sealed what is known of streams that this process does not write.
+        if waiting is None or (is_behind and len(waiting.numbers) > waiting.most):
             if sum(len(one.numbers) for one in self._waiting.values()) > MOST_NUMBERS:
                 self._waiting.clear()
             waiting = self._waiting[sequence.run_number] = _Waiting()
-        if waiting.look != sequence.look:
+        if is_behind:
+            is_new = waiting.look < 0
             _read_journal(connection, sequence.run_number, waiting)
             waiting.look = sequence.look
+            if is_new:
+                waiting.most = max(MOST_NUMBERS, 2 * len(waiting.numbers))
 
     def forget(self, run_number: int | None = None) -> None:
         """Drop what is known of the waiting documents of a run, or of all runs if None."""

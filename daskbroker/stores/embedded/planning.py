@@ -47,7 +47,8 @@ def among(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     return "IN (SELECT value FROM json_each(?))", (json.dumps(list(values)),)
 
 
-# The start and the run are stored together, unless all events are stored elsewhere.
+# The events of a run may also be in another store. It is lost here only if some row leads to a run
+# that is not there, or a run has lost its name. CASE looks for these, in all rows, only if needed.
 LOST_ROWS = (
     "SELECT DISTINCT run.uid, NULL, "
     "'there are events whose descriptor is not stored, or documents of no known kind', "
@@ -57,8 +58,10 @@ LOST_ROWS = (
     "(SELECT 1 FROM descriptor WHERE descriptor.id = owner AND descriptor.run = run.id)) "
     "AND run.uid {among} UNION ALL "
     "SELECT uid, NULL, 'the list of runs lacks it, so its events are not found', NULL, NULL, NULL "
-    "FROM header WHERE EXISTS (SELECT 1 FROM run) "
-    "AND NOT EXISTS (SELECT 1 FROM run WHERE run.uid = header.uid) AND uid {among}"
+    "FROM header WHERE CASE WHEN EXISTS (SELECT 1 FROM run WHERE run.uid = header.uid) THEN 0 "
+    "WHEN EXISTS (SELECT 1 FROM descriptor WHERE run NOT IN (SELECT id FROM run)) THEN 1 "
+    "ELSE EXISTS (SELECT 1 FROM run WHERE uid NOT IN (SELECT uid FROM header)) END "
+    "AND uid {among}"
 )
 """SQL for runs with documents to which no row leads any more: uid and what is wrong, as the first
 and third column of a list of descriptors, whose last column is not NULL. It has the uids twice."""

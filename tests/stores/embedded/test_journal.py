@@ -194,6 +194,22 @@ def test_only_what_others_have_put_into_the_journal_of_the_run_is_read(db, share
     assert_documents_equal(own, db[own[0][1]["uid"]].documents())
 
 
+def test_numbers_of_what_others_have_sealed_are_not_kept(db, run, descriptor, source, monkeypatch):
+    monkeypatch.setattr(document_keys, "MOST_NUMBERS", 5)
+    own = run.event(run.descriptor({"x": 0.5}, "monitor"), {"x": 0.5})
+    insert(db, run.documents)
+    other = other_process(db)
+    for _ in range(20):
+        run.event(descriptor, {"x": 0.5, "label": "a"})
+        other.insert(*run.documents[-1])
+        other.seal()
+        db.insert("event", copy.deepcopy(own))
+    other.close()
+    (waiting,) = source._journal.claims._waiting.values()
+    assert len(waiting.numbers) <= 7
+    assert_documents_equal(run.documents, db[-1].documents())
+
+
 def test_a_store_in_which_waiting_events_are_noted(db, run, descriptor, rows_of, source):
     """Earlier checkouts noted single events at once."""
     documents = mixed(run, descriptor)
