@@ -54,17 +54,17 @@ class SequenceStore(JournalledEventStore):
         self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str
     ) -> RowSequence:
         """Return the sequence of an owner with its present counters, in a transaction."""
+        database = self._database
+        # Another one came in between, perhaps of another broker, which has the same connection.
+        if database.begun != self._turn + 1:
+            self._journal.look_again()
+        self._turn = database.begun
         # A rollback has undone the key of a new sequence, and positions that were counted up. They
         # are forgotten here, as another thread may be in a transaction when one has failed.
-        if not self._is_sure:
+        if database.rollbacks != self._rollbacks:
             self._sequences.clear()
             self._journal.forget()
-            self._rollbacks = self._database.rollbacks
-        turn = self._database.begun
-        # Another one came in between, perhaps of another broker, which has the same connection.
-        if turn != self._turn + 1:
-            self._journal.look_again()
-        self._turn = turn
+            self._rollbacks = database.rollbacks
         return self._journal.refresh(connection, self._sequence(connection, layout, owner, run))
 
     def _sequence(

@@ -202,8 +202,8 @@ def test_numbers_of_what_others_have_sealed_are_not_kept(db, run, descriptor, so
     for _ in range(20):
         run.event(descriptor, {"x": 0.5, "label": "a"})
         other.insert(*run.documents[-1])
-        other.seal()
         db.insert("event", copy.deepcopy(own))
+        other.seal()
     other.close()
     (waiting,) = source._journal.claims._waiting.values()
     assert len(waiting.numbers) <= 7
