@@ -143,6 +143,19 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
         return divisions
 
     @property
+    def divisions(self) -> tuple[Any, ...]:
+        # Dask's are cached_property in two classes of which each asks the other. Before Python 3.12
+        # that has one lock for all objects, so two threads with tables could wait for ever.
+        made: tuple[Any, ...] | None = self.__dict__.get("_made_divisions")
+        if made is None:
+            made = tuple(self._divisions())
+            if self._filtered:
+                chosen = list(self._partitions)
+                made = (*(made[number] for number in chosen), made[chosen[-1] + 1])
+            self.__dict__["_made_divisions"] = made
+        return made
+
+    @property
     def npartitions(self) -> int:
         if self._filtered:
             return len(self.operand("_partitions"))

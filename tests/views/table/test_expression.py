@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+from dask.dataframe.dask_expr import _expr as ex
 
 from daskbroker.core.errors import StoreError
 from daskbroker.views.table.collection import from_partitions
@@ -310,6 +313,18 @@ def test_partition_lengths(df, parts):
     lengths = new_collection(Lengths(df.partitions[[0, 3]].expr))
     assert lengths.compute() == (10, 10)
     assert parts.reads == []
+
+
+@pytest.mark.parametrize("which", [ex.Expr, ex.PartitionsFiltered])
+def test_divisions_wait_for_no_other_table(df, which):
+    """Before Python 3.12 a ``cached_property`` has one lock for all objects of all classes."""
+    found: list[Any] = []
+    part = df.expr.substitute_parameters({"_partitions": [1, 2]})
+    look = threading.Thread(target=lambda: found.extend((df.expr.divisions, part.divisions)))
+    with getattr(vars(which)["divisions"], "lock", nullcontext()):
+        look.start()
+        look.join(20)
+    assert found == [(1, 11, 21, 31, 41, 50), (11, 21, 31)]
 
 
 @pytest.mark.parametrize(
