@@ -116,34 +116,12 @@ def mongod_uri():
 
 
 @pytest.fixture
-def new_mongo_database(mongod_uri):
-    """Return the URI of a database that does not exist yet, which is dropped afterwards."""
+def mongo_database(mongod_uri):
+    """Return the URI of an empty database, which is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
     yield f"{mongod_uri}/{name}"
     with pymongo.MongoClient(mongod_uri) as client:
         client.drop_database(name)
-
-
-@pytest.fixture(scope="session")
-def database_to_empty(mongod_uri):
-    """Return a database on the server, for one test after the other."""
-    with pymongo.MongoClient(mongod_uri) as client:
-        database = client[f"test_{uuid.uuid4().hex}"]
-        yield database
-        client.drop_database(database)
-
-
-@pytest.fixture
-def mongo_database(mongod_uri, database_to_empty):
-    """Return the URI of a database without documents, with or without daskbroker's indexes.
-
-    What is shown about indexes, or about what is there before daskbroker writes, needs a
-    ``new_mongo_database``.
-    """
-    from daskbroker.testing.mongod import empty_database
-
-    empty_database(database_to_empty)
-    return f"{mongod_uri}/{database_to_empty.name}"
 
 
 @pytest.fixture(scope="session")

@@ -220,8 +220,8 @@ def everything():
 
 
 @pytest.fixture
-def mongo(new_mongo_database):
-    with daskbroker.connect(new_mongo_database) as broker:
+def mongo(mongo_database):
+    with daskbroker.connect(mongo_database) as broker:
         yield broker
 
 
@@ -246,8 +246,8 @@ def test_from_a_folder_to_mongodb_and_back(source, mongo, db, everything):
 
 
 @pytest.mark.parametrize("layout", ["normalized", "embedded"])
-def test_what_suitcase_wrote_is_copied(new_mongo_database, db, layout):
-    with pymongo.MongoClient(new_mongo_database) as client:
+def test_what_suitcase_wrote_is_copied(mongo_database, db, layout):
+    with pymongo.MongoClient(mongo_database) as client:
         database = client.get_default_database()
         one = suitcase.mongo_normalized.Serializer(database, database)
         for documents in RUNS.values():
@@ -258,7 +258,7 @@ def test_what_suitcase_wrote_is_copied(new_mongo_database, db, layout):
                     one(name, doc)
             if layout == "embedded":
                 one.close()
-    with daskbroker.connect(new_mongo_database, mode="r") as origin:
+    with daskbroker.connect(mongo_database, mode="r") as origin:
         report = daskbroker.copy(origin, db)
         assert report.failed == {}
         assert len(report.copied) == len(origin) == len(RUNS)

@@ -72,33 +72,33 @@ def test_an_sqlite_file_of_another_program(tmp_path, mode):
 
 @pytest.mark.parametrize("mode", ["a", "r"])
 @pytest.mark.parametrize("number", [2, 2.0, bson.Int64(2)], ids=repr)
-def test_a_database_of_mongodb(new_mongo_database, mode, number):
-    with daskbroker.connect(new_mongo_database) as db:
+def test_a_database_of_mongodb(mongo_database, mode, number):
+    with daskbroker.connect(mongo_database) as db:
         insert_all(db, make_run(3))
-    with pymongo.MongoClient(new_mongo_database) as client:
+    with pymongo.MongoClient(mongo_database) as client:
         database = client.get_default_database()
         database.daskbroker_meta.update_one({}, {"$set": {"format": number}})
         before = {name: list(database[name].find()) for name in database.list_collection_names()}
         with pytest.raises(StoreVersion, match=r"127.*/test_\w+ is of format 2; .* up to 1: inst"):
-            daskbroker.connect(new_mongo_database, mode=mode)
+            daskbroker.connect(mongo_database, mode=mode)
         after = {name: list(database[name].find()) for name in database.list_collection_names()}
     assert after == before
 
 
 @pytest.mark.parametrize("note", [{}, {"format": "one"}])
-def test_a_database_whose_note_has_no_number(new_mongo_database, note):
-    with pymongo.MongoClient(new_mongo_database) as client:
+def test_a_database_whose_note_has_no_number(mongo_database, note):
+    with pymongo.MongoClient(mongo_database) as client:
         database = client.get_default_database()
         database.daskbroker_meta.insert_one({"_id": "store", "store_id": "x", **note})
     with pytest.raises(StoreDamaged, match="not a format number"):
-        daskbroker.connect(new_mongo_database)
+        daskbroker.connect(mongo_database)
 
 
-def test_a_database_that_became_newer_before_the_first_insert(new_mongo_database):
+def test_a_database_that_became_newer_before_the_first_insert(mongo_database):
     documents = make_run(3)
     with (
-        daskbroker.connect(new_mongo_database) as db,
-        pymongo.MongoClient(new_mongo_database) as client,
+        daskbroker.connect(mongo_database) as db,
+        pymongo.MongoClient(mongo_database) as client,
     ):
         database = client.get_default_database()
         database.daskbroker_meta.insert_one({"_id": "store", "store_id": "x", "format": 2})
@@ -111,55 +111,55 @@ def test_a_database_that_became_newer_before_the_first_insert(new_mongo_database
 
 
 @pytest.fixture
-def left_behind(new_mongo_database, tmp_path):
+def left_behind(mongo_database, tmp_path):
     """The spool of a process that died, with the last events of a run, and its documents."""
     documents = make_run(20)
-    with daskbroker.connect(new_mongo_database) as db:
+    with daskbroker.connect(mongo_database) as db:
         insert_all(db, documents[:10])
         store = db.event_sources["mongo"].store._database.store_id
     with dask.config.set({"daskbroker.mongo-spool": tmp_path}):
-        source = daskbroker.connect(new_mongo_database)
+        source = daskbroker.connect(mongo_database)
         insert_all(source, documents[10:15])
         (path,) = tmp_path.glob(f"{store}-*.spool")
         body = path.read_bytes()
         source.flush()
         source.close()
         path.write_bytes(body)
-        with pymongo.MongoClient(new_mongo_database) as client:
+        with pymongo.MongoClient(mongo_database) as client:
             uids = [doc["uid"] for _, doc in documents[10:15]]
             client.get_default_database().event.delete_many({"uid": {"$in": uids}})
         yield path, documents
 
 
-def test_the_spool_of_a_newer_daskbroker_is_kept(left_behind, new_mongo_database, caplog):
+def test_the_spool_of_a_newer_daskbroker_is_kept(left_behind, mongo_database, caplog):
     path, documents = left_behind
     other = path.with_name(path.name.replace(".spool", "0.spool"))
     other.write_bytes(path.read_bytes())
     newer = SIGNATURE + (2).to_bytes(4, "little") + path.read_bytes()
     path.write_bytes(newer)
     for _ in range(2):
-        with daskbroker.connect(new_mongo_database) as db:
+        with daskbroker.connect(mongo_database) as db:
             assert_documents_equal(documents[:15], db[-1].documents())  # the other was sent
     assert path.read_bytes() == newer
     assert list(path.parent.iterdir()) == [path]
     assert f"the spool {path} is of format 2; this daskbroker knows formats up to 1" in caplog.text
 
 
-def test_a_spool_that_says_that_it_is_of_format_1(left_behind, new_mongo_database):
+def test_a_spool_that_says_that_it_is_of_format_1(left_behind, mongo_database):
     path, documents = left_behind
     path.write_bytes(SIGNATURE + (1).to_bytes(4, "little") + path.read_bytes())
-    with daskbroker.connect(new_mongo_database) as db:
+    with daskbroker.connect(mongo_database) as db:
         assert_documents_equal(documents[:15], db[-1].documents())
     assert not path.exists()
 
 
 @pytest.mark.parametrize("place", [-1, -40, 4])
-def test_what_cannot_be_read_of_a_spool_is_kept(left_behind, new_mongo_database, caplog, place):
+def test_what_cannot_be_read_of_a_spool_is_kept(left_behind, mongo_database, caplog, place):
     path, documents = left_behind
     body = bytearray(path.read_bytes())
     body[place] ^= 1
     path.write_bytes(body)
-    with daskbroker.connect(new_mongo_database) as db:
+    with daskbroker.connect(mongo_database) as db:
         found = [doc["uid"] for name, doc in db[-1].documents() if name == "event"]
     expected = [doc["uid"] for _, doc in documents[2:15]]
     del expected[8 if place == 4 else 12]  # the first record of the spool, or the last one
@@ -230,17 +230,17 @@ def test_a_manifest_of_an_embedded_store(tmp_path):
         assert_documents_equal(good, db[-1].documents())
 
 
-def test_a_manifest_in_mongodb(new_mongo_database):
+def test_a_manifest_in_mongodb(mongo_database):
     strange, good = make_run(3), make_run(2, keys=("x",))
-    with daskbroker.connect(new_mongo_database) as db:
+    with daskbroker.connect(mongo_database) as db:
         insert_all(db, [*strange, *good])
-    with pymongo.MongoClient(new_mongo_database) as client:
+    with pymongo.MongoClient(mongo_database) as client:
         chunks = client.get_default_database().event_chunk
         (chunk,) = chunks.find({"schema": {"$regex": "data:n"}})
         schema = change_manifest(chunk["schema"])
         sums = chunk["checksums"][:4] + zlib.crc32(schema.encode()).to_bytes(4, "little")
         chunks.update_one({"_id": chunk["_id"]}, {"$set": {"schema": schema, "checksums": sums}})
-    with daskbroker.connect(new_mongo_database) as db:
+    with daskbroker.connect(mongo_database) as db:
         with pytest.raises(StoreVersion, match=r"column 'data:n' .*kind 'decimal'.*newer"):
             db[-2].table()
         assert_documents_equal(good, db[-1].documents())

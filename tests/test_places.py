@@ -48,7 +48,7 @@ def places(request, tmp_path):
             insert_all(db, HEAD)
         shutil.copytree(original, copy)
         return original, copy
-    original = request.getfixturevalue("new_mongo_database")
+    original = request.getfixturevalue("mongo_database")
     copy = f"{request.getfixturevalue('other_server')}/{original.rpartition('/')[2]}"
     with daskbroker.connect(original) as db:
         insert_all(db, HEAD)

@@ -21,16 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pymongo
-from pymongo.database import Database
 from pymongo.errors import AutoReconnect, PyMongoError
-
-from ..stores.mongodb.database import META
-from ..stores.mongodb.indexes import (
-    ASSET_INDEXES,
-    LATER_INDEXES,
-    METADATA_INDEXES,
-    OWN_INDEXES,
-)
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.2
@@ -372,28 +363,6 @@ def mongod(*, in_memory: bool = False) -> Iterator[Mongod]:
         Mongod(place) as server,
     ):
         yield server
-
-
-def empty_database(database: Database[Any]) -> None:
-    """Remove what a test has left in a database, but keep daskbroker's indexes.
-
-    To make them anew takes longer than most tests. If it has other collections, views or another
-    number of indexes than a store of daskbroker, it is dropped.
-
-    Parameters
-    ----------
-    database
-        Object of pymongo.
-    """
-    ours = {**METADATA_INDEXES, **ASSET_INDEXES, **OWN_INDEXES}
-    made = sum(map(len, [*ours.values(), *LATER_INDEXES.values()]))
-    stats = database.command("dbStats")
-    there = [stats[what] for what in ("collections", "views", "indexes")]
-    if there != [len(ours) + 1, 0, made + len(ours) + 1]:  # each has an index on _id
-        database.client.drop_database(database)
-    elif stats["objects"]:
-        for name in (*ours, META):
-            database[name].delete_many({})
 
 
 def _memory_with_room() -> Path | None:

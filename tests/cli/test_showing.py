@@ -19,7 +19,7 @@ UIDS = [f"{number}a2b3c4d-1111-4222-8333-444455556666" for number in range(3)]
 def store(request, tmp_path):
     """Three runs, the last one open with its events in the journal."""
     if request.param == "mongodb":
-        place = request.getfixturevalue("new_mongo_database")
+        place = request.getfixturevalue("mongo_database")
     else:
         place = str(tmp_path / "store")
     with daskbroker.connect(place) as db:

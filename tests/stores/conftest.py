@@ -74,15 +74,36 @@ def reopen(broker, store_place):
 
 
 @pytest.fixture(scope="session")
-def name_on_set():
+def database_name():
     return f"test_{uuid.uuid4().hex}"
 
 
-@pytest.fixture
-def emptied_on_set(running_set, name_on_set):
-    """Return the URI of a database on the replica set, without documents."""
-    from daskbroker.testing.mongod import empty_database
+def empty(database):
+    """Remove all documents of a database, and leave its collections with their indexes.
 
+    To make the indexes anew takes longer than most tests.
+    """
+    for name in database.list_collection_names():
+        database[name].delete_many({})
+
+
+@pytest.fixture(scope="session")
+def shared_database(mongod_uri, database_name):
+    """Return a database on the shared server, by a client that is opened once."""
+    with pymongo.MongoClient(mongod_uri) as client:
+        yield client[database_name]
+
+
+@pytest.fixture
+def emptied_database(mongod_uri, shared_database):
+    """Return the URI of a database on the shared server."""
+    empty(shared_database)
+    return f"{mongod_uri}/{shared_database.name}"
+
+
+@pytest.fixture
+def emptied_on_set(running_set, database_name):
+    """Return the URI of a database on the replica set."""
     with pymongo.MongoClient(running_set.uri()) as client:
-        empty_database(client[name_on_set])
-    return running_set.uri(name_on_set)
+        empty(client[database_name])
+    return running_set.uri(database_name)

@@ -16,16 +16,16 @@ class TestMongo(BrokerConformance):
     sample = "each value"
 
     @pytest.fixture
-    def store_place(self, mongo_database):
-        return mongo_database
+    def store_place(self, emptied_database):
+        return emptied_database
 
 
 class TestMongoBadRuns(BadRunConformance):
     """Documents of another writer."""
 
     @pytest.fixture
-    def store_place(self, mongo_database):
-        return mongo_database
+    def store_place(self, emptied_database):
+        return emptied_database
 
     @pytest.fixture
     def spoil(self, store_place):

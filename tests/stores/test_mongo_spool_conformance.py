@@ -18,6 +18,6 @@ class TestMongoSpool(ModelConformance, PageConformance, NounConformance, RepeatC
     sample = "one"
 
     @pytest.fixture
-    def store_place(self, mongo_database, tmp_path):
+    def store_place(self, emptied_database, tmp_path):
         with dask.config.set({"daskbroker.mongo-spool": tmp_path / "spool"}):
-            yield mongo_database
+            yield emptied_database

@@ -20,9 +20,9 @@ from daskbroker.testing.base import insert_all
 
 
 @pytest.fixture
-def mongo_database(new_mongo_database):
+def mongo_database(mongo_database):
     """Return the URI of a database without any indexes."""
-    return new_mongo_database
+    return mongo_database
 
 
 def write(raw, documents, **options):

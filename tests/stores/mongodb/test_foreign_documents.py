@@ -394,10 +394,10 @@ def test_odd_hints_cost_nothing(three, db):
     assert "x" in db[run.bad].dataset().coords
 
 
-def test_two_runs_with_one_descriptor_are_not_mixed(new_mongo_database):
+def test_two_runs_with_one_descriptor_are_not_mixed(mongo_database):
     """Without the unique index; the events name only the descriptor."""
     runs = [make_run(3, uid=f"run-{number}", time=number * 10.0) for number in range(3)]
-    with pymongo.MongoClient(new_mongo_database) as client:
+    with pymongo.MongoClient(mongo_database) as client:
         raw = client.get_default_database()
         for docs in runs:
             for name, doc in docs:
@@ -405,7 +405,7 @@ def test_two_runs_with_one_descriptor_are_not_mixed(new_mongo_database):
                     doc["uid"] = runs[1][1][1]["uid"]
                 name = {"start": "run_start", "stop": "run_stop"}.get(name, name)
                 raw["event_descriptor" if name == "descriptor" else name].insert_one(dict(doc))
-    with daskbroker.connect(new_mongo_database) as db:
+    with daskbroker.connect(mongo_database) as db:
         with pytest.warns(BadRunWarning, match="run 'run-2'.*has the uid .* of one of 'run-1'"):
             frame = db().table().compute()
         assert frame["run"].tolist() == ["run-0"] * 3 + ["run-1"] * 3
@@ -445,12 +445,12 @@ def test_a_bad_one_that_comes_after_the_first_look_is_left_out(three, raw, name,
     raw[name].delete_one({"uid": f"{run.bad}-other"})
 
 
-def test_many_bad_ones_are_named_within_bounds(new_mongo_database):
-    with pymongo.MongoClient(new_mongo_database) as client:
+def test_many_bad_ones_are_named_within_bounds(mongo_database):
+    with pymongo.MongoClient(mongo_database) as client:
         starts = client.get_default_database().run_start
         starts.insert_many([{"time": float(n)} for n in range(500)])
         starts.insert_one({"uid": "sound", "time": -1.0})
-    with daskbroker.connect(new_mongo_database) as db:
+    with daskbroker.connect(mongo_database) as db:
         assert len(db) == 1
         results = db()
         with pytest.warns(BadRunWarning) as caught:
@@ -587,17 +587,17 @@ def test_no_error_is_somebody_elses(three, db):
             ask()
 
 
-def test_views_are_read_as_collections_are(new_mongo_database):
+def test_views_are_read_as_collections_are(mongo_database):
     """As a facility may show part of its database to some users; views have no indexes."""
     docs = make_run(3, uid="the-run")
     names = {"start": "run_start", "stop": "run_stop", "descriptor": "event_descriptor"}
-    with pymongo.MongoClient(new_mongo_database) as client:
+    with pymongo.MongoClient(mongo_database) as client:
         raw = client.get_default_database()
         for name, doc in docs:
             raw[f"all_{names.get(name, name)}"].insert_one(dict(doc))
         for name in (*names.values(), "event"):
             raw.create_collection(name, viewOn=f"all_{name}", pipeline=[])
-    with daskbroker.connect(new_mongo_database) as db:
+    with daskbroker.connect(mongo_database) as db:
         assert [header.uid for header in db(plan_name="count")] == ["the-run"]
         check_run(db[-1], docs)
         with pytest.raises(StoreError, match="run_start is a view"):

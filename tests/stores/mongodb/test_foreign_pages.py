@@ -19,9 +19,9 @@ UIDS = ("first", "middle", "last")
 
 
 @pytest.fixture
-def mongo_database(new_mongo_database):
+def mongo_database(mongo_database):
     """Return the URI of a database without any indexes."""
-    return new_mongo_database
+    return mongo_database
 
 
 @pytest.fixture

@@ -58,11 +58,11 @@ def test_few_runs_are_listed_by_one_query(listed, commands, monkeypatch):
     [lambda db: db[-1], lambda db: list(db[-3:]), lambda db: list(db())],
     ids=["newest", "slice", "all"],
 )
-def test_a_list_without_an_index_of_times_tells_of_it(new_mongo_database, caplog, show):
-    with pymongo.MongoClient(new_mongo_database) as client:
+def test_a_list_without_an_index_of_times_tells_of_it(mongo_database, caplog, show):
+    with pymongo.MongoClient(mongo_database) as client:
         runs = [{"uid": f"run-{n}", "time": float(n)} for n in range(4)]
         client.get_default_database().run_start.insert_many(runs)
-    with daskbroker.connect(new_mongo_database, mode="r") as db:
+    with daskbroker.connect(mongo_database, mode="r") as db:
         with caplog.at_level(logging.WARNING, logger="daskbroker"):
             show(db)
         assert any("time" in record.getMessage() for record in caplog.records)

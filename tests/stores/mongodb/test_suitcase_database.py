@@ -34,9 +34,9 @@ from daskbroker.testing.claim_runs import LEGACY, claim_run
 
 
 @pytest.fixture
-def mongo_database(new_mongo_database):
+def mongo_database(mongo_database):
     """Return the URI of a database without any indexes."""
-    return new_mongo_database
+    return mongo_database
 
 
 @pytest.fixture
