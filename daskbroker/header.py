@@ -200,9 +200,10 @@ class Header(HeaderViews, HeaderDocuments):
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.keys():
+            stream = key if isinstance(key, str) and key in self.streams else "primary"
             raise FieldNotFound(
                 f"a Header has the keys {listed(self.keys())}, not {key!r:.200}; a stream is read "
-                "by header.table('primary') or header.dataset('primary')"
+                f"by header.table({stream!r:.200}) or header.dataset({stream!r:.200})"
             )
         return getattr(self, key)
 

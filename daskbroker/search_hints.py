@@ -17,7 +17,7 @@ from .core.asked_types import asked_values, in_other_type, type_name, types_of
 from .core.bad_runs import BadRun
 from .core.errors import SearchWarning
 from .core.name_lists import MAX_NAME_LENGTH, listed, misspelled, nearest
-from .core.operators import is_operators
+from .core.operators import OPERATORS, is_operators
 from .core.search import LEAST_PREFIX, WORDS, HasDataKey, Search
 from .core.user_warnings import is_quiet, warn_caller
 from .stores.contract import EventStore, HeaderPair, HeaderStore
@@ -92,7 +92,14 @@ class SearchHints:
                 )
             # Likewise a mapping.
             elif whole := next((v for v in values if v and _is_mapping(v)), None):
-                part = advice.condition(f"{key}.{next(iter(whole))}", advice.ANY, kind)
+                first = next(iter(whole))
+                # An operator without its sign, which is more likely than a key of such a name.
+                is_sign = f"${first}" in OPERATORS and f"{key}.{first}" not in self._known.of(kind)
+                part = (
+                    advice.condition(key, {f"${first}": advice.ANY}, kind)
+                    if is_sign
+                    else advice.condition(f"{key}.{first}", advice.ANY, kind)
+                )
                 self._tell(
                     (kind, key),
                     f"no run was found: a mapping as the value of {key!r} is compared as a whole, "

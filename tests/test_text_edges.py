@@ -249,7 +249,7 @@ def test_of_many_names_the_nearest_are_listed():
 
 @pytest.mark.parametrize(
     ("asked", "meant"),
-    [("Count", "count"), ("gridscan", "grid_scan"), ("cuont", "count"), ("LAB6", "LaB6"),
+    [("Count", "count"), ("gridscan", "grid_scan"), ("cuont", "count"), ("b6al", "LaB6"), ("LAB6", "LaB6"),
      ("Ag-4", None), ("fly", None), ("", None)],
 )  # fmt: skip
 def test_a_wrong_spelling_is_recognized(asked, meant):

@@ -37,6 +37,10 @@ def test_a_name_that_no_argument_has_is_told_with_the_nearest(db):
         db[-1].documents("primary")
     with pytest.raises(BadArgument, match=r"'stream_name'; write header\.stream\(name\)$"):
         db[-1].events(stream_name="primary")
+    with pytest.raises(BadArgument, match=r"'grid'; write header\.dataset\(grid=True\) of each"):
+        db().dataset(grid=True)
+    with pytest.raises(BadArgument, match=r"'columns'; write fields="):
+        db[-1].table(columns=["det"])
     with pytest.raises(BadQuery, match=r"derived_from: a .*Header is no .*; write its uid, or use"):
         db(derived_from=db[-1])
     with pytest.raises(BadArgument, match="has no argument 'fmt'; it has: folder, format, stream"):

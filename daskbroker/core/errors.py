@@ -288,7 +288,7 @@ def process_error(error: BaseException, path: str | os.PathLike[str]) -> StoreUn
 
 def closed_error(what: str) -> StoreError:
     """Return the error for something that has been closed, such as ``"the store at /data"``."""
-    return StoreError(f"{what} has been closed")
+    return StoreError(f"{what} has been closed; open it again with daskbroker.connect")
 
 
 def read_only_error(what: str) -> StoreReadOnly:

@@ -65,7 +65,10 @@ def misspelled(names: Iterable[str], asked: str) -> str | None:
     digits = _digits(asked)
     alike = (name for name in islice(names, COMPARED) if _digits(name) == digits)
     by_letters = {_letters(name): name for name in sorted(alike, reverse=True)}
-    near = get_close_matches(_letters(asked), by_letters, n=1, cutoff=LIKE)
+    letters = _letters(asked)
+    near = get_close_matches(letters, by_letters, n=1, cutoff=LIKE)
+    # In short words two letters in the wrong order make much of the difference.
+    near = near or [name for name in by_letters if sorted(name) == sorted(letters)]
     return by_letters[near[0]] if near else None
 
 

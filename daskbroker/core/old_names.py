@@ -88,8 +88,11 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
 
 OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
     "DataBroker": {
+        "check": "daskbroker.check(db)",
+        "copy": "daskbroker.copy(db, into)",
         "dataset": "db().dataset()",
         "documents": "db().documents()",
+        "get_headers": "db(plan_name='scan')",
         "get_run": "db[uid], db[scan_id], or db[-1] for the newest run",
         "head": "db[-5:]",
         "last": "db[-1]",
@@ -100,8 +103,10 @@ OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
     },
     "Header": {
         "exit_status": "header.stop.exit_status",
+        "images": "header.dataset()['name of the data key']",
         "plan_name": "header.start.plan_name",
         "scan_id": "header.start.scan_id",
+        "time": "header.start.time",
         "to_csv": "header.export('scan.csv', stream='primary')",
         "to_dataframe": "header.table().compute()",
         "to_netcdf": "header.export('scan.nc')",
@@ -116,6 +121,7 @@ OTHER_NAMES: Mapping[str, Mapping[str, str]] = {
         "head": "results[:5] for the newest runs",
         "last": "results[0] for the newest run, results[-1] for the oldest",
         "limit": "results[:5] for the newest runs",
+        "sort": "results, which have the newest run first, or reversed(results)",
         "start": "a loop over the results, whose headers have start",
         "stop": "a loop over the results, whose headers have stop",
         "streams": "a loop over the results, whose headers have streams",
@@ -134,7 +140,14 @@ OTHER_ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "handlers": "connect({'uri': ..., 'handlers': {...}})",
         "root_map": "connect({'uri': ..., 'root_map': {...}})",
     },
+    # Of many runs; the dataset of one has these.
+    "dataset": {
+        "grid": "header.dataset(grid=True) of each run",
+        "index": "header.dataset(index=...) of each run",
+    },
     "documents": dict.fromkeys(("name", "stream", "stream_name"), "header.stream(name)"),
+    "plot": {"x": "header.table().compute().plot(x=..., y=...)"},
+    "table": {"columns": "fields=[...]", "dtypes": "header.dataset(dtypes=...)"},
     "tree": {"fields": "header.dataset(stream, fields=...)"},
 }
 """What to write instead of an argument that a function lacks, by the name of the function."""

@@ -146,7 +146,9 @@ def copy(
 
 def _check_apart(source: DataBroker, into: DataBroker) -> None:
     if source is into or (source.uri and source.uri == into.uri):
-        raise ConfigError(f"{into!r} cannot be copied into itself")
+        raise ConfigError(
+            f"{into.uri or 'a broker'} cannot be copied into itself; give another store as into"
+        )
     # Backups would lack it, and it would go with the folder.
     if source.uri and into.uri and into.uri.startswith(f"{source.uri}{os.sep}"):
         raise ConfigError(

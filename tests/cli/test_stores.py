@@ -130,6 +130,9 @@ def test_a_copy_into_the_source_is_refused(run, store, target, text):
     done = run("copy", store, Path(store, target))
     assert done.returncode == 1
     assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert str(store) in done.stderr
+    assert "scan_id" not in done.stderr  # the list of its runs
     assert not Path(store, "sub").exists()
 
 

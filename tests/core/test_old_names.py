@@ -65,6 +65,8 @@ def test_other_shapes_of_a_header_say_what_to_write(objects):
     header = objects["Header"]
     with pytest.raises(KeyError, match=r"start, stop, descriptors, not 'primary'; .*header\.table"):
         _ = header["primary"]
+    with pytest.raises(KeyError, match=r"not 'motor'; .*header\.table\('primary'\)"):
+        _ = header["motor"]
     for key in (0, "nosuch"):
         with pytest.raises(
             KeyError, match=r"by stream, .*descriptors\['primary'\]\[0\].*: primary"

@@ -142,7 +142,7 @@ class ArrayConformance(Conformance):
         assert type(exact[2][0]) is int
 
     @pytest.mark.parametrize(
-        ("name", "dtype"), [("w", "i8"), ("x", "i2"), ("n", "u1"), ("n", "U2")]
+        ("name", "dtype"), [("w", "i8"), ("x", "i2"), ("n", "u1"), ("n", "U2"), ("x", "M8[s]")]
     )
     def test_a_chosen_dtype_that_does_not_hold_the_values(
         self, put: Put, name: str, dtype: str

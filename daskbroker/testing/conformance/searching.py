@@ -185,6 +185,8 @@ class SearchConformance(Conformance):
             ({"plan_name": {"$gt": 5}, "scan_id": 1}, "'plan_name' is text"),
             ({"sample": "Ag"}, "is a mapping .* one of its keys: sample.heat.*, sample.name"),
             ({"sample": {"name": "Ag"}}, r"a mapping .* compared as a whole.*{'sample.name': …}"),
+            ({"scan_id": {"in": [1, 2]}}, r"compared as a whole.*{'scan_id': {'\$in': …}}"),
+            ({"plan_name": "scna"}, "The nearest value is 'scan'"),
             (
                 {"time": "1970"},
                 "'time' is a number .* dates and times as text, use since= and until=",

@@ -188,7 +188,12 @@ class Cast(ColumnSource):
                 found = values.astype(self.dtype)
             if self.dtype.kind in "US":  # which NumPy cuts to the width of the dtype
                 values = values.astype(self.dtype.kind)
-            if self.dtype.kind not in "biuUS" or bool((found == values).all()):
+            if self.dtype.kind in "mM" and values.dtype.kind == "f":  # which NumPy cuts, too
+                back = found.astype(np.int64).astype(values.dtype)
+                if bool(((back == values) | np.isnan(values)).all()):
+                    return found
+                reason = "fractions would be lost; multiply by the units in one, then use astype"
+            elif self.dtype.kind not in "biuUS" or bool((found == values).all()):
                 return found
         except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
             reason = error
