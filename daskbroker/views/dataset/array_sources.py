@@ -192,7 +192,9 @@ class Cast(ColumnSource):
                 back = found.astype(np.int64).astype(values.dtype)
                 if bool(((back == values) | np.isnan(values)).all()):
                     return found
-                reason = "fractions would be lost; multiply by the units in one, then use astype"
+                reason = (
+                    f"fractions; of seconds (ds[{self.name!r}] * 1e6).astype('M8[us]') keeps them"
+                )
             elif self.dtype.kind not in "biuUS" or bool((found == values).all()):
                 return found
         except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
