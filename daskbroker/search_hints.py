@@ -66,9 +66,13 @@ class SearchHints:
         """Warn about a search that found nothing, if its keys or values may be why.
 
         That is if no run has the key, if the runs have values of other types there, or a text
-        that differs in spelling only, if the value is a list, if a uid is not a whole one, or if a
-        full text has the form of a condition.
+        that differs in spelling only, if the value is a list, if a uid is not a whole one, if a
+        full text has the form of a condition, or if until is before since.
         """
+        since, until = search.since, search.until
+        backwards = since is not None and until is not None and until < since
+        if backwards and ("time", "until") not in self._told:
+            self._tell(("time", "until"), "no run was found: until= is a time before since=")
         for text in search.texts:
             key, sign, value = text.full.partition("=")
             # Words of a full text are looked for without their signs.

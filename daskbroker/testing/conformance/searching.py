@@ -202,6 +202,7 @@ class SearchConformance(Conformance):
             ({"plan_name": "Scan"}, "'plan_name' is never 'Scan' .* The nearest value is 'scan'"),
             ({"stop": {"exit_status": "sucess"}}, "The nearest value is 'success'"),
             ({"plan_name": {"$in": ["Scan"]}}, "The nearest value is 'scan'"),
+            ({"since": "1970-01-02", "until": "1970-01-01"}, "until= is a time before since="),
             ({"full": "plan_name=absent"}, "is looked for as words.* write plan_name=…"),
             ({"full": "x = absent"}, None),
             ({"plan_name": {"$regex": "sca"}, "scan_id": 77}, None),
