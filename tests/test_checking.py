@@ -194,6 +194,7 @@ LOST = {
     "DELETE FROM header WHERE uid = 'small-run'": "start document is not stored",
     "DELETE FROM descriptor WHERE id = 2": "run 'small-run': there are events whose descriptor",
     "DELETE FROM sequence WHERE id = 1": "the sequence of a chunk",
+    "DELETE FROM sequence WHERE run = (SELECT id FROM run WHERE uid = 'open-run')": "that waits",
     "DELETE FROM run WHERE uid = 'small-run'": "the run of a descriptor",
     "DELETE FROM chunk_schema": "list of columns",
     "DELETE FROM chunk": "of its events are not there",

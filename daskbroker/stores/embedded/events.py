@@ -22,10 +22,18 @@ from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import EmbeddedChecks
 from .database import Database
-from .format import ENDED, FORMAT_VERSION
+from .format import COUNTED, ENDED, FORMAT_VERSION
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import replace_peeks, select_peeks
-from .planning import LOST_ROWS, PlannedSequence, add_sequences, among, lost_rows
+from .planning import (
+    LOST_ROWS,
+    LOST_SEQUENCES,
+    NUMBER_OF_SEQUENCES,
+    PlannedSequence,
+    add_sequences,
+    among,
+    lost_rows,
+)
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
 from .sequence_store import SequenceStore
@@ -107,9 +115,10 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         with self._database.write(durable=True) as connection:
             self.end_run(connection, uid)
 
-    def end_run(self, connection: sqlite3.Connection, uid: str, state: int = ENDED) -> None:
-        """Note in a transaction that a run has ended; it must be sealed before."""
-        connection.execute("UPDATE run SET stopped = ? WHERE uid = ?", (state, storable(uid)))
+    def end_run(self, connection: sqlite3.Connection, uid: str, *, with_stop: bool = False) -> None:
+        """Note in the transaction, or that of the stop, that a run has ended and is sealed."""
+        state = f"{COUNTED} + {NUMBER_OF_SEQUENCES}" if with_stop else str(ENDED)
+        connection.execute(f"UPDATE run SET stopped = {state} WHERE uid = ?", (storable(uid),))
         self._journal.claims.forget(self._known_run(uid))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
@@ -254,11 +263,11 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         )
         # One more condition for the index; all streams are listed without it.
         if stream_name is not ALL:
-            query += " AND stream = ?"
-            values += (storable(str(stream_name)),)
+            query += " AND stream = ? UNION ALL " + LOST_SEQUENCES.format(among=condition)
+            values += (storable(str(stream_name)), *values)
         else:
             query += " UNION ALL " + LOST_ROWS.format(among=condition)
-            values *= 3
+            values *= 4
         with self._database.read() as connection:
             rows = connection.execute(f"{query} ORDER BY 5, 6", values).fetchall()
             # If a run has the stream, nothing else that it may have lost is looked for.
@@ -380,6 +389,11 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         kind, run, owner = key
         if kind not in LAYOUTS:
             raise StoreDamaged(f"run {run!r}: documents of no known kind: {kind!r}")
+        # One flipped bit makes bytes of a text.
+        if not isinstance(run, str) or not isinstance(owner, str):
+            raise StoreDamaged(
+                f"{kind}s of run {run!r}: the uid {owner!r} of their owner is no text"
+            )
         sequence = self._sequences.get((kind, owner, run)) if self._is_sure else None
         # This process has not written to it; the context makes the sequence known.
         if sequence is None:
