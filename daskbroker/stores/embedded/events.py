@@ -27,11 +27,11 @@ from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import replace_peeks, select_peeks
 from .planning import (
     LOST_ROWS,
-    LOST_SEQUENCES,
-    NUMBER_OF_SEQUENCES,
+    SEALED,
     PlannedSequence,
     add_sequences,
     among,
+    lost_documents,
     lost_rows,
 )
 from .row_sequences import POSITIONS, RowSequence
@@ -117,7 +117,7 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
 
     def end_run(self, connection: sqlite3.Connection, uid: str, *, with_stop: bool = False) -> None:
         """Note in the transaction, or that of the stop, that a run has ended and is sealed."""
-        state = f"{COUNTED} + {NUMBER_OF_SEQUENCES}" if with_stop else str(ENDED)
+        state = f"{COUNTED} + {SEALED}" if with_stop else str(ENDED)
         connection.execute(f"UPDATE run SET stopped = {state} WHERE uid = ?", (storable(uid),))
         self._journal.claims.forget(self._known_run(uid))
 
@@ -263,16 +263,19 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         )
         # One more condition for the index; all streams are listed without it.
         if stream_name is not ALL:
-            query += " AND stream = ? UNION ALL " + LOST_SEQUENCES.format(among=condition)
-            values += (storable(str(stream_name)), *values)
+            query += " AND stream = ?"
+            values += (storable(str(stream_name)),)
         else:
             query += " UNION ALL " + LOST_ROWS.format(among=condition)
             values *= 4
         with self._database.read() as connection:
             rows = connection.execute(f"{query} ORDER BY 5, 6", values).fetchall()
-            # If a run has the stream, nothing else that it may have lost is looked for.
-            without = order.keys() - {row[0] for row in rows}
-            lost = {} if stream_name is ALL else lost_rows(connection, without)
+            lost: dict[str, str] = {}
+            if stream_name is not ALL:
+                # If a run has the stream, only documents are looked for that it may have lost.
+                having = {row[0] for row in rows}
+                lost = lost_rows(connection, order.keys() - having)
+                lost |= lost_documents(connection, having)
         lost |= {run: reason for run, _, reason, *_, number in rows if number is None}
         rows = [row for row in rows if row[-1] is not None]
         rows.sort(key=lambda row: order[row[0]])

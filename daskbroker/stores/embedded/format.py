@@ -14,8 +14,8 @@ APPLICATION_ID = 0x6461736B  # "dask"
 ENDED, STOPPED, COUNTED = 1, 2, 3
 """Values of ``run.stopped``: all events are sealed, or also the stop is stored.
 
-The second is of one transaction with the stop; stores of earlier versions have only the first. From
-the third on it tells, too, how many sequences the run has, that number being added to it.
+From the third on, the number of documents that are sealed is added to it. It and the second are of
+one transaction with the stop; stores of earlier versions have only the first two.
 """
 
 # SQLite stores NaN as NULL. `ordered` is 0, or 1, or above it a checksum of the chunk's row: see

@@ -11,12 +11,9 @@ from ...core.layouts import EVENT, Layout, chunk_metadata
 from ..journalled import JournalledEventStore
 from ..stored_text import storable
 from .database import Database
-from .format import COUNTED
 from .journal import Journal
 from .reader import EmbeddedReader
 from .row_sequences import RowSequence
-
-ONE_SEQUENCE_MORE = f"UPDATE run SET stopped = stopped + 1 WHERE id = ? AND stopped >= {COUNTED}"
 
 
 class SequenceStore(JournalledEventStore):
@@ -88,11 +85,7 @@ class SequenceStore(JournalledEventStore):
                 descriptor = self.find_descriptor(owner)
             metadata = chunk_metadata(layout, descriptor or {"run_start": run})
             values = (layout.kind, position, number)
-            made = connection.execute(
-                "INSERT OR IGNORE INTO sequence VALUES (NULL, ?, ?, ?)", values
-            )
-            if made.rowcount == 1:
-                connection.execute(ONE_SEQUENCE_MORE, (number,))
+            connection.execute("INSERT OR IGNORE INTO sequence VALUES (NULL, ?, ?, ?)", values)
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
             ).fetchone()

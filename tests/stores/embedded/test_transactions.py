@@ -107,7 +107,7 @@ def test_a_stop_that_fails_leaves_the_run_open_and_its_events_there(db, source, 
     assert len(db[-1].table().compute()) == EVENTS
     allow(source)
     db.insert(*documents[-1])
-    assert rows(source, "SELECT stopped FROM run") == [(COUNTED + 1,)]  # of one sequence
+    assert rows(source, "SELECT stopped FROM run") == [(COUNTED + EVENTS,)]
     assert db[-1].stop == documents[-1][1]
 
 
