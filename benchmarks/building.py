@@ -21,7 +21,7 @@ from daskbroker.assets.access import FileAccess
 from daskbroker.core.chunks import ChunkPlan
 from daskbroker.core.run_plan import RunPlan
 from daskbroker.testing import make_run
-from daskbroker.views import dataset as dataset_view
+from daskbroker.views.dataset import lazy_dataset
 from daskbroker.views.table import lazy_table
 from daskbroker.views.view_options import View, ViewOptions
 
@@ -101,7 +101,7 @@ class Views:
 
     def dataset_of(self, plan: ChunkPlan) -> Any:
         """Build a dataset of any plan."""
-        return self._view_of(plan, dataset_view.dataset)
+        return self._view_of(plan, lazy_dataset.dataset)
 
     def _view_of(self, plan: ChunkPlan, view: Callable[..., Any]) -> Any:
         header = self._broker[self._uid]

@@ -66,6 +66,7 @@ TESTS = {
     ],
     "stores/embedded/document_keys": [
         "tests/stores/embedded/test_journal.py", "tests/stores/embedded/test_uid_keys.py",
+        "tests/stores/embedded/test_transactions.py",
     ],
     "stores/embedded/journal": [
         "tests/stores/embedded/test_journal.py", "tests/stores/embedded/test_misplaced.py",
@@ -141,7 +142,8 @@ TESTS = {
     "stores/mongodb/filters": ["tests/stores/mongodb/test_database.py", MONGO, "-k",
                                "filters or queries"],
     "stores/spool/sender": [
-        "tests/stores/mongodb/test_spool.py", "-k", "not lose_nothing and not both_die",
+        "tests/stores/test_spool_faults.py", "tests/stores/mongodb/test_spool.py",
+        "-k", "not lose_nothing and not both_die and not interrupted",
     ],
 }  # fmt: skip
 """Arguments of pytest, by the module whose mutations it is to detect."""

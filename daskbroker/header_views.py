@@ -112,9 +112,9 @@ class HeaderViews(StoredRun):
         options = ViewOptions(fields, fill, timestamps, duplicates, timezone, external=external)
         view = self._view(stream_name, options)
         if format == "dataset":
-            from .views import dataset as dataset_view
+            from .views.dataset import lazy_dataset
 
-            return dataset_view.dataset(view)
+            return lazy_dataset.dataset(view)
         from .views.table import lazy_table
 
         return lazy_table.table(view)
@@ -141,7 +141,7 @@ class HeaderViews(StoredRun):
     ) -> xr.Dataset:
         """Open one stream as a lazy Dataset along ``time``.
 
-        See :func:`daskbroker.views.dataset.dataset` for its variables and coordinates.
+        See :func:`daskbroker.views.dataset.lazy_dataset.dataset` for its variables and coordinates.
 
         Parameters
         ----------
@@ -201,9 +201,9 @@ class HeaderViews(StoredRun):
             index=index,
             external=external,
         )
-        from .views import dataset as dataset_view
+        from .views.dataset import lazy_dataset
 
-        return dataset_view.dataset(self._view(stream_name, options), chunks=chunks)
+        return lazy_dataset.dataset(self._view(stream_name, options), chunks=chunks)
 
     def _view(self, stream_name: str, options: ViewOptions) -> View:
         runs = self.as_now()._runs
@@ -225,7 +225,7 @@ class HeaderViews(StoredRun):
         Streams are in the order in which they began; a ``/`` in a name is ``%2F`` in the tree.
         Parameters are as for :meth:`dataset`.
         """
-        from .views import dataset as dataset_view
+        from .views.dataset import lazy_dataset, trees
         from .views.dataset.attributes import root_attrs
 
         external = FillOptions(peek=peek, missing=missing, fill_value=fill_value)
@@ -244,8 +244,8 @@ class HeaderViews(StoredRun):
             values = for_keys(fill_value, plan.descriptors)
             own = replace(options, external=replace(external, fill_value=values))
             view = View(plan, name, run._runs, own, files)
-            nodes[group_name(name)] = dataset_view.dataset(view, chunks=chunks)
-        return dataset_view.tree(nodes, root_attrs(run.start, run.known_stop), self.uid)
+            nodes[group_name(name)] = lazy_dataset.dataset(view, chunks=chunks)
+        return trees.tree(nodes, root_attrs(run.start, run.known_stop), self.uid)
 
     def table_and_datasets(self, stream_name: str) -> tuple[dd.DataFrame, xr.Dataset, xr.Dataset]:
         """Return the views of a stream that a server needs, which have the same rows.
@@ -261,11 +261,11 @@ class HeaderViews(StoredRun):
         whole
             As ``dataset(stream_name, chunks=None)``.
         """
-        from .views import dataset as dataset_view
+        from .views.dataset import lazy_dataset
         from .views.table import lazy_table
 
         view = self._view(stream_name, ViewOptions())
-        blocks, whole = dataset_view.datasets(view, ("auto", None))
+        blocks, whole = lazy_dataset.datasets(view, ("auto", None))
         stamped = replace(view, options=ViewOptions(timestamps=True))
         return lazy_table.table(stamped), blocks, whole
 

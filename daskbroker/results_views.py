@@ -165,20 +165,20 @@ class ResultsViews(FoundRuns):
         )
         if combine not in ("time", "tree"):
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
-        from .views import dataset as dataset_view
+        from .views.dataset import lazy_dataset, trees
 
         runs = self._runs_oldest_first()
         planned = self._planned(stream_name, list(runs), options, rows_needed=True)
         views = [View(plan, stream_name, runs, options, files) for plan, files in planned]
         if combine == "tree":
-            return dataset_view.tree_of_runs(views, stream_name, chunks)
+            return trees.tree_of_runs(views, stream_name, chunks)
         view, *others = views
         if others:
             raise BadQuery(
                 f"these runs have the stream {stream_name!r} in {len(others) + 1} event sources, "
                 "which cannot be one Dataset; use combine='tree'"
             )
-        return dataset_view.dataset(view, chunks=chunks, with_run=True)
+        return lazy_dataset.dataset(view, chunks=chunks, with_run=True)
 
     def _runs_oldest_first(self) -> dict[str, HeaderPair]:
         """Return start and stop of the runs found now, by uid, the oldest first."""

@@ -101,6 +101,16 @@ def test_a_fork_in_the_middle_of_a_reading_is_told(db):
         assert connection.execute("SELECT count(*) FROM header").fetchone() == (1,)
 
 
+def test_a_block_that_an_interrupt_left_to_the_collector_is_no_reading(db):
+    """An interrupt may come as ``__exit__`` begins, and its traceback may be part of a cycle."""
+    insert_all(db, make_run(2))
+    left = [db.event_sources["embedded"].store._database.read()]
+    left[0].__enter__()
+    left.append(left)
+    del left
+    assert answer_of_child(lambda: len(db)) == "1"
+
+
 def test_a_check_may_be_ended_by_another_thread(db, monkeypatch):
     """As the collector of garbage may run in any."""
     monkeypatch.setattr(fork_gate, "PATIENCE_SECONDS", 0.2)

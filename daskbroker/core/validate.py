@@ -93,7 +93,7 @@ def _validators(name: str) -> tuple[Any, Any]:
 def _plainly_sound(quick: Any, doc: Mapping[str, Any]) -> bool:
     try:
         return bool(quick.is_valid(doc))
-    except ValueError:  # a value that cannot be converted to JSON
+    except (ValueError, SystemError):  # not JSON; jsonschema-rs before 0.61: a lone surrogate
         return False
 
 

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
 
@@ -108,12 +109,13 @@ def test_zeros_at_the_end_hide_nothing(sender, tmp_path):
 
 
 @pytest.mark.parametrize("place", [4, 30], ids=["checksum", "body"])
-def test_a_flipped_bit_costs_one_record(sender, tmp_path, place):
+def test_a_flipped_bit_costs_one_record(sender, tmp_path, place, caplog):
     def flip(body, length):
         body[length + place] ^= 1
         return body
 
     assert left_with(sender, flip, tmp_path) == [1, 3]
+    assert re.search(r"\d+ bytes of the spool .*cannot be read; its other events", caplog.text)
 
 
 def test_damage_that_spans_records_ends_nothing(sender, tmp_path):
@@ -297,6 +299,40 @@ def test_what_the_dead_left_is_sent_by_a_later_flush_if_the_store_is_away(tmp_pa
     sender.close()
     dead.close()
     assert not found(tmp_path)
+
+
+def test_what_the_dead_left_is_sent_once_and_removed(tmp_path):
+    dead, store = Sender(tmp_path, "store", Store(), 1000), Store()
+    dead._send.there = False
+    dead.put(entry(1))
+    assert killed(dead) == [1]
+    sender = Sender(tmp_path, "store", store, 1000)
+    for number in (2, 3):
+        sender.put(entry(number))
+    assert store.entries[:1] == [1]  # before the first one that this process takes
+    sender.close()
+    assert (store.entries, list(tmp_path.iterdir())) == ([1, 2, 3], [])
+    dead._send.there = True
+    dead.close()
+
+
+PUT = """
+import sys
+from pathlib import Path
+from daskbroker.stores.spool.sender import Entry, Sender
+
+def send(entries):
+    print(*(row["seq_num"] for one in entries for row in one.rows))
+
+sender = Sender(Path(sys.argv[1]), "store", send, 1000)
+sender.put(Entry("descriptor", [{"seq_num": 7}], None))
+"""
+
+
+def test_what_waits_at_the_end_of_a_process_is_sent(tmp_path):
+    command = [sys.executable, "-c", PUT, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, list(tmp_path.iterdir())) == ("7\n", [])
 
 
 def test_files_that_cannot_be_opened_are_named(tmp_path, caplog):

@@ -47,65 +47,22 @@ def _reader(module: str, name: str) -> Callable[[], Any]:
         ) from None
 
 
-def _look_in_cbf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    """Return the shape and dtype in the header, after checking that the file has all bytes."""
-    head = file.read(HEAD)
-    found = {name: pattern.search(head) for name, pattern in _CBF.items()}
-    start = head.find(_CBF_START)
-    if start < 0 or not all(found.values()):
-        raise FillError("it is not a CBF image, or its header has no size")
-    size, fast, slow = (int(match[1]) for match in found.values() if match)
-    there = os.fstat(file.fileno()).st_size
-    _check_is_complete(start + len(_CBF_START), size, there)
-    kind = re.search(rb'Element-Type:\s*"?(un)?signed (\d+-bit)', head, re.I)
-    width = _CBF_TYPES.get(kind[2].lower(), 4) if kind else 4
-    check_cell((slow, fast), width, there)
-    return (slow, fast), np.dtype(f"{'u' if kind and kind[1] else 'i'}{width}")
-
-
-def _check_digest(file: BinaryIO) -> None:
-    """Check that a CBF image has the checksum in its header, if any; fabio only logs it."""
-    file.seek(0)
-    head = file.read(HEAD)
-    start, size = head.find(_CBF_START), _CBF["size"].search(head)
-    told = _CBF_DIGEST.search(head, 0, start)
-    if told and size:
-        file.seek(start + len(_CBF_START))
-        found = md5(file.read(int(size[1])), usedforsecurity=False).digest()
-        if b64encode(found) != told[1]:
-            raise FillError("the image is damaged: it does not have the checksum in its header")
-
-
-def _look_in_edf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    head = file.read(HEAD)
-    end = head.find(b"}")
-    items = dict(_EDF_ITEM.findall(head[:end])) if head.lstrip().startswith(b"{") else {}
-    dtype = _EDF_TYPES.get(items.get(b"DataType", b""))
-    if dtype is None or end < 0 or b"Dim_1" not in items or b"Compression" in items:
-        raise FillError("it is not an uncompressed EDF image, or its header has no size")
-    shape = (int(items.get(b"Dim_2", b"1")), int(items[b"Dim_1"]))
-    there, size = os.fstat(file.fileno()).st_size, prod(shape) * np.dtype(dtype).itemsize
-    _check_is_complete(end + 1, size, there)
-    return shape, np.dtype(dtype)
-
-
 def _check_is_complete(begin: int, size: int, there: int) -> None:
     if begin + size > there:
         raise FillError(f"the image of {size:,} bytes is cut off: the file has {there:,}")
 
 
-class _Fabio(FileSequence):
+class _FabioFiles(FileSequence):
     """Reads files of one image each by a class of fabio."""
 
     reader: ClassVar[tuple[str, str]]
+    options: ClassVar[dict[str, Any]] = {}
 
     def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
         shape, _ = self.look_in(file)
         axes = region_of(file, shape, roi, like)
-        is_cbf = self.reader[0] == "cbfimage"
-        if is_cbf:
-            _check_digest(file)
-        image = _reader(*self.reader)().read(file.name, **({"check_MD5": False} if is_cbf else {}))
+        self.check_image(file)
+        image = _reader(*self.reader)().read(file.name, **self.options)
         try:
             if image.nframes > 1:
                 raise FillError(
@@ -120,12 +77,64 @@ class _Fabio(FileSequence):
         native = whole.astype(whole.dtype.newbyteorder("="), copy=False)
         return take_region(native, axes)
 
+    def check_image(self, file: BinaryIO) -> None:
+        """Check what fabio does not; by default nothing."""
+
+
+class _CBFFiles(_FabioFiles):
+    """Reads CBF images."""
+
+    reader = ("cbfimage", "CbfImage")
+    options: ClassVar[dict[str, Any]] = {"check_MD5": False}
+
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-        """Return the shape and dtype in the header."""
-        return (_look_in_cbf if self.reader[0] == "cbfimage" else _look_in_edf)(file)
+        """Return the shape and dtype in the header, after checking that the file has all bytes."""
+        head = file.read(HEAD)
+        found = {name: pattern.search(head) for name, pattern in _CBF.items()}
+        start = head.find(_CBF_START)
+        if start < 0 or not all(found.values()):
+            raise FillError("it is not a CBF image, or its header has no size")
+        size, fast, slow = (int(match[1]) for match in found.values() if match)
+        there = os.fstat(file.fileno()).st_size
+        _check_is_complete(start + len(_CBF_START), size, there)
+        kind = re.search(rb'Element-Type:\s*"?(un)?signed (\d+-bit)', head, re.I)
+        width = _CBF_TYPES.get(kind[2].lower(), 4) if kind else 4
+        check_cell((slow, fast), width, there)
+        return (slow, fast), np.dtype(f"{'u' if kind and kind[1] else 'i'}{width}")
+
+    def check_image(self, file: BinaryIO) -> None:
+        """Check that the image has the checksum in its header, if any; fabio only logs it."""
+        file.seek(0)
+        head = file.read(HEAD)
+        start, size = head.find(_CBF_START), _CBF["size"].search(head)
+        told = _CBF_DIGEST.search(head, 0, start)
+        if told and size:
+            file.seek(start + len(_CBF_START))
+            found = md5(file.read(int(size[1])), usedforsecurity=False).digest()
+            if b64encode(found) != told[1]:
+                raise FillError("the image is damaged: it does not have the checksum in its header")
 
 
-class AreaDetectorCBF(PointSequence, _Fabio):
+class _EDFFiles(_FabioFiles):
+    """Reads EDF images that are not compressed."""
+
+    reader = ("edfimage", "EdfImage")
+
+    def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+        """Return the shape and dtype in the header, after checking that the file has all bytes."""
+        head = file.read(HEAD)
+        end = head.find(b"}")
+        items = dict(_EDF_ITEM.findall(head[:end])) if head.lstrip().startswith(b"{") else {}
+        dtype = _EDF_TYPES.get(items.get(b"DataType", b""))
+        if dtype is None or end < 0 or b"Dim_1" not in items or b"Compression" in items:
+            raise FillError("it is not an uncompressed EDF image, or its header has no size")
+        shape = (int(items.get(b"Dim_2", b"1")), int(items[b"Dim_1"]))
+        there, size = os.fstat(file.fileno()).st_size, prod(shape) * np.dtype(dtype).itemsize
+        _check_is_complete(end + 1, size, there)
+        return shape, np.dtype(dtype)
+
+
+class AreaDetectorCBF(PointSequence, _CBFFiles):
     """Spec ``AD_CBF``: one file per frame; see :class:`~.sequences.PointSequence`.
 
     Parameters
@@ -137,7 +146,6 @@ class AreaDetectorCBF(PointSequence, _Fabio):
     """
 
     specs = frozenset({"AD_CBF"})
-    reader = ("cbfimage", "CbfImage")
 
     def __init__(
         self,
@@ -155,15 +163,13 @@ class AreaDetectorCBF(PointSequence, _Fabio):
         return super().name(self._initial + number)
 
 
-class StreamCBF(StreamSequence, _Fabio):
+class StreamCBF(StreamSequence, _CBFFiles):
     """Mimetype ``multipart/related;type=image/x-cbf``; see :class:`~.sequences.StreamSequence`."""
 
     specs = frozenset({"multipart/related;type=image/x-cbf"})
-    reader = ("cbfimage", "CbfImage")
 
 
-class StreamEDF(StreamSequence, _Fabio):
+class StreamEDF(StreamSequence, _EDFFiles):
     """Mimetype ``multipart/related;type=image/x-edf``; see :class:`~.sequences.StreamSequence`."""
 
     specs = frozenset({"multipart/related;type=image/x-edf"})
-    reader = ("edfimage", "EdfImage")

@@ -31,6 +31,7 @@ LOST = (
     ("the run of a reference", "asset", "run", "run"),
     ("the run of a sequence of documents", "sequence", "run", "run"),
     ("the sequence of a chunk", "chunk", "sequence", "sequence"),
+    ("the sequence of a document that waits", "journal", f"id / {POSITIONS}", "sequence"),
     ("the columns of a chunk", "chunk", "schema", "chunk_schema"),
     ("the chunk of some bytes", "chunk_body", "id", "chunk"),
     ("the sequence of a document's number", "document_key", "sequence", "sequence"),
@@ -39,7 +40,7 @@ LOST = (
 )
 """References between tables.
 
-Each has the text for a lost row, the table and column that refer, and the table referred to."""
+Each has the text for a lost row, the table and what in it refers, and the table referred to."""
 
 
 # -- start and stop --------------------------------------------------------------------------
@@ -181,7 +182,7 @@ class EmbeddedChecks(EventChecks):
         while True:
             with self._database.read() as connection:
                 rows = connection.execute(
-                    "SELECT id, uid FROM run WHERE id > ? AND EXISTS "
+                    "SELECT id, uid FROM run WHERE id > ? AND typeof(uid) = 'text' AND EXISTS "
                     "(SELECT 1 FROM descriptor WHERE run = run.id) ORDER BY id LIMIT ?",
                     (last, BATCH),
                 ).fetchall()
@@ -254,7 +255,7 @@ class EmbeddedChecks(EventChecks):
                 lost = _lost(connection, table, column, target)
             if lost:
                 problem = f"{what} is not there, of {lost:,} rows of {table}"
-                yield Damage(problem, key=column, path=path)
+                yield Damage(problem, key=column.split()[0], path=path)
 
     def path_of(self, key: Any) -> str | None:
         # Rows inside of a plan, of no file.

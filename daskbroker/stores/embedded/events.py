@@ -22,10 +22,18 @@ from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import EmbeddedChecks
 from .database import Database
-from .format import ENDED, FORMAT_VERSION
+from .format import COUNTED, ENDED, FORMAT_VERSION
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import replace_peeks, select_peeks
-from .planning import LOST_ROWS, PlannedSequence, add_sequences, among, lost_rows
+from .planning import (
+    LOST_ROWS,
+    SEALED,
+    PlannedSequence,
+    add_sequences,
+    among,
+    lost_documents,
+    lost_rows,
+)
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
 from .sequence_store import SequenceStore
@@ -107,9 +115,10 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         with self._database.write(durable=True) as connection:
             self.end_run(connection, uid)
 
-    def end_run(self, connection: sqlite3.Connection, uid: str, state: int = ENDED) -> None:
-        """Note in a transaction that a run has ended; it must be sealed before."""
-        connection.execute("UPDATE run SET stopped = ? WHERE uid = ?", (state, storable(uid)))
+    def end_run(self, connection: sqlite3.Connection, uid: str, *, with_stop: bool = False) -> None:
+        """Note in the transaction, or that of the stop, that a run has ended and is sealed."""
+        state = f"{COUNTED} + {SEALED}" if with_stop else str(ENDED)
+        connection.execute(f"UPDATE run SET stopped = {state} WHERE uid = ?", (storable(uid),))
         self._journal.claims.forget(self._known_run(uid))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
@@ -258,12 +267,15 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
             values += (storable(str(stream_name)),)
         else:
             query += " UNION ALL " + LOST_ROWS.format(among=condition)
-            values *= 3
+            values *= 4
         with self._database.read() as connection:
             rows = connection.execute(f"{query} ORDER BY 5, 6", values).fetchall()
-            # If a run has the stream, nothing else that it may have lost is looked for.
-            without = order.keys() - {row[0] for row in rows}
-            lost = {} if stream_name is ALL else lost_rows(connection, without)
+            lost: dict[str, str] = {}
+            if stream_name is not ALL:
+                # If a run has the stream, only documents are looked for that it may have lost.
+                having = {row[0] for row in rows}
+                lost = lost_rows(connection, order.keys() - having)
+                lost |= lost_documents(connection, having)
         lost |= {run: reason for run, _, reason, *_, number in rows if number is None}
         rows = [row for row in rows if row[-1] is not None]
         rows.sort(key=lambda row: order[row[0]])
@@ -380,6 +392,11 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         kind, run, owner = key
         if kind not in LAYOUTS:
             raise StoreDamaged(f"run {run!r}: documents of no known kind: {kind!r}")
+        # One flipped bit makes bytes of a text.
+        if not isinstance(run, str) or not isinstance(owner, str):
+            raise StoreDamaged(
+                f"{kind}s of run {run!r}: the uid {owner!r} of their owner is no text"
+            )
         sequence = self._sequences.get((kind, owner, run)) if self._is_sure else None
         # This process has not written to it; the context makes the sequence known.
         if sequence is None:

@@ -9,6 +9,7 @@ and child open new ones.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -82,6 +83,9 @@ class ForkGate:
         self._was_quiet = False  # until all are outside
         end = time.monotonic() + PATIENCE_SECONDS
         own: Any = getattr(self._own, "lock", None)
+        if own is not None and own._is_owned():
+            # An interrupt at the end of a block leaves the block to the garbage collector.
+            gc.collect()
         # It cannot wait for itself, if it forks while it is inside.
         quiet = self._usable and not (own is not None and own._is_owned())
         for lock in list(self._locks):

@@ -11,10 +11,12 @@ from ...core.chunk_statistics import Statistics
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x6461736B  # "dask"
 
-ENDED, STOPPED = 1, 2
+ENDED, STOPPED, COUNTED = 1, 2, 3
 """Values of ``run.stopped``: all events are sealed, or also the stop is stored.
 
-The second is of one transaction with the stop; stores of earlier versions have only the first."""
+From the third on, the number of documents that are sealed is added to it. It and the second are of
+one transaction with the stop; stores of earlier versions have only the first two.
+"""
 
 # SQLite stores NaN as NULL. `ordered` is 0, or 1, or above it a checksum of the chunk's row: see
 # entry_checksum in sealing.py.

@@ -85,7 +85,7 @@ class EmbeddedHeaderStore(HeaderStore):
             # Sealing has transactions of its own, so it comes before that of the stop.
             store.seal(run)
             with self._database.write(durable=True) as connection:
-                store.end_run(connection, run, STOPPED)
+                store.end_run(connection, run, with_stop=True)
                 self._insert_stop(connection, doc)
 
     def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:

@@ -46,7 +46,8 @@ LEFT_OUT, WAITING = 0, 1
 """Values of the path :data:`MARK`: something of the document is left out, or it waits."""
 
 STOP = (
-    f"coalesce(stop, (SELECT stopped FROM run WHERE run.uid = header.uid AND stopped = {STOPPED}))"
+    f"coalesce(stop, (SELECT {STOPPED} FROM run "
+    f"WHERE run.uid = header.uid AND stopped >= {STOPPED}))"
 )
 """SQL for the stop of a row of ``header``, which is a number if the stop is lost."""
 

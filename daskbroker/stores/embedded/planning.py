@@ -16,6 +16,7 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, REFERENCES, Layout, chunk_metadata
 from ...core.plan_builder import PlanBuilder
 from ...core.printable import shown
+from .format import COUNTED
 from .journal import encoded
 from .packing import location_checksum
 from .row_sequences import POSITIONS, RowSequence
@@ -47,6 +48,19 @@ def among(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     return "IN (SELECT value FROM json_each(?))", (json.dumps(list(values)),)
 
 
+SEALED = (
+    "(SELECT total((SELECT first + rows FROM chunk WHERE chunk.sequence = sequence.id "
+    "ORDER BY first DESC LIMIT 1)) FROM sequence WHERE sequence.run = run.id)"
+)
+"""SQL for the number of sealed documents of a run."""
+
+LOST_DOCUMENTS = (
+    "SELECT uid, NULL, 'events or other documents are not there that it had when it stopped', "
+    f"NULL, NULL, NULL FROM run WHERE stopped - {COUNTED} > {SEALED} "
+    "AND uid {among}"
+)
+"""SQL for runs that have fewer documents than when they stopped; columns as :data:`LOST_ROWS`."""
+
 # The events of a run may also be in another store. It is lost here only if some row leads to a run
 # that is not there, or a run has lost its name. CASE looks for these, in all rows, only if needed.
 LOST_ROWS = (
@@ -61,10 +75,11 @@ LOST_ROWS = (
     "FROM header WHERE CASE WHEN EXISTS (SELECT 1 FROM run WHERE run.uid = header.uid) THEN 0 "
     "WHEN EXISTS (SELECT 1 FROM descriptor WHERE run NOT IN (SELECT id FROM run)) THEN 1 "
     "ELSE EXISTS (SELECT 1 FROM run WHERE uid NOT IN (SELECT uid FROM header)) END "
-    "AND uid {among}"
+    "AND uid {among} UNION ALL " + LOST_DOCUMENTS
 )
 """SQL for runs with documents to which no row leads any more: uid and what is wrong, as the first
-and third column of a list of descriptors, whose last column is not NULL. It has the uids twice."""
+and third column of a list of descriptors, whose last column is not NULL. It has
+the uids three times."""
 
 
 class PlannedSequence(NamedTuple):
@@ -231,8 +246,19 @@ def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None
 
 def lost_rows(connection: sqlite3.Connection, runs: Collection[str]) -> dict[str, str]:
     """Return what is wrong with those runs that have documents to which no row leads any more."""
+    return _reasons(connection, LOST_ROWS, runs, 3)
+
+
+def lost_documents(connection: sqlite3.Connection, runs: Collection[str]) -> dict[str, str]:
+    """Return what is wrong with those runs that have fewer documents than when they stopped."""
+    return _reasons(connection, LOST_DOCUMENTS, runs, 1)
+
+
+def _reasons(
+    connection: sqlite3.Connection, query: str, runs: Collection[str], times: int
+) -> dict[str, str]:
     if not runs:
         return {}
     condition, values = among(list(runs))
-    found = connection.execute(LOST_ROWS.format(among=condition), values * 2)
+    found = connection.execute(query.format(among=condition), values * times)
     return {run: reason for run, _, reason, *_ in found}

@@ -100,7 +100,9 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
             return start, None if stop is None else checked_from_bson("stop", stop)
         except StoreDamaged as error:
             where = f"{self._database.label}, header, _id {stored.get('_id')!r}"
-            return BadRun(header_uid(stored) or _run_id(stored), str(error), where)
+            # suitcase-mongo finds the document of a run by `run_id`, which a lost start leaves.
+            uid = header_uid(stored) or _uid(stored.get("run_id"))
+            return BadRun(uid, str(error), where)
 
     def count(self, search: Search) -> int:
         """See :meth:`HeaderStore.count`.
@@ -123,14 +125,11 @@ def header_uid(header: Mapping[str, Any]) -> str | None:
     """Return the uid of the run in a document of ``header``; None if it has none."""
     starts = header.get("start")
     start = starts[0] if isinstance(starts, list) and starts else None
-    uid = start.get("uid") if isinstance(start, dict) else None
-    return uid if isinstance(uid, str) and uid else None
+    return _uid(start.get("uid")) if isinstance(start, dict) else None
 
 
-def _run_id(header: Mapping[str, Any]) -> str | None:
-    """Return the uid of a run by which suitcase-mongo finds its document, for a lost start."""
-    uid = header.get("run_id")
-    return uid if isinstance(uid, str) and uid else None
+def _uid(stored: object) -> str | None:
+    return stored if isinstance(stored, str) and stored else None
 
 
 def _only(name: str, stored: Mapping[str, Any]) -> Any:

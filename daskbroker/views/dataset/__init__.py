@@ -16,8 +16,3 @@
 :mod:`.trees`           Datasets as a tree
 ======================= ===================================================================
 """
-
-from .lazy_dataset import dataset, datasets
-from .trees import tree, tree_of_runs
-
-__all__ = ["dataset", "datasets", "tree", "tree_of_runs"]

@@ -47,7 +47,7 @@ def tree_of_runs(views: Sequence[View], stream: str, chunks: Any) -> xr.DataTree
         The stream in each event source, of the same runs. If several sources have a run, the first
         one counts.
     stream, chunks
-        As for :func:`daskbroker.views.dataset.dataset`.
+        As for :func:`daskbroker.views.dataset.lazy_dataset.dataset`.
     """
     runs = views[0].runs
     every = [d for view in views for d in view.plan.descriptors]

@@ -30,20 +30,12 @@ from .collection import DataFrame, concat, from_partitions
 from .partitions import Partitions, RowChoice
 from .reading import ChunkGroup, PartitionChunk, Payload, TableOptions, TableReader
 
-__all__ = ["StreamPartitions", "concat", "table", "target_bytes"]
+__all__ = ["StreamPartitions", "concat", "table"]
 
 UID_BYTES = 40
 """Bytes that the uid of an event takes in a chunk."""
 MOST_PARTITIONS = 10_000
 """Maximum number of partitions, approximately; beyond it, partitions become larger instead."""
-
-
-def target_bytes() -> int:
-    """Return the target size of a partition in bytes, from the setting ``partition-size``.
-
-    The setting is ``daskbroker.partition-size`` in dask's configuration.
-    """
-    return int(setting("partition-size"))
 
 
 def table(view: View, *, with_run: bool = False) -> DataFrame:
@@ -74,7 +66,7 @@ def table(view: View, *, with_run: bool = False) -> DataFrame:
         chosen.insert(0, Field("run", "", "run"))
     columns = tuple(table_columns(view.plan.events, chosen, runs))
     skip_damaged = options.errors == "skip"
-    reading = TableOptions(view.stream, options.duplicates, target_bytes(), skip_damaged)
+    reading = TableOptions(view.stream, options.duplicates, setting("partition-size"), skip_damaged)
     filling = view.filling()
     events = view.events(filling, columns)
     return from_partitions(StreamPartitions(events, columns, runs, reading, filling))

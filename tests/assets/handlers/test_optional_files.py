@@ -31,10 +31,11 @@ def test_zarr(tmp_path, reader, version, options, name):
     if version == 2 and "shards" in options:
         options = {"dtype": ">i4"}
     data = frames(12).astype(options.get("dtype", "<u2"))
-    zarr.create_array(
-        str(tmp_path / name), data=data, chunks=(2, 6, 4), zarr_format=version,
-        **{k: v for k, v in options.items() if k != "dtype"},
+    array = zarr.create_array(
+        str(tmp_path / name), shape=data.shape, dtype=data.dtype, chunks=(2, 6, 4),
+        zarr_format=version, **{k: v for k, v in options.items() if k != "dtype"},
     )  # fmt: skip
+    array[:] = data  # zarr before 3.1.6 writes shards wrongly if `data` is given above
     parameters = {"dataset": name} if name else {}
     reader.roots = tmp_path
     for roi in ROIS:

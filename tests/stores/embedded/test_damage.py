@@ -240,6 +240,12 @@ def test_a_lost_stop_costs_its_run(tmp_path):
         "UPDATE sequence SET kind = 'odd' WHERE run = 2",
         "UPDATE sequence SET owner = owner + 90 WHERE run = 2 AND kind = 'event'",
         "UPDATE descriptor SET stream = 'other' WHERE run = 2 AND stream = 'primary'",
+        "DELETE FROM sequence WHERE id = (SELECT min(id) FROM sequence WHERE run = 2)",
+        "UPDATE sequence SET run = 93 WHERE id = (SELECT max(id) FROM sequence WHERE run = 2)",
+        "UPDATE sequence SET id = id + 90 WHERE id = (SELECT max(id) FROM sequence WHERE run = 2)",
+        "DELETE FROM chunk WHERE sequence = (SELECT min(id) FROM sequence WHERE run = 2)",
+        "UPDATE run SET uid = CAST(uid AS BLOB) WHERE id = 2",
+        "UPDATE descriptor SET uid = CAST(uid AS BLOB) WHERE run = 2",
     ],
 )
 def test_a_lost_row_that_leads_to_events_costs_its_run(tmp_path, statement):

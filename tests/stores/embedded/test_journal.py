@@ -137,6 +137,13 @@ def test_a_uid_twice_in_a_page(db, run, descriptor):
     assert len(db[-1].table()) == 0
 
 
+def test_free_numbers_are_noted_together(db, run, descriptor, rows_of, monkeypatch):
+    monkeypatch.setattr(document_keys, "_insert_key", None)  # notes one
+    insert(db, mixed(run, descriptor))
+    db.seal()
+    assert rows_of("document_key") == 3 + 3 + 2 * ROWS
+
+
 def other_process(db):
     """The event source of this store as another process has it, with a connection of its own."""
     return EmbeddedEventStore(Database(Path(str(db.uri))))

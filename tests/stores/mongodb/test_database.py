@@ -36,12 +36,6 @@ from daskbroker.testing import assert_documents_equal, external_run, make_run
 from daskbroker.testing.base import insert_all
 
 
-@pytest.fixture
-def mongo_database(mongo_database):
-    """Return the URI of a database without any indexes."""
-    return mongo_database
-
-
 def test_no_password_is_shown():
     uri = "mongodb://me:s3cr@t@host:27017/db?authSource=admin&tlsCertificateKeyFilePassword=s3cr"
     database = Database(uri)

@@ -19,12 +19,6 @@ from daskbroker.testing import (
 from daskbroker.testing.base import insert_all
 
 
-@pytest.fixture
-def mongo_database(mongo_database):
-    """Return the URI of a database without any indexes."""
-    return mongo_database
-
-
 def write(raw, documents, **options):
     serializer = Serializer(raw, **options)
     for name, doc in documents:

@@ -19,12 +19,6 @@ UIDS = ("first", "middle", "last")
 
 
 @pytest.fixture
-def mongo_database(mongo_database):
-    """Return the URI of a database without any indexes."""
-    return mongo_database
-
-
-@pytest.fixture
 def runs(raw):
     """Three runs in the database, the second to be damaged."""
     made = {}

@@ -34,12 +34,6 @@ from daskbroker.testing.claim_runs import LEGACY, claim_run
 
 
 @pytest.fixture
-def mongo_database(mongo_database):
-    """Return the URI of a database without any indexes."""
-    return mongo_database
-
-
-@pytest.fixture
 def suitcase(raw):
     """Inserts documents as databroker does."""
     serializer = Serializer(raw, raw)

@@ -172,8 +172,8 @@ class Xspress3(BlockHandler):
 
 def _channels_and_frames(datums: Datums) -> tuple[np.ndarray, np.ndarray]:
     columns = dict(datums.columns)
-    given = {name: columns.pop(name) for name in ("channel",) if name in columns}
-    channels = Datums(given, datums.count).integers("channel")
+    channel = {"channel": columns.pop("channel")} if "channel" in columns else {}
+    channels = Datums(channel, datums.count).integers("channel")
     return channels, Datums(columns, datums.count).integers("frame")
 
 

@@ -172,6 +172,13 @@ def test_frames_that_were_never_written(tmp_path):
         np.testing.assert_array_equal(got, expected)
 
 
+def never_filled():
+    """Return options of a dataset without fill values; h5py has `fill_time` since 3.16."""
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return {"dcpl": made}
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"chunks": (1, 5, 8)}, {"chunks": (1, 5, 8), "compression": "gzip"}, {"virtual": True}],
@@ -189,7 +196,7 @@ def test_what_hdf5_does_not_fill(tmp_path, options, monkeypatch):
                 layout[:, :, first : first + 8] = source
             file.create_virtual_dataset("d", layout)
         else:
-            more = {"fillvalue": 3, "fill_time": "never", **options}
+            more = {"fillvalue": 3, **never_filled(), **options}
             dataset = file.create_dataset("d", (6, 10, 16), ">u2", **more)
             if dataset.chunks:
                 dataset[2, 7:] = 5
@@ -207,7 +214,7 @@ def test_text_that_was_never_written(tmp_path):
     records = np.dtype([("name", "S3"), ("x", "f8")])
     with h5py.File(tmp_path / "f.h5", "w") as file:
         for key, dtype in (("text", np.dtype("S3")), ("records", records)):
-            dataset = file.create_dataset(key, (6, 4), dtype, chunks=(2, 4), fill_time="never")
+            dataset = file.create_dataset(key, (6, 4), dtype, chunks=(2, 4), **never_filled())
             rows = RowSource(dataset).read(np.arange(6), (range(4),))
             np.testing.assert_array_equal(rows, dataset[...])
             np.testing.assert_array_equal(rows, np.zeros((6, 4), dtype))
