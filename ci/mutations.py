@@ -73,7 +73,7 @@ TESTS = {
     ],
     "stores/embedded/sealing": [
         "tests/stores/embedded/test_sealing.py", "tests/stores/embedded/test_moved.py",
-        "-k", "test_sealing or other_store",
+        "tests/stores/embedded/test_misplaced.py",
     ],
     "stores/embedded/packing": [
         "tests/stores/embedded/test_packing.py", "tests/stores/embedded/test_moved.py",
@@ -82,6 +82,7 @@ TESTS = {
     "stores/embedded/log_sync": ["tests/stores/embedded/test_log_sync.py"],
     "stores/embedded/database": [
         "tests/stores/embedded/test_database.py", "tests/stores/embedded/test_opening.py",
+        "tests/stores/embedded/test_log_sync.py",
     ],
     "stores/mongodb/acknowledgement": ["tests/stores/mongodb/test_replica_set.py", "-k",
                                        "wait_for_a_majority or given_up or how_long or in_time"],

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sqlite3
 import threading
+from contextlib import closing
 
 import pymongo
 import pytest
@@ -62,6 +63,8 @@ def test_a_transaction_is_all_or_nothing(tmp_path):
 
     with pytest.raises(ZeroDivisionError, match="in the middle"):
         fail()
+    with closing(sqlite3.connect(database.path, timeout=0)) as other:
+        assert other.execute("BEGIN IMMEDIATE").fetchone() is None  # others can write at once
     with database.read() as connection:
         assert connection.execute("SELECT count(*) FROM run").fetchone() == (0,)
     database.close()
