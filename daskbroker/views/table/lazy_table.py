@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ...assets.filling.common_cells import common_cells
-from ...assets.filling.filling import Filling, Target
+from ...assets.filling.filling import Filling
+from ...assets.filling.target import Target
 from ...core.chunks import ChunkPlan
 from ...core.fields import Field, select
 from ...core.graph_names import graph_name, runs_name
