@@ -18,7 +18,7 @@ from ...core.graph_names import graph_name, runs_name
 from ...core.layouts import STREAM_RESOURCE
 from ...core.run_plan import RunPlan, resources_of
 from ...core.schema import TableColumn
-from ..table.lazy_table import target_bytes
+from ...core.settings import setting
 from .column_sources import ColumnSource, ExternalColumn
 from .cutting import (
     column_groups,
@@ -153,7 +153,7 @@ class Assembly:
             return -1
         if name == "time":
             return self.usual_lengths if size == "auto" else self._lengths_by(text_bytes(size))
-        target = target_bytes() if size == "auto" else text_bytes(size)
+        target = setting("partition-size") if size == "auto" else text_bytes(size)
         cell = self.external[name].cell_bytes if name in self.external else self.sizes[name]
         return even_cut(len(self.rows), target // max(1, cell))
 
@@ -178,7 +178,7 @@ class Assembly:
     @cached_property
     def usual_lengths(self) -> tuple[int, ...]:
         """Lengths of blocks along ``time`` if nothing else is requested."""
-        target = target_bytes()
+        target = setting("partition-size")
         # Without frames, all columns of a block are read together.
         if not self.external:
             columns = sum(name not in self.coordinates for name in self.sizes)

@@ -23,7 +23,7 @@ from ...core.fields import Field, data_keys_of, select
 from ...core.name_lists import listed
 from ...core.scanned import dimensions_of
 from ...core.schema import TableColumn, table_columns
-from ..table.lazy_table import target_bytes
+from ...core.settings import setting
 from ..view_options import Runs, View, check_is_one_stream
 from .assembly import Assembly
 from .attributes import run_attrs
@@ -122,7 +122,8 @@ def _arranged(view: View, chunks: object) -> xr.Dataset:
         grid = grid.drop_vars([name for name in setpoints if name not in shown])
     if chunks is None:
         return grid
-    return cut_grid(grid, chunks, {*loaded, *made.objects}, target_bytes(), made.task_name)
+    size = setting("partition-size")
+    return cut_grid(grid, chunks, {*loaded, *made.objects}, size, made.task_name)
 
 
 def assembly(
