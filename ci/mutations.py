@@ -140,9 +140,12 @@ TESTS = {
     ],
     "stores/mongodb/filters": ["tests/stores/mongodb/test_database.py", MONGO, "-k",
                                "filters or queries"],
-    "stores/spool/sender": [
-        "tests/stores/mongodb/test_spool.py", "-k", "not lose_nothing and not both_die",
-    ],
+    **{
+        f"stores/spool/{name}": [
+            "tests/stores/mongodb/test_spool.py", "-k", "not lose_nothing and not both_die",
+        ]
+        for name in ("entries", "recovery", "sender")
+    },
 }  # fmt: skip
 """Arguments of pytest, by the module whose mutations it is to detect."""
 OPTIONS = (
