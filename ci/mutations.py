@@ -142,10 +142,13 @@ TESTS = {
     ],
     "stores/mongodb/filters": ["tests/stores/mongodb/test_database.py", MONGO, "-k",
                                "filters or queries"],
-    "stores/spool/sender": [
-        "tests/stores/test_spool_faults.py", "tests/stores/mongodb/test_spool.py",
-        "-k", "not lose_nothing and not both_die and not interrupted",
-    ],
+    **{
+        f"stores/spool/{name}": [
+            "tests/stores/test_spool_faults.py", "tests/stores/mongodb/test_spool.py",
+            "-k", "not lose_nothing and not both_die and not interrupted",
+        ]
+        for name in ("entries", "recovery", "sender")
+    },
 }  # fmt: skip
 """Arguments of pytest, by the module whose mutations it is to detect."""
 OPTIONS = (

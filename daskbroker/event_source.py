@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from .assets.access import FileAccess, Handlers, Overrides
-from .assets.filling.filling import Filling, Target
+from .assets.filling.filling import Filling
 from .assets.filling.missing import MissingMode
 from .assets.filling.stream_filling import check_are_data_keys, fill_stream
+from .assets.filling.target import Target
 from .assets.peek.background import BackgroundPeeker
 from .assets.peek.peeking import PeekMode, peek_all, with_stored_peeks
 from .core.absent_streams import no_stream

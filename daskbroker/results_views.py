@@ -87,7 +87,7 @@ class ResultsViews(FoundRuns):
         options = ViewOptions(
             fields, fill, timestamps, duplicates, timezone, errors=errors, external=external
         )
-        from .views.table import lazy_table  # see `header_views` on late imports
+        from .views.table import collection, lazy_table  # see `header_views` on late imports
 
         runs = self._runs_oldest_first()
         planned = self._planned(stream_name, list(runs), options)
@@ -95,7 +95,7 @@ class ResultsViews(FoundRuns):
             lazy_table.table(View(plan, stream_name, runs, options, files), with_run=True)
             for plan, files in _in_order_of(runs, planned)
         ]
-        return lazy_table.concat(tables)
+        return collection.concat(tables)
 
     @accepts()
     def dataset(

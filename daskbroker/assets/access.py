@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
+from typing import Any
 
 from ..core.chunks import ChunkPlan
 from ..core.run_plan import resources_of
 from ..core.settings import setting
 from .files.readable import ReadableRoots
-from .files.resolving import normal_spec
+from .files.resolving import ResolvedResource, normal_spec, resolve
 from .filling.filling import Filling
 from .handlers.registry import Factory, HandlerRegistry, HandlerType
 from .peek.memory import Memory
@@ -63,6 +64,19 @@ class FileAccess:
         found.__dict__ |= self.__dict__ | {"memory": memory}
         return found
 
+    @property
+    def readable(self) -> ReadableRoots:
+        """Limit on which files may be opened."""
+        return ReadableRoots.of(self.readable_roots)
+
+    def resolve(
+        self, resource: Mapping[str, Any], *, stream: bool | None = None, where: str = ""
+    ) -> ResolvedResource:
+        """Determine where a resource's file is here; see :func:`~.files.resolving.resolve`."""
+        return resolve(
+            resource, root_map=self.root_map, readable=self.readable, stream=stream, where=where
+        )
+
     def filling(
         self,
         references: Mapping[str, ChunkPlan],
@@ -99,6 +113,6 @@ class FileAccess:
                 for key, handler in (handler_overrides or {}).items()
             },
             root_map=dict(self.root_map),
-            readable=ReadableRoots.of(self.readable_roots),
+            readable=self.readable,
             mismatch=setting("shape-mismatch"),
         )

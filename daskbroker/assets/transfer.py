@@ -26,7 +26,7 @@ from ..core.errors import FillError
 from ..core.unfinished import remove_unfinished, unfinished
 from .access import FileAccess
 from .files.readable import ReadableRoots
-from .files.resolving import ResolvedResource, resolve
+from .files.resolving import ResolvedResource
 
 READ_BYTES = 2**20
 """Bytes that are read at a time."""
@@ -98,13 +98,8 @@ class FileTransfer:
         return Document(changed)
 
     def _resolved(self, name: str, doc: Mapping[str, Any]) -> ResolvedResource:
-        return resolve(
-            doc,
-            root_map=self.access.root_map,
-            readable_roots=self.access.readable_roots,
-            stream=name == "stream_resource",
-            where=f"run {doc.get('run_start', '')!r}",
-        )
+        where = f"run {doc.get('run_start', '')!r}"
+        return self.access.resolve(doc, stream=name == "stream_resource", where=where)
 
     def _target(self, path: Path) -> Path:
         absolute = os.path.abspath(path)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..assets.files.resolving import normal_spec, resolve, spec_of
+from ..assets.files.resolving import normal_spec, spec_of
 from ..assets.transfer import files_of
 from ..core.errors import HandlerNotFound
 from ..core.run_plan import resources_of
@@ -157,7 +157,7 @@ def file_list(header: Header, resource: Mapping[str, Any]) -> list[str]:
     They come from ``get_file_list`` of its handler if it has that method, else from its path.
     """
     db = header.db
-    resolved = resolve(resource, root_map=db.root_map, readable_roots=db.readable_roots)
+    resolved = db.files.resolve(resource)
     handler = db.handler_registry.find(resolved.spec).load()
     if not hasattr(handler, "get_file_list"):
         return [str(path) for path in files_of(resolved)]

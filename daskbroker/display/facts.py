@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.clock import seconds_of, show_time
 from ..core.documents import PRIMARY
+from ..core.scanned import dimensions_of
 from ..core.search import OPEN, is_derived
 
 
@@ -81,19 +82,6 @@ def sample_of(start: Mapping[str, Any]) -> str:
         if isinstance(value, (str, int, float)) and value != "":
             return str(value)
     return ""
-
-
-def dimensions_of(start: Mapping[str, Any]) -> list[tuple[list[str], str]]:
-    """Return the valid dimensions in the hints of a plan, as ``[([field, ...], stream), ...]``."""
-    hints = start.get("hints")
-    given = hints.get("dimensions") if isinstance(hints, Mapping) else None
-    found = []
-    for entry in given if isinstance(given, (list, tuple)) else ():
-        if isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[0], list):
-            fields = [field for field in entry[0] if isinstance(field, str)]
-            if fields and isinstance(entry[1], str):
-                found.append((fields, entry[1]))
-    return found
 
 
 def names_in(start: Mapping[str, Any], key: str) -> list[str]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..core.documents import PRIMARY
 from ..core.fields import data_keys_of
-from .facts import dimensions_of, names_in
+from ..core.scanned import dimensions_of
+from .facts import names_in
 
 TIME_COLUMN = "time"
 MOST_PIXELS = 4_000_000

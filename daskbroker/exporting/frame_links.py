@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..assets.files.resolving import ResolvedResource, resolve
+from ..assets.files.resolving import ResolvedResource
 from ..assets.handlers.hdf5.frames import AD_DATASET
 from ..core.errors import FillError
 
@@ -76,12 +76,8 @@ def _look_up(header: Header, stream: str, links: dict[str, FrameLink]) -> None:
 
 def _add(header: Header, link: FrameLink, name: str, resource: Mapping[str, Any]) -> None:
     try:
-        resolved = resolve(
-            resource,
-            root_map=header.db.files.root_map,
-            readable_roots=header.db.files.readable_roots,
-            stream=name == "stream_resource",
-            where=f"run {header.uid!r}",
+        resolved = header.db.files.resolve(
+            resource, stream=name == "stream_resource", where=f"run {header.uid!r}"
         )
         resolved.readable.check(resolved.path)
     except FillError as error:

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from ..assets.filling.filling import Filling, Target
+from ..assets.filling.filling import Filling
+from ..assets.filling.target import Target
 from ..core.chunks import ChunkPlan
 from ..core.external import stream_keys
 from ..core.layouts import EVENT, encode_rows, iter_rows

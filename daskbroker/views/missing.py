@@ -9,8 +9,9 @@ from typing import Any, get_args
 import numpy as np
 
 from ..assets.filling.common_cells import common_cells
-from ..assets.filling.filling import Filling, Target
+from ..assets.filling.filling import Filling
 from ..assets.filling.missing import MissingMode, Rule, filler, is_mode
+from ..assets.filling.target import Target
 from ..assets.shapes import HAVE_MISSING, Declared, Mismatch
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.external import external_keys

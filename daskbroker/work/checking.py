@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..assets.access import FileAccess
-from ..assets.files.resolving import resolve
 from ..assets.filling.contents import CellContents
 from ..assets.filling.event_filling import BLOCK_BYTES
-from ..assets.filling.filling import Filling, Target
+from ..assets.filling.filling import Filling
+from ..assets.filling.target import Target
 from ..assets.references.by_run import ReferencesByRun
 from ..assets.references.locating import CellsOfResource, ReferenceMissing, References
 from ..assets.shapes import Declared
@@ -333,13 +333,7 @@ class _References:
         """Read what some events refer to in one resource; each file is reported once for a key."""
         path = None
         try:
-            path = resolve(
-                cells.resource,
-                root_map=filling.root_map,
-                readable_roots=filling.readable,
-                stream=cells.indices is not None,
-                where=target.where,
-            ).path
+            path = filling.resolved(target, cells).path
             if (target.key, path) not in self._unreadable:
                 filling.cells(target, contents, run_fraction)
         except (FillError, OSError, MemoryError) as error:

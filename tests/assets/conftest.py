@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from daskbroker.assets.files.readable import ReadableRoots
 from daskbroker.assets.files.resolving import resolve
 from daskbroker.assets.filling.blocks import BlockReader
 from daskbroker.assets.filling.open_handlers import open_handlers
@@ -23,7 +24,9 @@ class Reader:
         self.root_map = None
 
     def _found(self, doc):
-        resource = resolve(doc, readable_roots=self.roots, root_map=self.root_map, where="run 'r'")
+        resource = resolve(
+            doc, readable=ReadableRoots.of(self.roots), root_map=self.root_map, where="run 'r'"
+        )
         return resource, self.registry.find(resource.spec, where="run 'r'")
 
     def resource(self, spec, path, datums, roi=(), **kwargs):

@@ -17,8 +17,9 @@ import pytest
 
 from daskbroker.core.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
 from daskbroker.stores.spool import sender as sending
+from daskbroker.stores.spool.entries import Entry
 from daskbroker.stores.spool.file import SpoolFile, left_behind
-from daskbroker.stores.spool.sender import Entry, Sender
+from daskbroker.stores.spool.sender import Sender
 from daskbroker.testing.interrupts import finalizers_unheard, interrupted_calls
 
 
@@ -272,7 +273,10 @@ def test_a_thread_that_dies_is_followed_by_another(sender, store, monkeypatch):
     died = []
     monkeypatch.setattr(sys, "unraisablehook", died.append)
     with monkeypatch.context() as patch:
-        patch.setattr(sender, "_batch", lambda waiting: (_ for _ in ()).throw(MemoryError))
+        patch.setattr(
+            "daskbroker.stores.spool.sender.next_batch",
+            lambda waiting, most_rows: (_ for _ in ()).throw(MemoryError),
+        )
         sender.put(entry(1))
         with pytest.raises(StoreUnavailable, match=r"has ended\. 1 events wait in .*\.spool"):
             sender.flush()

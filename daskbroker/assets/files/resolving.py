@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
@@ -71,7 +71,7 @@ def resolve(
     resource: Mapping[str, Any],
     *,
     root_map: Mapping[str, str | os.PathLike[str]] | None = None,
-    readable_roots: Iterable[str | os.PathLike[str]] | ReadableRoots | None = None,
+    readable: ReadableRoots = ANYWHERE,
     stream: bool | None = None,
     where: str = "",
 ) -> ResolvedResource:
@@ -84,8 +84,8 @@ def resolve(
     root_map
         Maps roots in documents to folders of this machine. A root that is not a key itself is
         mapped by the longest key that its path begins with, compared part by part.
-    readable_roots
-        Folders below which files may be opened, checked when a file is opened; anywhere if None.
+    readable
+        Limit on which files may be opened, checked when a file is opened.
     stream
         Whether it is a stream resource. If None, it is one if it has ``uri``, ``mimetype`` or
         ``parameters``.
@@ -112,8 +112,6 @@ def resolve(
         paths = _paths_of_uri(str(resource["uri"]), roots, label)
     else:
         paths = _paths_below_root(resource, roots, label)
-    if not isinstance(readable_roots, ReadableRoots):
-        readable_roots = ReadableRoots.of(readable_roots)
     return ResolvedResource(
         uid=str(resource.get("uid", "")),
         spec=_spec(resource, stream=stream, label=label),
@@ -121,7 +119,7 @@ def resolve(
         kwargs=plain(dict(kwargs)),
         stream=stream,
         data_key=str(resource.get("data_key", "")) if stream else "",
-        readable=readable_roots,
+        readable=readable,
     )
 
 

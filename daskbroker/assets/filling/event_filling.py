@@ -14,7 +14,8 @@ from ...core.errors import FillError
 from ...core.external import external_keys, is_stream_key
 from ...core.filled import FilledDocument, as_document, read_only
 from .contents import CellContents, FilledBlock
-from .filling import Filling, Target
+from .filling import Filling
+from .target import Target
 
 BLOCK_BYTES = 64 * 2**20
 """Maximum bytes of events that are filled at a time, if more than one event."""

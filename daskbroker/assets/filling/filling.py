@@ -16,7 +16,7 @@ from ...core.digests import digest_of
 from ...core.errors import FillError, FrameMissing
 from ...core.external import is_stream_key
 from ..files.readable import ANYWHERE, ReadableRoots
-from ..files.resolving import normal_spec, resolve
+from ..files.resolving import ResolvedResource, normal_spec, resolve
 from ..handlers.contract import CellsDiffer, Datums
 from ..handlers.registry import Factory, HandlerRegistry
 from ..handlers.stored_frames import CellFrames, NoReference
@@ -40,8 +40,6 @@ from .fitting import (
 from .knowledge import Differs, Known, KnownOfRun
 from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing, read_there
 from .target import Target
-
-__all__ = ["Filling", "Target"]
 
 _DEFAULT_HANDLERS = HandlerRegistry()
 """Built-in handlers and those of installed packages, which every process finds without help."""
@@ -467,18 +465,28 @@ class Filling:
         FillError
             If the resource's document cannot be resolved or there is no handler for its spec.
         """
-        resource = resolve(
-            cells.resource,
-            root_map=self.root_map,
-            readable_roots=self.readable,
-            stream=cells.indices is not None,
-            where=target.where,
-        )
+        resource = self.resolved(target, cells)
         # Its file may begin there; a parameter of that name in the document means something else.
         if cells.indices is not None and (cells.indices[0] > 0 or "indices" in resource.kwargs):
             resource = replace(resource, kwargs={**resource.kwargs, "indices": cells.indices})
         factory = self._factory(resource.spec, target.key, target.where)
         return BlockReader(resource, factory, target.claim, target.where)
+
+    def resolved(self, target: Target, cells: CellsOfResource) -> ResolvedResource:
+        """Return where the resource of some cells is here; see :func:`~.files.resolving.resolve`.
+
+        Raises
+        ------
+        FillError
+            If its document cannot be resolved.
+        """
+        return resolve(
+            cells.resource,
+            root_map=self.root_map,
+            readable=self.readable,
+            stream=cells.indices is not None,
+            where=target.where,
+        )
 
     def _factory(self, spec: str, key: str, where: str) -> Factory:
         factory = self.overrides.get(key) or self.factories.get(normal_spec(spec))

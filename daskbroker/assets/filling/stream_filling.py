@@ -12,7 +12,8 @@ from ...core.filled import as_document
 from ...core.name_lists import listed
 from ...core.validate import check_is_mapping, document_label
 from .event_filling import events_in_block, fill_events, fill_page, wanted_keys
-from .filling import Filling, Target
+from .filling import Filling
+from .target import Target
 
 MOST_WAITING = 10_000
 """Maximum number of documents that are taken from a stream before the first is passed on."""

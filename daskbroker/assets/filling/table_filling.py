@@ -10,7 +10,8 @@ import pandas as pd
 
 from ...core.errors import FillError
 from .contents import CellContents
-from .filling import Filling, Target
+from .filling import Filling
+from .target import Target
 
 
 def fill_frame(

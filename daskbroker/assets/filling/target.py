@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...core.documents import stream_of
+
 
 @dataclass(frozen=True)
 class Target:
@@ -30,9 +32,9 @@ class Target:
     @classmethod
     def of(cls, descriptor: Mapping[str, Any], key: str) -> Target:
         """Build from a descriptor, which may lack the key; the claim is then empty."""
-        stream = str(descriptor.get("name") or "primary")
+        run, stream = descriptor["run_start"], stream_of(descriptor)
         claim = descriptor["data_keys"].get(key, {})
-        return cls(descriptor["run_start"], stream, original_uid(descriptor), key, claim)
+        return cls(run, stream, original_uid(descriptor), key, claim)
 
     @property
     def external(self) -> bool:

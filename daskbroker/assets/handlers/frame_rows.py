@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from ...core.errors import FrameMissing
-from ...core.file_identity import Identity, identity
+from ...core.file_identity import identity
 from ..files.sizes import check_block, check_cell
 from ..regions import Axis, Roi, axes_of, compose, shape_of, take_region
 from .stored_frames import CellFrames, NoReference, StoredRows
@@ -39,22 +39,11 @@ class Rows(Protocol):
     def dtype(self) -> np.dtype:
         """Dtype of the values, in the byte order of the file."""
 
-    @property
-    def opened(self) -> dict[str, Identity]:
-        """Files of the dataset that were opened, each with its identity at that time."""
-
-    @property
-    def watched(self) -> bool:
-        """Whether all of these files were opened to be watched while they are written."""
-
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Return the bytes of the files that hold ``rows``, or all rows if None; None: unknown."""
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`~.hdf5.row_source.read_rows`."""
-
-    def refresh(self) -> None:
-        """Update the shape with the rows that a writer added."""
 
     def locate(self, rows: np.ndarray) -> Located:
         """Return where some rows lie; raise :class:`~.stored_frames.NoReference` if unknown."""
@@ -73,12 +62,9 @@ class ArrayRows:
         Size of the file, in bytes.
     """
 
-    watched = False
-
     def __init__(self, array: np.ndarray, name: str, stored: int) -> None:
         self._array, self._stored = array, stored
         self.name, self.shape, self.dtype = name, tuple(array.shape), array.dtype
-        self.opened: dict[str, Identity] = {}
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Return the size of the whole file, in bytes."""
@@ -88,9 +74,6 @@ class ArrayRows:
         """Read a region of some rows; see :func:`~.hdf5.row_source.read_rows`."""
         region = take_region(self._array, (rows, *axes))
         return np.array(region, self.dtype.newbyteorder("="))
-
-    def refresh(self) -> None:
-        """Do nothing: the owner builds a new object when the file changed."""
 
     def locate(self, rows: np.ndarray) -> Located:
         """Return where some rows lie; raise ``NoReference`` unless the array is mapped."""
@@ -121,16 +104,6 @@ class OneFrame:
         """Shape, with a leading dimension of one frame."""
         return (1, *self._frame.shape)
 
-    @property
-    def opened(self) -> dict[str, Identity]:
-        """Files of the dataset that were opened, each with its identity at that time."""
-        return self._frame.opened
-
-    @property
-    def watched(self) -> bool:
-        """Whether all of these files were opened to be watched while they are written."""
-        return self._frame.watched
-
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Return the bytes of the files that hold the frame."""
         return self._frame.stored()
@@ -141,10 +114,6 @@ class OneFrame:
         frame = self._frame.read(lines, axes[1:])
         frame = frame[0] if isinstance(axes[0], int) else frame
         return np.broadcast_to(frame, (len(rows), *frame.shape)).copy()
-
-    def refresh(self) -> None:
-        """Update the shape with what a writer changed."""
-        self._frame.refresh()
 
     def locate(self, rows: np.ndarray) -> Located:
         """Return where the row lies; raise ``NoReference`` if it has parts of several datasets."""

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ...core.errors import FillError
-from ...core.file_identity import Identity, identity
+from ...core.file_identity import identity
 from ..files.readable import ReadableRoots
 from ..files.sizes import check_cell
 from ..regions import Axis, Roi, axes_of, shape_of, take_region
@@ -64,11 +64,8 @@ class _Frames:
         If it is not an IMM file, or its frames differ in shape or kind.
     """
 
-    watched = False
-
     def __init__(self, path: str, readable: ReadableRoots) -> None:
         self.name, self._readable = path, readable
-        self.opened: dict[str, Identity] = {}
         with readable.open(path) as file:
             self._path, self._state = readable.check(path), identity(file.fileno())
             self._size = os.fstat(file.fileno()).st_size
@@ -119,9 +116,6 @@ class _Frames:
             )
         frame.reshape(-1)[positions] = np.frombuffer(data, "<u2", count, 4 * count)
         return frame
-
-    def refresh(self) -> None:
-        """Do nothing: the owner builds a new object when the file changed."""
 
     def locate(self, rows: np.ndarray) -> Located:
         """Return where some frames lie, unless they are sparse."""

@@ -19,7 +19,7 @@ from ..regions import Roi, axes_of, shape_of, take_region
 from ..shapes import Shape
 from .contract import Block, Datums, FramesThere
 from .frame_rows import cell_frames
-from .sequences import FileSequence, StreamSequence, region_of
+from .sequences import DatumFiles, FileSequence, StreamSequence, region_of
 from .stored_frames import CellFrames, NoReference, StoredRows
 
 
@@ -77,7 +77,7 @@ def _header(file: BinaryIO) -> _Header:
     return _Header(shape, "F" if fortran else "C", dtype)
 
 
-class SequenceNPY(_NPY):
+class SequenceNPY(DatumFiles, _NPY):
     """Specs ``NPY_SEQ`` and ``RWFS_NPY``: files ``<path>_<index>.npy``, each of which is a cell.
 
     Parameters
@@ -89,31 +89,13 @@ class SequenceNPY(_NPY):
     """
 
     specs = frozenset({"NPY_SEQ", "RWFS_NPY"})
+    keyword = "index"
 
     def __init__(self, path: str, /, root: str = "") -> None:
         self._stem = os.path.join(root, path)
 
     def name(self, number: int) -> str:
         return f"{self._stem}_{number}.npy"
-
-    def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        return self.read_whole_files(datums.integers("index"), roi)
-
-    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
-        number = self.first_file(datums)
-        return None if number is None else self.shape_of_number(number)
-
-    def frames_there(self, datums: Datums) -> FramesThere | None:
-        positions = datums.integers("index")
-        files = self.count_files(int(positions.max())) if len(positions) else 0
-        return FramesThere(files, "index")
-
-    def frames_of(self, datums: Datums) -> CellFrames:
-        return self.whole_files(datums.integers("index"))
-
-    def first_file(self, datums: Datums) -> int | None:
-        positions = datums.integers("index")
-        return int(positions[0]) if len(positions) else None
 
 
 class SingleNPY(_NPY):

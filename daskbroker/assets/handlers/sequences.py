@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -269,6 +269,32 @@ def _joined(parts: Iterator[np.ndarray]) -> np.ndarray:
             f"the frames of one event differ in shape: {' and '.join(map(str, shapes))}"
         )
     return np.concatenate(listed)
+
+
+class DatumFiles(FileSequence):
+    """Files each of which is the cell of one datum, which has the file's number as a keyword."""
+
+    keyword: ClassVar[str]
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        return self.read_whole_files(datums.integers(self.keyword), roi)
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        number = self.first_file(datums)
+        return None if number is None else self.shape_of_number(number)
+
+    def first_file(self, datums: Datums) -> int | None:
+        numbers = datums.integers(self.keyword)
+        return int(numbers[0]) if len(numbers) else None
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        numbers = datums.integers(self.keyword)
+        if not len(numbers):
+            return None
+        return FramesThere(self.count_files(int(numbers.max())), self.keyword)
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        return self.whole_files(datums.integers(self.keyword))
 
 
 class PointFiles(FileSequence):

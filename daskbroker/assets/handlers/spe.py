@@ -13,9 +13,8 @@ from ...core.errors import FillError, FrameMissing
 from ...core.file_identity import identity
 from ..regions import Roi, take_region
 from ..shapes import Shape, long_axes
-from .contract import Block, Datums, FramesThere
-from .sequences import PointFiles, region_of
-from .stored_frames import CellFrames, StoredRows
+from .sequences import DatumFiles, PointFiles, region_of
+from .stored_frames import StoredRows
 
 HEADER = 4100
 """Bytes of the header, after which the frames follow."""
@@ -34,7 +33,7 @@ class _Header(NamedTuple):
         return tuple(long_axes((self.frames, *self.frame)))
 
 
-class AreaDetectorSPE(PointFiles):
+class AreaDetectorSPE(DatumFiles, PointFiles):
     """Spec ``AD_SPE``: one file per point, which has the n frames of the point.
 
     A cell has the shape ``(n, height, width)`` without axes of length 1. Files of the versions 2
@@ -43,6 +42,7 @@ class AreaDetectorSPE(PointFiles):
     """
 
     specs = frozenset({"AD_SPE"})
+    keyword = "point_number"
 
     def load(self, file: BinaryIO, roi: Roi, like: Shape | None = None) -> np.ndarray:
         header = self._header(file)
@@ -62,26 +62,6 @@ class AreaDetectorSPE(PointFiles):
         header = self._header(file)
         state = identity(file.fileno())
         return StoredRows(path, state, header.shape, header.dtype, offset=HEADER)
-
-    def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        return self.read_whole_files(datums.integers("point_number"), roi)
-
-    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
-        number = self.first_file(datums)
-        return None if number is None else self.shape_of_number(number)
-
-    def first_file(self, datums: Datums) -> int | None:
-        positions = datums.integers("point_number")
-        return int(positions[0]) if len(positions) else None
-
-    def frames_there(self, datums: Datums) -> FramesThere | None:
-        positions = datums.integers("point_number")
-        if not len(positions):
-            return None
-        return FramesThere(self.count_files(int(positions.max())), "point_number")
-
-    def frames_of(self, datums: Datums) -> CellFrames:
-        return self.whole_files(datums.integers("point_number"))
 
     def _header(self, file: BinaryIO) -> _Header:
         header = _read_header(file)

@@ -90,8 +90,6 @@ def _rows_of(path: str, readable: ReadableRoots) -> Rows:
 class _Pages:
     """The rows of a file whose pages are compressed or not contiguous."""
 
-    watched = False
-
     def __init__(
         self,
         path: str,
@@ -102,7 +100,6 @@ class _Pages:
     ) -> None:
         self.name, self.shape, self.dtype = path, shape, dtype
         self._readable, self._stored = readable, stored
-        self.opened: dict[str, Identity] = {}
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Return the size of the whole file, in bytes."""
@@ -128,6 +125,3 @@ class _Pages:
 
     def _open(self) -> AbstractContextManager[Any]:
         return self._readable.open(self.name)
-
-    def refresh(self) -> None:
-        """Do nothing: the owner builds a new object when the file changed."""

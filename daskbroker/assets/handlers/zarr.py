@@ -64,8 +64,6 @@ class StreamZarr(StreamRows):
 class _ZarrRows:
     """A Zarr array that is read by rows."""
 
-    watched = False
-
     def __init__(self, folder: str, name: str, readable: ReadableRoots) -> None:
         zarr = _package()
         try:
@@ -74,7 +72,6 @@ class _ZarrRows:
             raise FillError(f"there is no Zarr array {name!r} in the folder: {error}") from None
         self.name, self.shape = name or folder, tuple(array.shape)
         self.dtype = np.dtype(array.dtype)
-        self.opened: dict[str, Identity] = {}
         if not self.shape:
             raise FillError(f"the array {self.name!r} has no dimensions, so no rows of frames")
         if self.dtype.hasobject:
@@ -100,9 +97,6 @@ class _ZarrRows:
     def locate(self, rows: np.ndarray) -> Located:
         """Return where some rows lie: in the files of chunks."""
         return one_dataset(stored_chunks(self._array, self._path, self._readable), rows)
-
-    def refresh(self) -> None:
-        """Do nothing: the owner builds a new object when the array changed."""
 
 
 def _box(axis: Axis) -> tuple[slice | np.ndarray, Axis]:

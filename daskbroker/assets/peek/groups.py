@@ -19,8 +19,9 @@ from ...core.peeks import Peek
 from ...core.run_plan import RunPlan
 from ..filling.contents import CELL_COLUMNS, CellContents
 from ..filling.extra import extra_frames
-from ..filling.filling import Filling, Target
+from ..filling.filling import Filling
 from ..filling.knowledge import GroupId, cells_noted
+from ..filling.target import Target
 from ..handlers.contract import Datums
 from ..references.locating import CellsOfResource, ReferenceMissing
 from .looks import Look, Looked
@@ -53,7 +54,7 @@ class Group:
 
     @property
     def label(self) -> tuple[str, str]:
-        """Descriptor and data key."""
+        """Uid of the descriptor, and data key."""
         return self.target.descriptor, self.target.key
 
 

@@ -20,7 +20,7 @@ from ...core.run_plan import RunPlan
 from ...core.user_warnings import warn
 from ..filling.common_cells import common_cells
 from ..filling.extra import ADVICE
-from ..filling.filling import Filling, Target
+from ..filling.filling import Filling
 from ..filling.knowledge import (
     Known,
     are_cells_noted,
@@ -28,13 +28,13 @@ from ..filling.knowledge import (
     extra_text,
     known_of,
 )
-from ..filling.target import original_uid
+from ..filling.target import Target, original_uid
 from ..shapes import Declared, is_open
 from .groups import Group, group_id, groups_of, looks_of, peek_of
 from .looks import Look, look_at_any
 from .memory import Memory, is_unchanged
 from .on_workers import look_on_workers
-from .sharing import Labels, samples_of, sorts_of
+from .sharing import Label, Sorts, samples_of, sorts_of
 
 PeekMode = bool | Literal["each"] | None
 """Whether files are looked into: None, if their claims are open; True, always, but of many groups
@@ -45,8 +45,6 @@ MOST_LOOKS = 10
 twice."""
 MOST_CHECKED = 20
 """Maximum number of groups for which it is checked whether remembered files have changed."""
-
-Label = tuple[str, str]
 
 
 def peeked(
@@ -165,7 +163,7 @@ def peek_all(
 
 
 def look_into(
-    groups: Iterable[Group], filling: Filling, sorts: Labels, *, keep_open: bool = True
+    groups: Iterable[Group], filling: Filling, sorts: Sorts, *, keep_open: bool = True
 ) -> tuple[dict[Label, Peek], dict[Label, Unseen]]:
     """Look into the files of some groups; return what was found, and what could not be read."""
     found: dict[Label, Peek] = {}
@@ -271,7 +269,7 @@ class _Opening:
 
     # -- what is found out -------------------------------------------------------------------
 
-    def find_out(self, wanted: Sequence[Group], sorts: Labels) -> None:
+    def find_out(self, wanted: Sequence[Group], sorts: Sorts) -> None:
         """Look into files of some of the groups, and know or guess what all of them hold."""
         found, unseen = look_into(self._chosen(wanted, sorts), self.filling, sorts)
         for peek in found.values():
@@ -298,7 +296,7 @@ class _Opening:
                     self._note_unknown(group)
         _warn_of_unseen(missing, unseen)
 
-    def _chosen(self, wanted: Sequence[Group], sorts: Labels) -> list[Group]:
+    def _chosen(self, wanted: Sequence[Group], sorts: Sorts) -> list[Group]:
         """Return the groups to look into: all if they are few or the mode is "each", else some.
 
         Groups of a sort of which something is remembered are not looked into, so that everybody
@@ -316,7 +314,7 @@ class _Opening:
         ]
         return noted + samples_of(others, sorts, max(2, MOST_LOOKS - len(noted)))
 
-    def _seen_by_others(self, unseen: Mapping[Label, Unseen], sorts: Labels) -> dict[Label, Peek]:
+    def _seen_by_others(self, unseen: Mapping[Label, Unseen], sorts: Sorts) -> dict[Label, Peek]:
         """Return what workers find of unseen groups, unless runs of their sort are remembered.
 
         What is remembered of such runs is noted as the guess for the sort.

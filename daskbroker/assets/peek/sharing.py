@@ -17,11 +17,13 @@ from ...core.run_plan import RunPlan
 from ..files.resolving import spec_of
 from .groups import Group
 
-Labels = Mapping[tuple[str, str], str]
-"""Sort of each resource group, by descriptor and data key."""
+Label = tuple[str, str]
+"""Uid of the descriptor and data key of a resource group."""
+Sorts = Mapping[Label, str]
+"""Sort of each resource group."""
 
 
-def sorts_of(plan: RunPlan, groups: Sequence[Group], most: int) -> Labels:
+def sorts_of(plan: RunPlan, groups: Sequence[Group], most: int) -> Sorts:
     """Return the sort of each group.
 
     To determine it, the resources of its run are read. If there are more groups than ``most``, they
@@ -33,7 +35,7 @@ def sorts_of(plan: RunPlan, groups: Sequence[Group], most: int) -> Labels:
     """
     if len(groups) <= most:
         return _read_sorts(plan, groups)
-    claims = {g.label: claim_sort((), g.target.key, g.target.claim) for g in groups}
+    claims: Sorts = {g.label: claim_sort((), g.target.key, g.target.claim) for g in groups}
     samples = samples_of(groups, claims, most)
     sorts = _read_sorts(plan, samples)
     found: dict[str, set[str]] = {}
@@ -45,7 +47,7 @@ def sorts_of(plan: RunPlan, groups: Sequence[Group], most: int) -> Labels:
     return {label: alike.get(claim) or read[label] for label, claim in claims.items()}
 
 
-def _read_sorts(plan: RunPlan, groups: Sequence[Group]) -> dict[tuple[str, str], str]:
+def _read_sorts(plan: RunPlan, groups: Sequence[Group]) -> Sorts:
     if not groups:
         return {}
     specs = _specs(plan, {group.target.run for group in groups})
@@ -87,7 +89,7 @@ def _tables(plan: ChunkPlan) -> Iterator[tuple[int, pa.Table]]:
             yield owners[index], plan.read(index)
 
 
-def samples_of(groups: Sequence[Group], sorts: Labels, most: int) -> list[Group]:
+def samples_of(groups: Sequence[Group], sorts: Sorts, most: int) -> list[Group]:
     """Return some groups of each sort, at most ``most`` in all: the first, the last, and between.
 
     If there are more sorts than that, the most frequent ones are sampled.

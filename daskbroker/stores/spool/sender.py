@@ -14,14 +14,9 @@ import time
 import weakref
 from _thread import start_new_thread
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import pyarrow as pa
-
-from ...core.chunks import from_ipc, to_ipc
-from ...core.documents import pack, unpack
 from ...core.errors import (
     BadDocument,
     DaskbrokerError,
@@ -30,8 +25,9 @@ from ...core.errors import (
     closed_error,
 )
 from ...core.forking import in_each_process
-from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
-from .file import SpoolFile, left_behind
+from .entries import Entry, Send, deliver, next_batch
+from .file import SpoolFile
+from .recovery import send_left_behind
 
 COLLECT_SECONDS = 0.1
 """Seconds for which events are collected before they are sent."""
@@ -47,65 +43,6 @@ _senders: weakref.WeakSet[Sender] = weakref.WeakSet()
 logger = logging.getLogger(__name__)
 
 
-class Entry(NamedTuple):
-    """Events of one insert: rows of a descriptor, or a page encoded as a table.
-
-    Attributes
-    ----------
-    owner
-        Uid of the descriptor.
-    rows
-        Events; empty if ``table`` is given.
-    table
-        Page of events, encoded as a chunk; or None.
-    """
-
-    owner: str
-    rows: Sequence[Mapping[str, Any]]
-    table: pa.Table | None
-
-    def __len__(self) -> int:
-        return len(self.rows) if self.table is None else int(self.table.num_rows)
-
-    def to_bytes(self) -> bytes:
-        """Encode the entry as the body of a record of the spool."""
-        table = None if self.table is None else to_ipc(self.table)
-        return pack([self.owner, list(self.rows), table])
-
-    @classmethod
-    def from_bytes(cls, body: bytes) -> Entry:
-        """Decode an entry; the inverse of :meth:`to_bytes`."""
-        owner, rows, table = unpack(body)
-        return cls(owner, rows, None if table is None else from_ipc(table))
-
-
-def joined_pages(entries: Sequence[Entry], metadata: Mapping[str, str]) -> pa.Table:
-    """Join entries of one descriptor, in order, to one chunk with ``metadata`` in its schema."""
-    tables: list[pa.Table] = []
-    rows: list[Mapping[str, Any]] = []
-    for entry in entries:
-        # Rows before a table are encoded first, so that the events keep their order.
-        if entry.table is not None and rows:
-            tables.append(encode_rows(EVENT, rows, metadata))
-            rows = []
-        if entry.table is None:
-            rows.extend(entry.rows)
-        else:
-            tables.append(entry.table)
-    if rows:
-        tables.append(encode_rows(EVENT, rows, metadata))
-    return join_tables(EVENT, tables, metadata)
-
-
-def rows_of_entries(entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
-    """Return the events of entries one by one; tables are decoded."""
-    rows: list[Mapping[str, Any]] = []
-    for entry in entries:
-        table = entry.table
-        rows += entry.rows if table is None else decode_rows(EVENT, table, entry.owner)
-    return rows
-
-
 class Sender:
     """Queue and thread that send one store the events that this process has taken for it.
 
@@ -116,8 +53,7 @@ class Sender:
     store
         Id of the store.
     send
-        Function that stores entries of one descriptor, in order; to store the same entries again
-        must change nothing.
+        See :data:`~.entries.Send`.
     most_rows
         Maximum number of rows sent at once, except for a single larger entry.
     """
@@ -126,7 +62,7 @@ class Sender:
         self,
         folder: Path,
         store: str,
-        send: Callable[[Sequence[Entry]], None],
+        send: Send,
         most_rows: int,
     ) -> None:
         self._folder, self.store = folder, store
@@ -266,7 +202,11 @@ class Sender:
         if self._recovered and not settle:
             return
         with self._recovering:
-            self._recover(settle=settle)
+            send_left_behind(
+                *(self._folder, self.store, self._skipped),
+                *(self._send, self._most_rows),
+                settle=settle,
+            )
             self._recovered = True
 
     def _report(self) -> None:
@@ -344,49 +284,17 @@ class Sender:
                 self._changed.wait_for(
                     lambda: self._hurry or self._rows >= self._most_rows, max(0.0, rest)
                 )
-                batch = self._batch(self._waiting)
+                batch = next_batch(self._waiting, self._most_rows)
             # Sent without the lock, so that inserts go on; the batch stays in the queue until it
             # is stored.
-            refused: list[BadDocument] = []
             try:
-                self._deliver(batch, refused)
+                refused = deliver(batch, self._send)
             except Exception as error:  # nothing may end the thread while events wait
                 self._pause(error)
                 continue
             with self._lock:
                 if not self._closed and self._is_sender(thread):
                     self._sent(batch, refused)
-
-    def _batch(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Return the first entries: those of one owner, at most ``most_rows`` rows of them."""
-        batch: list[Entry] = []
-        rows = 0
-        for entry in entries:
-            rows += len(entry)
-            # A batch is of one descriptor, and its first entry is taken even if it alone is too
-            # large.
-            if batch and (entry.owner != batch[0].owner or rows > self._most_rows):
-                break
-            batch.append(entry)
-        return batch
-
-    def _deliver(self, batch: Sequence[Entry], refused: list[BadDocument]) -> None:
-        """Send entries; if some events are refused, send them one by one and collect the errors.
-
-        A table is not split: it is refused whole if it comes alone.
-        """
-        try:
-            self._send(batch)
-        except BadDocument as error:
-            # A single event is refused for itself; anything else is taken apart to find the bad
-            # one.
-            if len(batch) == 1 and len(batch[0].rows) < 2:
-                refused.append(error)
-                return
-            for entry in batch:
-                single = entry.table is not None or len(entry.rows) < 2
-                for part in [entry] if single else [entry._replace(rows=[r]) for r in entry.rows]:
-                    self._deliver([part], refused)
 
     def _sent(self, batch: Sequence[Entry], refused: Sequence[BadDocument]) -> None:
         for _ in batch:
@@ -419,56 +327,6 @@ class Sender:
             self._trouble = error
             self._changed.notify_all()
             self._changed.wait(AGAIN_SECONDS)
-
-    # -- after a death -----------------------------------------------------------------------
-
-    def _recover(self, *, settle: bool) -> None:
-        """Send the events of dead processes; those that cannot be sent stay in their files.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the store takes nothing, and ``settle``.
-        """
-        # No process of this machine has used a spool in this folder.
-        if not self._folder.is_dir():
-            return
-        for file in left_behind(self._folder, self.store, self._skipped):
-            done = False
-            try:
-                refused: list[BadDocument] = []
-                self._resend(file, refused)
-                done = not refused and not file.unread
-                for error in refused:
-                    logger.error("the store refuses an event of the spool %s: %s", file.path, error)
-                if file.unread:
-                    logger.error(
-                        "%d bytes of the spool %s cannot be read; its other events are stored",
-                        file.unread, file.path,
-                    )  # fmt: skip
-                # Kept under another name: else each start would try, and report, the same events
-                # again.
-                if not done:
-                    file.path.rename(file.path.with_suffix(".refused"))
-                self._skipped.add(file.path)  # even if it cannot be removed
-            except (DaskbrokerError, OSError) as error:
-                away = isinstance(error, StoreUnavailable)
-                if away and settle:
-                    raise
-                logger.warning("the spool %s cannot be sent now: %s", file.path, error)
-                if away:
-                    return
-                self._skipped.add(file.path)
-            finally:
-                file.close(remove=done)
-
-    def _resend(self, file: SpoolFile, refused: list[BadDocument]) -> None:
-        entries = deque(Entry.from_bytes(body) for body in file.records())
-        while entries:
-            batch = self._batch(entries)
-            self._deliver(batch, refused)
-            for _ in batch:
-                entries.popleft()
 
 
 def flush_all(store: str) -> None:

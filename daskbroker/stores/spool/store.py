@@ -16,7 +16,8 @@ from ...core.page_parts import is_columnar, page_parts
 from ...core.settings import setting
 from ..already_stored import stored_descriptor
 from ..contract import EventStore
-from .sender import Entry, Sender, flush_all, joined_pages, rows_of_entries
+from .entries import Entry, joined_pages, rows_of_entries
+from .sender import Sender, flush_all
 
 LEAST_ROWS = 1000
 """Minimum number of rows that are sent as a table, and of a page that waits as one."""

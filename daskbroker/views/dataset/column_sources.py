@@ -19,7 +19,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ...assets.filling.contents import CELL_COLUMNS, CellContents, contents_table
-from ...assets.filling.filling import Filling, Target
+from ...assets.filling.filling import Filling
+from ...assets.filling.target import Target
 from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...assets.regions import Region, shape_of, take_roi, within
 from ...assets.shapes import Declared

@@ -21,6 +21,7 @@ from ...core.digests import digest_of
 from ...core.errors import FieldNotFound
 from ...core.fields import Field, data_keys_of, select
 from ...core.name_lists import listed
+from ...core.scanned import dimensions_of
 from ...core.schema import TableColumn, table_columns
 from ...core.settings import setting
 from ..view_options import Runs, View, check_is_one_stream
@@ -262,11 +263,5 @@ def _scanned(runs: Runs, stream: str) -> list[str]:
 
 
 def _scanned_by(start: Mapping[str, Any], stream: str) -> list[str]:
-    hints = start.get("hints")  # of any form in a start that another program has stored
-    dimensions = hints.get("dimensions") if isinstance(hints, Mapping) else None
-    names: list[str] = []
-    for entry in dimensions if isinstance(dimensions, list) else []:
-        if isinstance(entry, list) and len(entry) == 2 and entry[1] == stream:
-            motors = entry[0] if isinstance(entry[0], list) else [entry[0]]
-            names.extend(name for name in motors if isinstance(name, str) and name != "time")
-    return names
+    dimensions = dimensions_of(start)
+    return [name for names, of in dimensions if of == stream for name in names if name != "time"]

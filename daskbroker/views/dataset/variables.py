@@ -11,7 +11,8 @@ import numpy as np
 from xarray.core import indexing
 
 from ...assets.filling.common_cells import common_cells
-from ...assets.filling.filling import Filling, Target
+from ...assets.filling.filling import Filling
+from ...assets.filling.target import Target
 from ...assets.shapes import Declared
 from ...core.arrays import OBJECT
 from ...core.chunks import ChunkPlan

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from ...assets.filling.contents import CellContents, FilledBlock
 from ...assets.filling.event_filling import fill_events, with_cells
-from ...assets.filling.filling import Filling, Target
+from ...assets.filling.filling import Filling
+from ...assets.filling.target import Target
 from ...core.documents import Document
 from ...core.errors import FillError
 from .prefetch import Prefetcher, Step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -11,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ...assets.filling.common_cells import common_cells
-from ...assets.filling.filling import Filling, Target
+from ...assets.filling.filling import Filling
+from ...assets.filling.target import Target
 from ...core.chunks import ChunkPlan
+from ...core.digests import digest_of
 from ...core.fields import Field, select
 from ...core.graph_names import graph_name, runs_name
 from ...core.schema import (
@@ -26,11 +27,9 @@ from ...core.schema import (
 from ...core.settings import setting
 from ..row_order import RowGroup, coalesce, cut_groups, group_rows
 from ..view_options import Runs, View
-from .collection import DataFrame, concat, from_partitions
+from .collection import DataFrame, from_partitions
 from .partitions import Partitions, RowChoice
 from .reading import ChunkGroup, PartitionChunk, Payload, TableOptions, TableReader
-
-__all__ = ["StreamPartitions", "concat", "table"]
 
 UID_BYTES = 40
 """Bytes that the uid of an event takes in a chunk."""
@@ -131,13 +130,11 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def token(self) -> str:
-        digest = hashlib.blake2b(self._plan.token.encode(), digest_size=16)
-        digest.update(repr((self._columns, self._options, self._ranges)).encode("utf8", "replace"))
-        if self._filling is not None:
-            digest.update(self._filling.token.encode())
-        if any(c.field.role in ("start", "stop") for c in self._columns):
-            digest.update(repr(sorted(self._constants_of.items())).encode("utf8", "replace"))
-        return digest.hexdigest()
+        filling = None if self._filling is None else self._filling.token
+        projected = any(c.field.role in ("start", "stop") for c in self._columns)
+        constants = sorted(self._constants_of.items()) if projected else None
+        shown = self._columns, self._options, self._ranges
+        return digest_of(repr((self._plan.token, shown, filling, constants)))
 
     @cached_property
     def name(self) -> str:

@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 
 from ...assets.filling.contents import CellContents
-from ...assets.filling.filling import Filling, Target
+from ...assets.filling.filling import Filling
+from ...assets.filling.target import Target
 from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkReader, damage_of, damaged
 from ...core.errors import StoreDamaged

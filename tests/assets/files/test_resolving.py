@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 
+from daskbroker.assets.files.readable import ReadableRoots
 from daskbroker.assets.files.resolving import resolve
 from daskbroker.core.documents import Document
 from daskbroker.core.errors import FillError
@@ -73,7 +74,8 @@ def test_a_path_that_begins_with_a_slash_is_absolute_or_below_the_root(tmp_path)
 
 def test_relative_paths_count_from_where_they_were_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = resolve(legacy("hash", "f"), root_map={"hash": "files"}, readable_roots=["files"])
+    readable = ReadableRoots.of(["files"])
+    found = resolve(legacy("hash", "f"), root_map={"hash": "files"}, readable=readable)
     monkeypatch.chdir("/")
     assert found.path == os.path.join(tmp_path, "files", "f")
     assert found.readable.roots == (str(tmp_path / "files"),)
@@ -117,7 +119,7 @@ def test_stream_resources_from_before_mimetypes():
 
 def test_it_is_small_and_plain():
     doc = Document(legacy("/data", "f.h5", resource_kwargs=Document({"a": Document({"b": [1]})})))
-    found = resolve(doc, readable_roots=["/data"])
+    found = resolve(doc, readable=ReadableRoots.of(["/data"]))
     text = pickle.dumps(found)
     assert len(text) < 500
     assert pickle.loads(text) == found

@@ -31,8 +31,8 @@ LZ4_INSIDE, ZSTD_INSIDE = 2, 3
 CHECKSUM = 4
 """Bytes that fletcher32 appends."""
 SLACK = 2**20
-"""Maximum bytes that a stored chunk may have beyond twice its unpacked size: headers and data that
-does not compress."""
+"""Maximum bytes that a chunk may have beyond twice its unpacked size, as stored or between two
+filters: headers, padding, and data that does not compress."""
 
 Decoder: TypeAlias = "Callable[[memoryview, np.ndarray, tuple[int, ...]], None]"
 """Function of the stored bytes, the output buffer of the exact size, and the filter's values."""
@@ -40,6 +40,18 @@ Decoder: TypeAlias = "Callable[[memoryview, np.ndarray, tuple[int, ...]], None]"
 
 class Damaged(ValueError):
     """Raised if a chunk is not valid output of its filters."""
+
+
+def filters_of(dataset: h5py.Dataset) -> list[tuple[int, tuple[int, ...]]]:
+    """Return HDF5's number and the parameters of each filter, in the order of application."""
+    plist = dataset.id.get_create_plist()
+    found = (plist.get_filter(number) for number in range(plist.get_nfilters()))
+    return [(code, tuple(values)) for code, _, values, *_ in found]
+
+
+def most_bytes(size: int) -> int:
+    """Return the maximum bytes of a chunk that has ``size`` bytes unpacked."""
+    return 2 * size + SLACK
 
 
 @dataclass(frozen=True)
@@ -63,10 +75,8 @@ class Filters:
         """Return the filters of a dataset; None if it has none or one cannot be undone here."""
         if dataset.chunks is None:
             return None
-        plist = dataset.id.get_create_plist()
-        found = [plist.get_filter(number) for number in range(plist.get_nfilters())]
-        codes = tuple(code for code, *_ in found)
-        values = tuple(tuple(values) for _, _, values, *_ in found)
+        found = filters_of(dataset)
+        codes, values = tuple(code for code, _ in found), tuple(each for _, each in found)
         if not codes or not all(map(_is_known, codes, values)) or not _is_sized(codes, values):
             return None
         return cls(codes, values, prod(dataset.chunks) * dataset.dtype.itemsize)
@@ -74,7 +84,7 @@ class Filters:
     @property
     def most(self) -> int:
         """Maximum bytes of a stored chunk."""
-        return 2 * self.size + SLACK
+        return most_bytes(self.size)
 
     def decode(self, data: memoryview, mask: int, out: np.ndarray) -> None:
         """Undo the filters of one chunk.

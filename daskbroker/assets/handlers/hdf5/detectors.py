@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import h5py
 import numpy as np
@@ -257,24 +257,15 @@ class Eiger(BlockHandler):
         return gather((self._cell(row, roi) for row in _eiger_rows(datums)), datums.count)
 
     def _cell(self, row: tuple[int, int | None], roi: Roi) -> np.ndarray:
-        sources = self._sources(row[0])
-        counts = [source.shape[0] for source in sources]
-        frame = sources[0].shape[1:]
+        sources, number = self._sources(row[0]), row[1]
+        count, frame = _frame_count(sources, number), sources[0].shape[1:]
         # Without a number the cell is the whole series.
-        if row[1] is None:
-            axes = axes_of(roi, (sum(counts), *frame))
-        else:
-            if row[1] >= sum(counts):
-                raise FrameMissing(f"there is no frame {row[1]} among {sum(counts)}")
-            axes = (row[1], *axes_of(roi, frame))
+        axes = axes_of(roi, (count, *frame)) if number is None else (number, *axes_of(roi, frame))
         wanted = np.atleast_1d(np.asarray(axes[0], np.int64))
         out = np.empty((len(wanted), *shape_of(axes[1:])), sources[0].dtype.newbyteorder("="))
-        starts = np.cumsum([0, *counts])
-        for source, low, high in zip(sources, starts, starts[1:]):
-            of_it = np.flatnonzero((wanted >= low) & (wanted < high))
-            if len(of_it):
-                view = whole_region(source.shape)
-                out[of_it] = read_events(source, wanted[of_it] - low, 1, (0, *axes[1:]), view)
+        for source, of_it, rows in _by_source(sources, wanted):
+            view = whole_region(source.shape)
+            out[of_it] = read_events(source, rows, 1, (0, *axes[1:]), view)
         return out[0] if isinstance(axes[0], int) else out
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
@@ -282,8 +273,7 @@ class Eiger(BlockHandler):
         for seq_id, number in set(_eiger_rows(datums)):
             sources = self._sources(seq_id)
             frame = sources[0].shape[1:]
-            count = sum(source.shape[0] for source in sources)
-            shapes.add(frame if number is not None else (count, *frame))
+            shapes.add(frame if number is not None else (_frame_count(sources), *frame))
         return shapes.pop() if len(shapes) == 1 else None
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
@@ -320,20 +310,34 @@ def _eiger_rows(datums: Datums) -> list[tuple[int, int | None]]:
 
 def _located(sources: Sequence[Rows], number: int | None) -> Located:
     """Return where all frames of a series lie, or one if ``number`` is given."""
-    counts = [source.shape[0] for source in sources]
-    starts = np.cumsum([0, *counts])
-    if number is not None and number >= starts[-1]:
-        raise FrameMissing(f"there is no frame {number} among {starts[-1]}")
-    wanted = np.arange(starts[-1]) if number is None else np.array([number])
+    count = _frame_count(sources, number)
+    wanted = np.arange(count) if number is None else np.array([number])
     stored: list[StoredRows] = []
     numbers, rows = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
-    for source, low, high in zip(sources, starts, starts[1:]):
-        of_it = np.flatnonzero((wanted >= low) & (wanted < high))
-        if len(of_it):
-            found, which, inside = source.locate(wanted[of_it] - low)
-            numbers[of_it], rows[of_it] = which + len(stored), inside
-            stored.extend(found)
+    for source, of_it, of_source in _by_source(sources, wanted):
+        found, which, inside = source.locate(of_source)
+        numbers[of_it], rows[of_it] = which + len(stored), inside
+        stored.extend(found)
     return stored, numbers, rows
+
+
+def _frame_count(sources: Sequence[Rows], number: int | None = None) -> int:
+    """Return how many frames a series has; that with the number must be one of them, if given."""
+    count = sum(source.shape[0] for source in sources)
+    if number is not None and number >= count:
+        raise FrameMissing(f"there is no frame {number} among {count}")
+    return count
+
+
+def _by_source(
+    sources: Sequence[Rows], frames: np.ndarray
+) -> Iterator[tuple[Rows, np.ndarray, np.ndarray]]:
+    """Yield the datasets that have some frames of a series, which ones, and their rows there."""
+    starts = np.cumsum([0, *(source.shape[0] for source in sources)])
+    for source, low, high in zip(sources, starts, starts[1:]):
+        of_it = np.flatnonzero((frames >= low) & (frames < high))
+        if len(of_it):
+            yield source, of_it, frames[of_it] - low
 
 
 class _Series:

@@ -15,8 +15,8 @@ from ..frame_rows import OneFrame, Rows, locate_events, read_events, whole_regio
 from ..layout import frame_count
 from ..stored_frames import CellFrames
 from ..stream_rows import StreamRows
-from .open_datasets import HDF5Rows, OpenDatasets
-from .row_source import dtype_as_read
+from .open_datasets import OpenDatasets
+from .row_source import HDF5Rows, dtype_as_read
 
 AD_DATASET = "/entry/data/data"
 

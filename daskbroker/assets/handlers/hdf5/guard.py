@@ -33,15 +33,14 @@ from .chunk_filters import (
     SHUFFLE,
     ZSTD,
     Damaged,
+    filters_of,
     is_packing,
+    most_bytes,
     undo,
 )
 from .chunk_index import ChunkIndex, can_be_indexed, grid_of
 
 SZIP, NBIT, SCALE_OFFSET = 4, 5, 6
-SLACK = 2**20
-"""Maximum bytes that a chunk may have beyond twice its size, stored or unpacked: headers and
-padding."""
 SUSPICIOUS = 512 * 2**20
 """Bytes to which a deflated chunk could unpack at most without being tried out: 1032 times its
 stored size."""
@@ -62,10 +61,8 @@ class ChunkGuard:
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._dataset = dataset
         self._size = prod(dataset.chunks) * dataset.dtype.itemsize
-        plist = dataset.id.get_create_plist()
-        found = [plist.get_filter(number) for number in range(plist.get_nfilters())]
-        self._filters = [(code, tuple(values)) for code, _, values, *_ in found]
-        self._most = 2 * self._size + SLACK
+        self._filters = filters_of(dataset)
+        self._most = most_bytes(self._size)
         self._waiting = np.ones(grid_of(dataset), bool)
         self._left = self._waiting.size
         self._index = ChunkIndex(dataset)

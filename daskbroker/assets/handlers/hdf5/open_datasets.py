@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import h5py
 from h5py import h5d, h5p
@@ -17,11 +16,8 @@ from .chunk_bytes import is_written
 from .concatenation import MappedRows
 from .hdf5_files import NoRows, open_dataset, open_file
 from .links import LinkedFile, LinkedFiles
-from .row_source import RowSource
+from .row_source import HDF5Rows, RowSource
 from .virtual import VirtualRows
-
-HDF5Rows: TypeAlias = "RowSource | VirtualRows | MappedRows"
-"""A dataset. ``maximum`` is how far each dimension may grow; None means without limit."""
 
 MAX_VIRTUAL_DEPTH = 8
 """Maximum depth of virtual datasets whose sources are virtual datasets."""

@@ -7,15 +7,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import h5py
 import numpy as np
 from h5py import h5d, h5f, h5i, h5p
 
-from ....core.file_identity import identity
+from ....core.file_identity import Identity, identity
 from ...regions import Axis, compose, shape_of, take_region
-from ..frame_rows import Located, one_dataset
+from ..frame_rows import Located, Rows, one_dataset
 from .chunk_bytes import ChunkBytes, has_fill_value
 from .frame_bytes import FrameBytes, are_worth
 from .guard import ChunkGuard
@@ -30,6 +30,25 @@ MAX_READ_BYTES = 16 * 2**20
 
 
 RegionCheck: TypeAlias = "Callable[[range, Sequence[Axis]], None]"
+
+
+class HDF5Rows(Rows, Protocol):
+    """Protocol of an open HDF5 dataset that is read by rows, and that a writer may make longer."""
+
+    @property
+    def maximum(self) -> tuple[int | None, ...]:
+        """Maximum length of each dimension; None if unlimited."""
+
+    @property
+    def opened(self) -> dict[str, Identity]:
+        """Files of the dataset that were opened, each with its identity at that time."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether all of these files were opened to be watched while they are written."""
+
+    def refresh(self) -> None:
+        """Update the shape with the rows that a writer added."""
 
 
 class RowSource:

@@ -22,13 +22,14 @@ from h5py import h5s
 from ....core.errors import FillError, FrameMissing
 from ....core.file_identity import Identity, identity
 from ...regions import Axis, as_axis, compose, put_region, shape_of
-from ..frame_rows import Located, Rows
+from ..frame_rows import Located
 from ..stored_frames import NoReference, StoredRows
 from .hdf5_files import NoRows
 from .links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
+from .row_source import HDF5Rows
 from .selections import Selected, Unlimited, meet, paired, selected
 
-OpenRows = Callable[[LinkedFile, str], Rows]
+OpenRows = Callable[[LinkedFile, str], HDF5Rows]
 """Function that opens a source dataset by its name in an open file."""
 
 
@@ -36,7 +37,7 @@ OpenRows = Callable[[LinkedFile, str], Rows]
 class _Pairing:
     """How a mapping runs through its source."""
 
-    source: Rows
+    source: HDF5Rows
     positions: Selected
     """Places in the source."""
     runs: list[int | None] | None
@@ -78,7 +79,7 @@ class VirtualRows:
     ) -> None:
         self._files, self._file, self._dataset, self._open_rows = files, file, dataset, open_rows
         self._lock = threading.RLock()
-        self._sources: dict[tuple[str, str], Rows] = {}
+        self._sources: dict[tuple[str, str], HDF5Rows] = {}
         self.name, self.dtype = dataset.name, dataset.dtype
         self._state = identity(file.file.id.get_vfd_handle())
         # Copying texts or lists between sources needs conversions that only HDF5 has.
@@ -145,7 +146,7 @@ class VirtualRows:
         count = source.available(self._source(*names).shape[source.axis])
         return target.up_to(count), source.up_to(count)
 
-    def _source(self, file: str, dataset: str) -> Rows:
+    def _source(self, file: str, dataset: str) -> HDF5Rows:
         with self._lock:
             key = file, dataset
             if key not in self._sources:

@@ -16,7 +16,7 @@ from area_detector_handlers.handlers import (
     Xspress3HDF5Handler,
 )
 
-from daskbroker.assets.files.readable import ANYWHERE, ReadableRoots
+from daskbroker.assets.files.readable import ReadableRoots
 from daskbroker.assets.handlers.contract import Datums
 from daskbroker.assets.handlers.hdf5.frames import AreaDetectorHDF5
 from daskbroker.assets.handlers.stored_frames import NoReference
@@ -76,12 +76,12 @@ def test_a_virtual_dataset_that_is_one_frame(tmp_path, reader, roots):
     wanted = {"whole": data[0], "above": np.concatenate(data), "beside": np.hstack(data)}
     point = {"point_number": 0}
     rois = [(0,), (slice(None), 2), (slice(None), np.array([4, 0]), slice(None, None, -3))]
-    reader.roots = ReadableRoots.of([tmp_path]) if roots else None
+    reader.roots = [tmp_path] if roots else None
     for name, layout in layouts.items():
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file.create_virtual_dataset(AD_DATASET, layout)
         handler = AreaDetectorHDF5(str(tmp_path / f"{name}.h5"))
-        handler.readable = reader.roots or ANYWHERE
+        handler.readable = ReadableRoots.of(reader.roots)
         assert handler.cell_shape(Datums.of([point])) == (1, *wanted[name].shape)
         expected = np.stack([wanted[name][None]] * 2)
         path = tmp_path / f"{name}.h5"
