@@ -19,7 +19,7 @@ from ..checking import MAX_DAMAGES, CheckedHeader, EventChecks, check_document, 
 from ..stored_text import storable
 from .database import FILE_NAME, Database
 from .index import narrow
-from .planning import lost_rows
+from .planning import HAS_TOO_FEW, TOO_FEW, lost_rows
 from .row_sequences import POSITIONS, sealed_end
 from .uid_keys import KEY_BITS
 
@@ -196,13 +196,15 @@ class EmbeddedChecks(EventChecks):
         path = str(self._database.path)
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT descriptor.uid, stream, body FROM run JOIN descriptor ON run = run.id "
+                f"SELECT descriptor.uid, stream, body, {HAS_TOO_FEW} "
+                "FROM run JOIN descriptor ON run = run.id "
                 "WHERE run.uid = ? ORDER BY descriptor.time, descriptor.id",
                 (storable(run),),
             ).fetchall()
             lost = lost_rows(connection, [storable(run)])
-        yield from (Damage(problem, path=path) for problem in lost.values())
-        for uid, stream, body in rows:
+        too_few = [TOO_FEW] if any(row[3] for row in rows) else []
+        yield from (Damage(problem, path=path) for problem in [*lost.values(), *too_few])
+        for uid, stream, body, _ in rows:
             damages: list[Damage] = []
             doc = _document("descriptor", body, damages)
             for damage in damages:

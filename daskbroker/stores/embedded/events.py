@@ -26,12 +26,13 @@ from .format import COUNTED, ENDED, FORMAT_VERSION
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import replace_peeks, select_peeks
 from .planning import (
+    HAS_TOO_FEW,
     LOST_ROWS,
     SEALED,
+    TOO_FEW,
     PlannedSequence,
     add_sequences,
     among,
-    lost_documents,
     lost_rows,
 )
 from .row_sequences import POSITIONS, RowSequence
@@ -258,7 +259,8 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
         order = {storable(uid): position for position, uid in enumerate(runs)}
         condition, values = among(list(order))
         query = (
-            "SELECT run.uid, descriptor.uid, stream, body, descriptor.time, descriptor.id "
+            "SELECT run.uid, descriptor.uid, stream, body, descriptor.time, descriptor.id, "
+            f"{HAS_TOO_FEW} "
             f"FROM run JOIN descriptor ON descriptor.run = run.id WHERE run.uid {condition}"
         )
         # One more condition for the index; all streams are listed without it.
@@ -267,17 +269,15 @@ class EmbeddedEventStore(EmbeddedChecks, SequenceStore):
             values += (storable(str(stream_name)),)
         else:
             query += " UNION ALL " + LOST_ROWS.format(among=condition)
-            values *= 4
+            values *= 3
         with self._database.read() as connection:
             rows = connection.execute(f"{query} ORDER BY 5, 6", values).fetchall()
-            lost: dict[str, str] = {}
-            if stream_name is not ALL:
-                # If a run has the stream, only documents are looked for that it may have lost.
-                having = {row[0] for row in rows}
-                lost = lost_rows(connection, order.keys() - having)
-                lost |= lost_documents(connection, having)
-        lost |= {run: reason for run, _, reason, *_, number in rows if number is None}
-        rows = [row for row in rows if row[-1] is not None]
+            # If a run has the stream, no other row is looked for that it may have lost.
+            without = order.keys() - {row[0] for row in rows}
+            lost = {} if stream_name is ALL else lost_rows(connection, without)
+        lost |= {run: reason for run, _, reason, *_, number, _ in rows if number is None}
+        rows = [row for row in rows if row[5] is not None]
+        lost |= dict.fromkeys((row[0] for row in rows if row[6]), TOO_FEW)
         rows.sort(key=lambda row: order[row[0]])
         listed = [self._listed(runs[order[row[0]]], *row[:4]) for row in rows]
         path = str(self._database.path)

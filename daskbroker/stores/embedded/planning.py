@@ -54,32 +54,30 @@ SEALED = (
 )
 """SQL for the number of sealed documents of a run."""
 
-LOST_DOCUMENTS = (
-    "SELECT uid, NULL, 'events or other documents are not there that it had when it stopped', "
-    f"NULL, NULL, NULL FROM run WHERE stopped - {COUNTED} > {SEALED} "
-    "AND uid {among}"
-)
-"""SQL for runs that have fewer documents than when they stopped; columns as :data:`LOST_ROWS`."""
+HAS_TOO_FEW = f"stopped - {COUNTED} > {SEALED}"
+"""SQL for whether a run has fewer documents than when it stopped."""
+TOO_FEW = "events or other documents are not there that it had when it stopped"
 
 # The events of a run may also be in another store. It is lost here only if some row leads to a run
 # that is not there, or a run has lost its name. CASE looks for these, in all rows, only if needed.
 LOST_ROWS = (
     "SELECT DISTINCT run.uid, NULL, "
     "'there are events whose descriptor is not stored, or documents of no known kind', "
-    "NULL, NULL, NULL FROM run JOIN sequence ON sequence.run = run.id WHERE kind NOT IN ("
+    "NULL, NULL, NULL, NULL FROM run JOIN sequence ON sequence.run = run.id WHERE kind NOT IN ("
     + ", ".join(repr(layout.kind) for layout in REFERENCES)
     + ") AND NOT (kind = 'event' AND EXISTS "
     "(SELECT 1 FROM descriptor WHERE descriptor.id = owner AND descriptor.run = run.id)) "
     "AND run.uid {among} UNION ALL "
-    "SELECT uid, NULL, 'the list of runs lacks it, so its events are not found', NULL, NULL, NULL "
-    "FROM header WHERE CASE WHEN EXISTS (SELECT 1 FROM run WHERE run.uid = header.uid) THEN 0 "
+    "SELECT uid, NULL, 'the list of runs lacks it, so its events are not found', "
+    "NULL, NULL, NULL, NULL FROM header "
+    "WHERE CASE WHEN EXISTS (SELECT 1 FROM run WHERE run.uid = header.uid) THEN 0 "
     "WHEN EXISTS (SELECT 1 FROM descriptor WHERE run NOT IN (SELECT id FROM run)) THEN 1 "
     "ELSE EXISTS (SELECT 1 FROM run WHERE uid NOT IN (SELECT uid FROM header)) END "
-    "AND uid {among} UNION ALL " + LOST_DOCUMENTS
+    "AND uid {among}"
 )
 """SQL for runs with documents to which no row leads any more: uid and what is wrong, as the first
 and third column of a list of descriptors, whose last column is not NULL. It has
-the uids three times."""
+the uids twice."""
 
 
 class PlannedSequence(NamedTuple):
@@ -246,19 +244,8 @@ def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None
 
 def lost_rows(connection: sqlite3.Connection, runs: Collection[str]) -> dict[str, str]:
     """Return what is wrong with those runs that have documents to which no row leads any more."""
-    return _reasons(connection, LOST_ROWS, runs, 3)
-
-
-def lost_documents(connection: sqlite3.Connection, runs: Collection[str]) -> dict[str, str]:
-    """Return what is wrong with those runs that have fewer documents than when they stopped."""
-    return _reasons(connection, LOST_DOCUMENTS, runs, 1)
-
-
-def _reasons(
-    connection: sqlite3.Connection, query: str, runs: Collection[str], times: int
-) -> dict[str, str]:
     if not runs:
         return {}
     condition, values = among(list(runs))
-    found = connection.execute(query.format(among=condition), values * times)
+    found = connection.execute(LOST_ROWS.format(among=condition), values * 2)
     return {run: reason for run, _, reason, *_ in found}
