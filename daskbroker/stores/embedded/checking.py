@@ -225,8 +225,8 @@ class EmbeddedChecks(EventChecks):
                 "SELECT run.id, sequence.id, kind, stream FROM run "
                 "JOIN sequence ON sequence.run = run.id "
                 "LEFT JOIN descriptor ON kind = 'event' AND descriptor.id = owner "
-                "WHERE run.uid = ?",
-                (storable(run),),
+                "WHERE run.uid = ? AND sequence.id < ?",  # others are damaged, and have no rows
+                (storable(run), 2**63 // POSITIONS),
             ).fetchall()
             # Before the rows, of which there are only more later.
             ends = _noted_ends(connection, sequences[0][0]) if sequences else {}

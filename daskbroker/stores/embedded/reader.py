@@ -181,7 +181,8 @@ def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[
             some,
         )
         for number, path, offset, length, body in rows:
-            found[number] = (
-                body if path is None else path if offset is None else (path, offset, length)
-            )
+            if path is not None:
+                found[number] = path if offset is None else (path, offset, length)
+            elif isinstance(body, bytes):  # a number would be taken for that of another chunk
+                found[number] = body
     return [LOST if (key := found.get(number)) is None else key for number in numbers]

@@ -244,6 +244,7 @@ def test_a_lost_stop_costs_its_run(tmp_path):
         "UPDATE sequence SET run = 93 WHERE id = (SELECT max(id) FROM sequence WHERE run = 2)",
         "UPDATE sequence SET id = id + 90 WHERE id = (SELECT max(id) FROM sequence WHERE run = 2)",
         "DELETE FROM chunk WHERE sequence = (SELECT min(id) FROM sequence WHERE run = 2)",
+        "UPDATE sequence SET id = 1 << 62 WHERE id = (SELECT max(id) FROM sequence WHERE run = 2)",
         "UPDATE run SET uid = CAST(uid AS BLOB) WHERE id = 2",
         "UPDATE descriptor SET uid = CAST(uid AS BLOB) WHERE run = 2",
     ],
@@ -296,6 +297,19 @@ def test_a_lost_chunk_costs_its_run(tmp_path, statement):
         with pytest.warns(BadRunWarning, match=r"run 'one'"):
             assert set(db().table().compute()["run"]) == {"two"}
         assert len(list(daskbroker.check(db))) >= 1
+
+
+def test_a_number_in_place_of_a_chunk_is_not_that_of_another(tmp_path):
+    folder = tmp_path / "store"
+    with daskbroker.connect(folder) as db:
+        for uid in ("one", "two"):
+            insert_all(db, make_run(2, uid=uid))
+    change(folder, "UPDATE chunk_body SET body = 2 WHERE id = 1")
+    with daskbroker.connect(folder) as db:
+        for read in (lambda h: h.table().compute(), lambda h: list(h.documents())):
+            with pytest.raises(StoreDamaged, match="run 'one'"):
+                read(db["one"])
+        assert len(db["two"].table()) == 2
 
 
 SHIFTS = {
